@@ -1,0 +1,1 @@
+//! The site configuration of an appliance and its rules.

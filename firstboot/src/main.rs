@@ -1,0 +1,3 @@
+//! The first-boot agent and the initramfs `/init`, in one static binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Layers: from specs to content-addressed, cached file-tree changes.
+
+pub mod spec;

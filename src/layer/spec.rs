@@ -1,0 +1,111 @@
+//! What a layer is made of: the spec types that the plan fills in.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::digest::Digest;
+use crate::tree::TreePath;
+
+/// A layer to be made on top of the ones before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSpec {
+    /// Its name: lower-case letters, digits and `-`.
+    pub name: String,
+    /// How it is made.
+    pub recipe: Recipe,
+}
+
+/// How a layer is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recipe {
+    /// Debian packages, installed and configured by the target's own dpkg.
+    Packages(PackagesRecipe),
+    /// A folder laid over the tree.
+    Files(FilesRecipe),
+    /// Debian packages that are only unpacked, a program of theirs run in the
+    /// sandbox, and the files that it made.
+    Tools(ToolsRecipe),
+}
+
+/// Recipe of a `packages` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackagesRecipe {
+    /// The packages that this layer adds, dependencies before dependents
+    /// (pre-dependencies strictly), as the lock has them.
+    pub pins: Vec<PackagePin>,
+    /// Paths that are not unpacked, as in dpkg's `path-exclude`: `*` matches
+    /// any characters, slashes too; patterns begin with `/`. Directories and
+    /// symbolic links that match are left out too.
+    pub exclude_paths: Vec<String>,
+    /// Exceptions to `exclude_paths`, as in dpkg's `path-include`; they win.
+    pub include_paths: Vec<String>,
+}
+
+/// Recipe of a `files` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesRecipe {
+    /// The folder on the host. Its owners, modes and times do not count.
+    pub folder: PathBuf,
+    /// Digest over names, kinds and bytes of the folder, taken by the plan.
+    pub digest: Digest,
+    /// Rules in order; the last match for a path wins, field by field.
+    /// Without a rule: root, 0755 for directories and for files that are
+    /// executable on the host by their owner, 0644 for other files.
+    pub rules: Vec<FileRule>,
+}
+
+/// Owner, mode and xattrs for the paths of a `files` layer that match.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FileRule {
+    /// Pattern of the path in the image, with a leading `/`: `*` matches within a
+    /// component, `**` across them.
+    pub path: String,
+    /// Numeric owner.
+    pub uid: Option<u32>,
+    /// Numeric group.
+    pub gid: Option<u32>,
+    /// Low 12 bits of `st_mode`; for files only.
+    pub mode: Option<u16>,
+    /// The same for directories.
+    pub directory_mode: Option<u16>,
+    /// Extended attributes to set.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+}
+
+/// Recipe of a `tools` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolsRecipe {
+    /// The packages that are unpacked, with all that the program needs to run.
+    pub pins: Vec<PackagePin>,
+    /// Files written into the sandbox before the program runs.
+    pub input: BTreeMap<TreePath, Vec<u8>>,
+    /// Absolute path of the program in the sandbox, and its arguments.
+    pub command: Vec<String>,
+    /// Files that make up the layer; all else is dropped. Missing is an error.
+    pub keep: Vec<TreePath>,
+}
+
+/// One locked package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackagePin {
+    /// Binary package name.
+    pub name: String,
+    /// Full Debian version.
+    pub version: String,
+    /// `amd64` or `all`.
+    pub architecture: String,
+    /// Suite whose index named it (`bookworm-security`): where to fetch it.
+    pub suite: String,
+    /// Path below the repository's base address (`pool/main/...`).
+    pub path: String,
+    /// Length of the .deb in bytes.
+    pub size: u64,
+    /// Digest of the .deb.
+    pub sha256: Digest,
+    /// Source package and version, `name (version)` or `name`.
+    pub source: String,
+    /// Why it is here: `requested`, `essential`, or `needed by NAME`.
+    pub reason: String,
+}

@@ -1,0 +1,3 @@
+//! The `consign` command: parse, run, draw the error, exit code.
+
+fn main() {}

@@ -1,0 +1,693 @@
+//! File trees in memory: what an image holds, with owners, modes, xattrs and
+//! times that the host never had to have.
+//!
+//! In: layers as [`TreeDelta`]s. Out: a [`FileTree`], the truth for every
+//! later step. Content stays where it is stored until a writer asks for it.
+//! Never here: extraction to the host, choices. Checked by: unit tests here,
+//! and every format test that reads a tree back.
+
+mod content;
+mod host;
+mod path;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+pub use content::{Blob, Content};
+pub use host::{HostEntry, list_folder};
+pub use path::{PathError, TreePath};
+
+use crate::units::Timestamp;
+
+/// Symbolic links followed in one path before it counts as a loop, as in Linux.
+const MAX_LINKS: usize = 40;
+
+/// Owner, mode, time and extended attributes of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    /// Permission bits, setuid, setgid and sticky: the low 12 bits of `st_mode`.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of last change of the content.
+    pub mtime: Timestamp,
+    /// Extended attributes by full name (`security.capability`). POSIX ACLs
+    /// are here as `system.posix_acl_access` and `_default` in the kernel's form.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Metadata {
+    /// Owned by root, no xattrs, at the epoch.
+    #[must_use]
+    pub fn root_owned(mode: u16) -> Self {
+        Self {
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: Timestamp::default(),
+            xattrs: BTreeMap::new(),
+        }
+    }
+}
+
+/// What a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A directory; its entries are the paths below it.
+    Directory,
+    /// A regular file.
+    File(Content),
+    /// A symbolic link with its target, any bytes but NUL.
+    Symlink(Vec<u8>),
+    /// A character device.
+    CharDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    BlockDevice {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+}
+
+/// One inode: metadata and what it is. Several paths may share it (hard links).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Owner, mode, time, xattrs.
+    pub meta: Metadata,
+    /// What it is.
+    pub kind: NodeKind,
+}
+
+impl Node {
+    /// A directory owned by root.
+    #[must_use]
+    pub fn directory(mode: u16) -> Self {
+        Self {
+            meta: Metadata::root_owned(mode),
+            kind: NodeKind::Directory,
+        }
+    }
+
+    /// A file owned by root.
+    #[must_use]
+    pub fn file(mode: u16, content: Content) -> Self {
+        Self {
+            meta: Metadata::root_owned(mode),
+            kind: NodeKind::File(content),
+        }
+    }
+
+    /// A symbolic link owned by root.
+    #[must_use]
+    pub fn symlink(target: impl Into<Vec<u8>>) -> Self {
+        Self {
+            meta: Metadata::root_owned(0o777),
+            kind: NodeKind::Symlink(target.into()),
+        }
+    }
+
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        matches!(self.kind, NodeKind::Directory)
+    }
+
+    /// The content of a regular file.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        match &self.kind {
+            NodeKind::File(content) => Some(content),
+            _ => None,
+        }
+    }
+}
+
+/// Names a node of one [`FileTree`]; paths with the same id are hard links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(usize);
+
+/// Why a change does not fit a tree.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TreeError {
+    /// A parent is a file or a device.
+    #[error("`{path}` lies below `{parent}`, which is not a directory")]
+    NotADirectory {
+        /// What was to be added.
+        path: TreePath,
+        /// What is in the way.
+        parent: TreePath,
+    },
+    /// Symbolic links lead in a circle.
+    #[error("the way to `{path}` passes too many symbolic links")]
+    LinkLoop {
+        /// What was to be added.
+        path: TreePath,
+    },
+    /// A hard link to nothing, or to a directory.
+    #[error("hard link `{path}` points at `{target}`, which is not a file in the tree")]
+    DanglingLink {
+        /// The link.
+        path: TreePath,
+        /// Its target.
+        target: TreePath,
+    },
+}
+
+/// A whole tree. The root directory (the empty path) is always there, and so
+/// is every parent of every path.
+///
+/// Paths are in component order: a directory comes before its entries, and
+/// its whole subtree before its next sibling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileTree {
+    entries: BTreeMap<TreePath, NodeId>,
+    nodes: Vec<Node>,
+}
+
+impl Default for FileTree {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl FileTree {
+    /// A tree with an empty root directory, mode 0755.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            entries: BTreeMap::from([(TreePath::root(), NodeId(0))]),
+            nodes: vec![Node::directory(0o755)],
+        }
+    }
+
+    /// Number of paths, the root included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is nothing but the root.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.len() == 1
+    }
+
+    /// The node at exactly `path`; symbolic links are not followed.
+    #[must_use]
+    pub fn get(&self, path: &TreePath) -> Option<&Node> {
+        self.entries.get(path).map(|id| self.node(*id))
+    }
+
+    /// The node at a path written as text, such as `etc/fstab`, not following links.
+    #[must_use]
+    pub fn at(&self, path: &str) -> Option<&Node> {
+        self.get(&TreePath::parse(path.as_bytes()).ok()?)
+    }
+
+    /// The id of the node at exactly `path`.
+    #[must_use]
+    pub fn id(&self, path: &TreePath) -> Option<NodeId> {
+        self.entries.get(path).copied()
+    }
+
+    /// The node that `id` names. Ids of another tree are a bug.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0]
+    }
+
+    /// The node at exactly `path`, to change; hard links see the change too.
+    pub fn get_mut(&mut self, path: &TreePath) -> Option<&mut Node> {
+        let id = self.id(path)?;
+        Some(&mut self.nodes[id.0])
+    }
+
+    /// Every path with its node, in component order, the root first.
+    pub fn iter(&self) -> impl Iterator<Item = (&TreePath, NodeId, &Node)> {
+        self.entries
+            .iter()
+            .map(|(path, id)| (path, *id, self.node(*id)))
+    }
+
+    /// `path` itself and everything below it, in component order.
+    pub fn subtree<'a>(
+        &'a self,
+        path: &'a TreePath,
+    ) -> impl Iterator<Item = (&'a TreePath, NodeId, &'a Node)> {
+        self.entries
+            .range(path.clone()..)
+            .take_while(move |(entry, _)| entry.starts_with(path))
+            .map(|(path, id)| (path, *id, self.node(*id)))
+    }
+
+    /// Puts `node` at `path`, replacing what is there; parents that are
+    /// missing are made (root, 0755). A directory that replaces a directory
+    /// keeps its entries; anything else that replaces a directory removes them.
+    ///
+    /// The parents are taken as they stand: see [`resolve`](Self::resolve).
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::NotADirectory`] when a parent is something else.
+    pub fn insert(&mut self, path: TreePath, node: Node) -> Result<NodeId, TreeError> {
+        self.make_parents(&path)?;
+        if !node.is_directory() {
+            self.remove_below(&path);
+        }
+        let id = NodeId(self.nodes.len());
+        self.nodes.push(node);
+        self.entries.insert(path, id);
+        Ok(id)
+    }
+
+    /// Makes `path` another name of the file `target`.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::DanglingLink`] when `target` is missing or a directory.
+    pub fn link(&mut self, path: TreePath, target: &TreePath) -> Result<NodeId, TreeError> {
+        let dangling = || TreeError::DanglingLink {
+            path: path.clone(),
+            target: target.clone(),
+        };
+        let id = self.id(target).ok_or_else(dangling)?;
+        if self.node(id).is_directory() {
+            return Err(dangling());
+        }
+        self.make_parents(&path)?;
+        self.remove_below(&path);
+        self.entries.insert(path, id);
+        Ok(id)
+    }
+
+    /// Removes `path` and everything below it; says whether it was there.
+    /// The root itself stays, empty.
+    pub fn remove(&mut self, path: &TreePath) -> bool {
+        self.remove_below(path);
+        !path.is_root() && self.entries.remove(path).is_some()
+    }
+
+    /// Where `path` leads when the symbolic links among its **parents** are
+    /// followed inside the tree: `bin/ls` is `usr/bin/ls` where `bin` is a
+    /// link to `usr/bin`. The last component is not followed. Links that lead
+    /// above the root end at the root, as in a chroot.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::LinkLoop`] after 40 links.
+    pub fn resolve(&self, path: &TreePath) -> Result<TreePath, TreeError> {
+        let mut rest: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+        let mut at = TreePath::root();
+        let mut links = 0;
+        while let Some(name) = rest.pop() {
+            match name.as_slice() {
+                b"" | b"." => continue,
+                b".." => {
+                    at = at.parent().unwrap_or_else(TreePath::root);
+                    continue;
+                }
+                _ => {}
+            }
+            let next = at
+                .join(&name)
+                .expect("a component without slash, dot and NUL");
+            let target = match self.get(&next).map(|node| &node.kind) {
+                Some(NodeKind::Symlink(target)) if !rest.is_empty() => target,
+                _ => {
+                    at = next;
+                    continue;
+                }
+            };
+            links += 1;
+            if links > MAX_LINKS {
+                return Err(TreeError::LinkLoop { path: path.clone() });
+            }
+            if target.starts_with(b"/") {
+                at = TreePath::root();
+            }
+            rest.extend(target.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec));
+        }
+        Ok(at)
+    }
+
+    /// The file that `path` finally names, following every link inside the tree.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::LinkLoop`] after 40 links.
+    pub fn lookup(&self, path: &TreePath) -> Result<Option<(TreePath, &Node)>, TreeError> {
+        let mut at = self.resolve(path)?;
+        for _ in 0..MAX_LINKS {
+            let Some(node) = self.get(&at) else {
+                return Ok(None);
+            };
+            let NodeKind::Symlink(target) = &node.kind else {
+                return Ok(Some((at, node)));
+            };
+            let base = if target.starts_with(b"/") {
+                None
+            } else {
+                at.parent()
+            };
+            // The trailing link is followed by making it a parent of ".".
+            let mut text = base
+                .map(|base| base.as_bytes().to_vec())
+                .unwrap_or_default();
+            text.push(b'/');
+            text.extend_from_slice(target);
+            at = self.resolve(&TreePath::normalize_lossy(&text, self)?)?;
+        }
+        Err(TreeError::LinkLoop { path: path.clone() })
+    }
+
+    /// Lays `delta` over the tree, as the OCI image specification says:
+    /// opaque directories lose their lower entries, whiteouts are removed,
+    /// then the entries are put in place. Parents that are symbolic links in
+    /// the tree are followed.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`] when an entry does not fit.
+    pub fn apply(&mut self, delta: &TreeDelta) -> Result<(), TreeError> {
+        for path in &delta.opaque {
+            let path = self.resolve(path)?;
+            self.remove_below(&path);
+        }
+        for path in &delta.removed {
+            let path = self.resolve(path)?;
+            self.remove(&path);
+        }
+        let mut made: BTreeMap<NodeId, TreePath> = BTreeMap::new();
+        for (path, id, node) in delta.tree.iter() {
+            if delta.implied.contains(path) && self.is_directory_at(path)? {
+                continue;
+            }
+            let path = self.resolve(path)?;
+            if let Some(first) = made.get(&id).cloned() {
+                self.link(path, &first)?;
+            } else if path.is_root() {
+                self.nodes[0].meta = node.meta.clone();
+            } else {
+                self.insert(path.clone(), node.clone())?;
+                made.insert(id, path);
+            }
+        }
+        for (path, target) in &delta.links {
+            let (path, target) = (self.resolve(path)?, self.resolve(target)?);
+            self.link(path, &target)?;
+        }
+        Ok(())
+    }
+
+    /// Takes every path for which `belongs` says so out of this tree, with
+    /// `prefix` removed, into a tree of its own. `prefix` itself becomes the
+    /// new root and stays here as an empty directory: a mount point.
+    #[must_use]
+    pub fn split_off(&mut self, prefix: &TreePath) -> Self {
+        let mut taken = Self::new();
+        let mut ids: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+        let below: Vec<TreePath> = self
+            .subtree(prefix)
+            .map(|(path, _, _)| path.clone())
+            .collect();
+        for path in below {
+            let id = self.id(&path).expect("listed above");
+            let inner = path.strip_prefix(prefix).expect("a path of the subtree");
+            if inner.is_root() {
+                taken.nodes[0] = self.node(id).clone();
+                continue;
+            }
+            let new = *ids.entry(id).or_insert_with(|| {
+                taken.nodes.push(self.nodes[id.0].clone());
+                NodeId(taken.nodes.len() - 1)
+            });
+            taken.entries.insert(inner, new);
+            self.entries.remove(&path);
+        }
+        taken
+    }
+
+    /// Lowers every time above `limit` to `limit`, so that the time of the
+    /// build does not show.
+    pub fn clamp_times(&mut self, limit: Timestamp) {
+        for node in &mut self.nodes {
+            node.meta.mtime = node.meta.mtime.min(limit);
+        }
+    }
+
+    /// How many paths name the node (of a directory: 1).
+    #[must_use]
+    pub fn link_counts(&self) -> BTreeMap<NodeId, u32> {
+        let mut counts = BTreeMap::new();
+        for id in self.entries.values() {
+            *counts.entry(*id).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    fn is_directory_at(&self, path: &TreePath) -> Result<bool, TreeError> {
+        Ok(self
+            .lookup(path)?
+            .is_some_and(|(_, node)| node.is_directory()))
+    }
+
+    fn make_parents(&mut self, path: &TreePath) -> Result<(), TreeError> {
+        let mut missing = Vec::new();
+        let mut at = path.parent();
+        while let Some(parent) = at {
+            match self.get(&parent) {
+                Some(node) if node.is_directory() => break,
+                Some(_) => {
+                    return Err(TreeError::NotADirectory {
+                        path: path.clone(),
+                        parent,
+                    });
+                }
+                None => missing.push(parent.clone()),
+            }
+            at = parent.parent();
+        }
+        for parent in missing {
+            self.nodes.push(Node::directory(0o755));
+            self.entries.insert(parent, NodeId(self.nodes.len() - 1));
+        }
+        Ok(())
+    }
+
+    fn remove_below(&mut self, path: &TreePath) {
+        let below: Vec<TreePath> = self
+            .subtree(path)
+            .map(|(entry, _, _)| entry.clone())
+            .filter(|entry| entry != path)
+            .collect();
+        for entry in below {
+            self.entries.remove(&entry);
+        }
+    }
+}
+
+/// What one layer changes: entries, whiteouts and opaque directories.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct TreeDelta {
+    /// Entries to put in place; hard links among them share a node.
+    pub tree: FileTree,
+    /// Directories of `tree` that the layer did not name itself, only paths
+    /// below them: they are made where missing and left alone where present.
+    pub implied: BTreeSet<TreePath>,
+    /// Whiteouts: lower entries to remove, with all below them.
+    pub removed: BTreeSet<TreePath>,
+    /// Directories whose lower entries are hidden.
+    pub opaque: BTreeSet<TreePath>,
+    /// Hard links whose target is in a lower layer.
+    pub links: BTreeMap<TreePath, TreePath>,
+}
+
+impl fmt::Debug for TreeDelta {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TreeDelta")
+            .field("entries", &self.tree.len())
+            .field("removed", &self.removed.len())
+            .field("opaque", &self.opaque.len())
+            .field("links", &self.links.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl TreeDelta {
+    /// A delta that changes nothing. Its root counts as implied.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            implied: BTreeSet::from([TreePath::root()]),
+            ..Self::default()
+        }
+    }
+
+    /// Adds an entry that the layer names; its parents become implied where
+    /// the layer has not named them (yet).
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError::NotADirectory`].
+    pub fn put(&mut self, path: TreePath, node: Node) -> Result<NodeId, TreeError> {
+        let mut at = path.parent();
+        while let Some(parent) = at {
+            if self.tree.get(&parent).is_none() {
+                self.implied.insert(parent.clone());
+            }
+            at = parent.parent();
+        }
+        self.implied.remove(&path);
+        if path.is_root() {
+            self.tree.nodes[0] = node;
+            return Ok(NodeId(0));
+        }
+        self.tree.insert(path, node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> TreePath {
+        TreePath::parse(text.as_bytes()).expect("a good path")
+    }
+
+    fn file(bytes: &[u8]) -> Node {
+        Node::file(0o644, Content::from_bytes(bytes))
+    }
+
+    fn merged_usr() -> FileTree {
+        let mut tree = FileTree::new();
+        tree.insert(path("usr/bin"), Node::directory(0o755))
+            .expect("insert");
+        tree.insert(path("bin"), Node::symlink("usr/bin"))
+            .expect("insert");
+        tree
+    }
+
+    #[test]
+    fn paths_below_a_link_land_where_it_points() {
+        let mut tree = merged_usr();
+        let mut delta = TreeDelta::new();
+        delta.put(path("bin/ls"), file(b"ls")).expect("put");
+        tree.apply(&delta).expect("apply");
+        assert!(matches!(
+            tree.at("bin").expect("there").kind,
+            NodeKind::Symlink(_)
+        ));
+        assert!(tree.at("usr/bin/ls").is_some());
+        let (found, _) = tree
+            .lookup(&path("bin/ls"))
+            .expect("no loop")
+            .expect("there");
+        assert_eq!(found, path("usr/bin/ls"));
+    }
+
+    #[test]
+    fn a_link_cannot_leave_the_root() {
+        let mut tree = FileTree::new();
+        tree.insert(path("a/b"), Node::symlink("../../../../etc"))
+            .expect("insert");
+        assert_eq!(
+            tree.resolve(&path("a/b/passwd")).expect("resolve"),
+            path("etc/passwd")
+        );
+    }
+
+    #[test]
+    fn a_link_loop_is_an_error() {
+        let mut tree = FileTree::new();
+        tree.insert(path("a"), Node::symlink("b")).expect("insert");
+        tree.insert(path("b"), Node::symlink("a")).expect("insert");
+        assert!(matches!(
+            tree.resolve(&path("a/x")),
+            Err(TreeError::LinkLoop { .. })
+        ));
+        assert!(matches!(
+            tree.lookup(&path("a")),
+            Err(TreeError::LinkLoop { .. })
+        ));
+    }
+
+    #[test]
+    fn whiteouts_and_opaque_directories_hide_lower_entries() {
+        let mut tree = FileTree::new();
+        for name in ["d/one", "d/two", "e/three"] {
+            tree.insert(path(name), file(b"x")).expect("insert");
+        }
+        let mut delta = TreeDelta::new();
+        delta.removed.insert(path("d/one"));
+        delta.opaque.insert(path("e"));
+        delta.put(path("e/four"), file(b"y")).expect("put");
+        tree.apply(&delta).expect("apply");
+        assert!(tree.at("d/one").is_none() && tree.at("d/two").is_some());
+        assert!(tree.at("e/three").is_none() && tree.at("e/four").is_some());
+    }
+
+    #[test]
+    fn implied_parents_leave_existing_directories_alone() {
+        let mut tree = FileTree::new();
+        tree.insert(path("root"), Node::directory(0o700))
+            .expect("insert");
+        let mut delta = TreeDelta::new();
+        delta.put(path("root/.profile"), file(b"x")).expect("put");
+        tree.apply(&delta).expect("apply");
+        assert_eq!(tree.at("root").expect("there").meta.mode, 0o700);
+    }
+
+    #[test]
+    fn hard_links_survive_apply_and_split() {
+        let mut delta = TreeDelta::new();
+        delta.put(path("var/a"), file(b"x")).expect("put");
+        delta
+            .tree
+            .link(path("var/b"), &path("var/a"))
+            .expect("link");
+        let mut tree = FileTree::new();
+        tree.apply(&delta).expect("apply");
+        assert_eq!(tree.id(&path("var/a")), tree.id(&path("var/b")));
+        let var = tree.split_off(&path("var"));
+        assert_eq!(var.id(&path("a")), var.id(&path("b")));
+        assert!(tree.at("var").expect("mount point").is_directory());
+        assert!(tree.at("var/a").is_none());
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_an_error() {
+        let mut tree = FileTree::new();
+        tree.insert(path("a"), file(b"x")).expect("insert");
+        let error = tree
+            .insert(path("a/b"), file(b"y"))
+            .expect_err("not a directory");
+        assert_eq!(
+            error.to_string(),
+            "`a/b` lies below `a`, which is not a directory"
+        );
+    }
+
+    #[test]
+    fn a_subtree_is_contiguous_in_component_order() {
+        let mut tree = FileTree::new();
+        for name in ["a/x", "a-b", "a.c", "ab"] {
+            tree.insert(path(name), file(b"")).expect("insert");
+        }
+        let order: Vec<String> = tree.iter().map(|(path, _, _)| path.to_string()).collect();
+        assert_eq!(order, ["", "a", "a/x", "a-b", "a.c", "ab"]);
+        assert_eq!(tree.subtree(&path("a")).count(), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! Readers of other people, kept out of the release graph.
