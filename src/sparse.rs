@@ -109,7 +109,7 @@ impl SparseSource for Bytes {
     }
 
     fn data_ranges(&self) -> Box<dyn Iterator<Item = Range<u64>> + '_> {
-        Box::new(coalesce([0..self.0.len() as u64]).into_iter())
+        Box::new(std::iter::once(0..self.0.len() as u64).filter(|range| !range.is_empty()))
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
@@ -156,7 +156,7 @@ fn data_ranges_of(file: &File, size: u64) -> io::Result<Vec<Range<u64>>> {
         let start = match seek(file, SeekFrom::Data(at)) {
             Ok(start) => start,
             Err(Errno::NXIO) => break,
-            Err(Errno::INVAL) => return Ok(coalesce([0..size])),
+            Err(Errno::INVAL) => return Ok(coalesce(std::iter::once(0..size))),
             Err(other) => return Err(other.into()),
         };
         let end = seek(file, SeekFrom::Hole(start))?.min(size);

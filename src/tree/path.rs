@@ -111,6 +111,7 @@ impl TreePath {
     }
 
     /// The components from the root down; none for the root.
+    #[must_use = "iterators do nothing unless walked"]
     pub fn components(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0
             .split(|byte| *byte == b'/')
