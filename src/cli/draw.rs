@@ -67,7 +67,9 @@ mod tests {
 
     #[test]
     fn an_error_says_what_and_what_to_do() {
-        let error = Error::from(ExecError::Missing { tool: Tool::QemuX86 });
+        let error = Error::from(ExecError::Missing {
+            tool: Tool::QemuX86,
+        });
         assert_eq!(
             text(&error),
             "error[tool-missing]: `qemu-system-x86_64` is not installed\n\

@@ -1,1 +1,7 @@
-//! (empty)
+//! The command line: the only room that reads the environment and prints.
+//!
+//! In: arguments and environment. Out: an exit code. Never here: work; each
+//! subcommand is one file that calls the library.
+
+mod draw;
+mod terminal;

@@ -49,7 +49,9 @@ fn say(line: &str) {
 }
 
 fn warning(message: &str, hint: Option<&str>) -> String {
-    let hint = hint.map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    let hint = hint
+        .map(|hint| format!("\nhint: {hint}"))
+        .unwrap_or_default();
     format!("warning: {}{hint}", escape(message))
 }
 
@@ -58,7 +60,11 @@ fn finished(step: &str, outcome: Outcome, detail: &str) -> String {
         Outcome::Done => "done",
         Outcome::Cached => "reused",
     };
-    if detail.is_empty() { format!("{step}: {word}") } else { format!("{step}: {word}, {}", escape(detail)) }
+    if detail.is_empty() {
+        format!("{step}: {word}")
+    } else {
+        format!("{step}: {word}, {}", escape(detail))
+    }
 }
 
 fn amount(done: u64, total: Option<u64>, unit: Unit) -> String {
@@ -81,7 +87,10 @@ struct Plain {
 
 impl Plain {
     fn new(quiet: bool) -> Self {
-        Self { quiet, spoke: Mutex::default() }
+        Self {
+            quiet,
+            spoke: Mutex::default(),
+        }
     }
 
     fn is_due(&self, step: &str) -> bool {
@@ -109,12 +118,21 @@ impl Reporter for Plain {
             Event::StepStarted { step } => {
                 self.is_due(&step);
             }
-            Event::Progress { step, done, total, unit } => {
+            Event::Progress {
+                step,
+                done,
+                total,
+                unit,
+            } => {
                 if self.is_due(&step) {
                     say(&format!("{step}: {}", amount(done, total, unit)));
                 }
             }
-            Event::StepFinished { step, outcome, detail } => say(&finished(&step, outcome, &detail)),
+            Event::StepFinished {
+                step,
+                outcome,
+                detail,
+            } => say(&finished(&step, outcome, &detail)),
         }
     }
 }
@@ -129,7 +147,11 @@ struct Bars {
 
 impl Bars {
     fn new(color: bool) -> Self {
-        Self { all: MultiProgress::new(), running: Mutex::default(), color }
+        Self {
+            all: MultiProgress::new(),
+            running: Mutex::default(),
+            color,
+        }
     }
 
     fn line(&self, text: &str) {
@@ -141,7 +163,11 @@ impl Bars {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = running.entry(step.to_owned()).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::no_length());
-            let template = if self.color { "{spinner:.cyan} {prefix} {msg}" } else { "{spinner} {prefix} {msg}" };
+            let template = if self.color {
+                "{spinner:.cyan} {prefix} {msg}"
+            } else {
+                "{spinner} {prefix} {msg}"
+            };
             bar.set_style(
                 ProgressStyle::with_template(template).expect("the template is a constant"),
             );
@@ -157,16 +183,33 @@ impl Reporter for Bars {
     fn event(&self, event: Event) {
         match event {
             Event::StepStarted { step } => drop(self.bar(&step)),
-            Event::Progress { step, done, total, unit } => {
+            Event::Progress {
+                step,
+                done,
+                total,
+                unit,
+            } => {
                 let bar = self.bar(&step);
                 bar.set_message(draw(done, total, unit));
             }
-            Event::StepFinished { step, outcome, detail } => {
-                let bar = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&step);
+            Event::StepFinished {
+                step,
+                outcome,
+                detail,
+            } => {
+                let bar = self
+                    .running
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .remove(&step);
                 if let Some(bar) = bar {
                     bar.finish_and_clear();
                 }
-                let mark = if self.color { "\u{1b}[32m✓\u{1b}[0m" } else { "✓" };
+                let mark = if self.color {
+                    "\u{1b}[32m✓\u{1b}[0m"
+                } else {
+                    "✓"
+                };
                 self.line(&format!("{mark} {}", finished(&step, outcome, &detail)));
             }
             Event::Warning { message, hint } => self.line(&warning(&message, hint.as_deref())),
@@ -177,11 +220,18 @@ impl Reporter for Bars {
 /// `[#####.....] 50 MiB of 100 MiB`
 fn draw(done: u64, total: Option<u64>, unit: Unit) -> String {
     const WIDTH: u64 = 30;
-    let Some(total) = total.filter(|total| *total > 0) else { return amount(done, None, unit) };
+    let Some(total) = total.filter(|total| *total > 0) else {
+        return amount(done, None, unit);
+    };
     let filled = u128::from(done.min(total)) * u128::from(WIDTH) / u128::from(total);
     let filled = usize::try_from(filled).expect("at most the width of the bar");
     let rest = usize::try_from(WIDTH).expect("30 fits") - filled;
-    format!("[{}{}] {}", "#".repeat(filled), ".".repeat(rest), amount(done, Some(total), unit))
+    format!(
+        "[{}{}] {}",
+        "#".repeat(filled),
+        ".".repeat(rest),
+        amount(done, Some(total), unit)
+    )
 }
 
 /// JSON lines.
@@ -190,7 +240,9 @@ struct JsonLines;
 
 impl JsonLines {
     fn start() -> Self {
-        say(&format!("{{\"protocol\":\"consign-progress\",\"version\":{PROTOCOL}}}"));
+        say(&format!(
+            "{{\"protocol\":\"consign-progress\",\"version\":{PROTOCOL}}}"
+        ));
         Self
     }
 }
@@ -207,14 +259,20 @@ mod tests {
 
     #[test]
     fn a_bar_never_passes_its_end() {
-        assert_eq!(draw(5, Some(10), Unit::Items), format!("[{}{}] 5 of 10", "#".repeat(15), ".".repeat(15)));
+        assert_eq!(
+            draw(5, Some(10), Unit::Items),
+            format!("[{}{}] 5 of 10", "#".repeat(15), ".".repeat(15))
+        );
         assert!(draw(20, Some(10), Unit::Items).starts_with(&format!("[{}]", "#".repeat(30))));
         assert_eq!(draw(1 << 20, None, Unit::Bytes), "1 MiB");
     }
 
     #[test]
     fn finished_steps_say_how() {
-        assert_eq!(finished("layer base", Outcome::Cached, "149 packages"), "layer base: reused, 149 packages");
+        assert_eq!(
+            finished("layer base", Outcome::Cached, "149 packages"),
+            "layer base: reused, 149 packages"
+        );
         assert_eq!(finished("x", Outcome::Done, ""), "x: done");
     }
 }
