@@ -1,0 +1,119 @@
+//! What the tests share: foreign judges, temporary folders, where things are.
+//!
+//! In: a file that we wrote. Out: the verdict of somebody else's program. A
+//! program that is missing is a failure where `CI` is set and a loud
+//! `SKIPPED:` elsewhere, never a silent pass.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests call foreign programs and ask whether they run in CI"
+)]
+#![allow(dead_code, reason = "each test file uses its part of it")]
+
+mod checker;
+mod mount;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+#[allow(unused_imports, reason = "each test file uses its part of it")]
+pub(crate) use {checker::Checker, mount::LoopMount};
+
+/// The folder of the root package.
+pub(crate) fn repo_root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The `consign` program that was built for these tests.
+pub(crate) fn consign_path() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_consign"))
+}
+
+/// The `consign` program, ready for arguments.
+pub(crate) fn consign() -> Command {
+    let mut command = Command::new(consign_path());
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A folder that is gone when the value is.
+pub(crate) fn temp_folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("consign-test-")
+        .tempdir()
+        .expect("a temporary folder can be made")
+}
+
+/// Whether the tests run as root.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Whether a missing program is a failure.
+pub(crate) fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+/// Says that a test cannot run here, and why. In CI that is a failure.
+pub(crate) fn skip(reason: &str) {
+    assert!(!in_ci(), "cannot be skipped in CI: {reason}");
+    note(reason);
+}
+
+/// Says that a part of a test cannot run on this machine, whatever is
+/// installed. Not a failure even in CI: only for what the kernel lacks.
+pub(crate) fn note(reason: &str) {
+    // Not eprintln: the test runner captures that, and a captured skip is a silent one.
+    let line = format!("SKIPPED: {reason}\n");
+    let _written = rustix::io::write(rustix::stdio::stderr(), line.as_bytes());
+}
+
+/// A foreign program with the C locale and UTC, or [`skip`].
+///
+/// Looks beyond `PATH` into the folders of administration, which an ordinary
+/// user's `PATH` lacks.
+pub(crate) fn program(name: &str, package: &str) -> Option<Command> {
+    let Some(path) = find_program(name) else {
+        skip(&format!("no `{name}`: apt-get install {package}"));
+        return None;
+    };
+    let mut command = Command::new(path);
+    command.env("LC_ALL", "C").env("TZ", "UTC");
+    command.stdin(Stdio::null());
+    Some(command)
+}
+
+/// Where `name` is in `PATH`, `/usr/sbin` or `/sbin`.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+/// Runs `command` and panics with all it said when it does not end well.
+pub(crate) fn must_run(command: &mut Command) -> Output {
+    let output = run(command);
+    assert!(
+        output.status.success(),
+        "{command:?} ended with {}:\n{}",
+        output.status,
+        text_of(&output)
+    );
+    output
+}
+
+/// Runs `command` to its end, however that is.
+pub(crate) fn run(command: &mut Command) -> Output {
+    command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} would not start: {error}"))
+}
+
+/// Standard output, then standard error.
+pub(crate) fn text_of(output: &Output) -> String {
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    text
+}
