@@ -182,6 +182,28 @@ impl Timestamp {
         Self { seconds, nanos: 0 }
     }
 
+    /// The moment that `civil` names; `None` when there is no such date or
+    /// time of day, or the year is not 0 to 9999.
+    #[must_use]
+    pub fn from_civil(civil: Civil) -> Option<Self> {
+        // Civil date to days: H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+        if !(0..=9999).contains(&civil.year) || !(1..=12).contains(&civil.month) {
+            return None;
+        }
+        let (month, day) = (i64::from(civil.month), i64::from(civil.day));
+        let year = civil.year - i64::from(month <= 2);
+        let era = year.div_euclid(400);
+        let year_of_era = year.rem_euclid(400);
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let days = era * 146_097 + day_of_era - 719_468;
+        let clock =
+            i64::from(civil.hour) * 3600 + i64::from(civil.minute) * 60 + i64::from(civil.second);
+        let moment = Self::from_seconds(days * 86_400 + clock);
+        // A field out of its range comes back as another one.
+        (moment.civil() == civil).then_some(moment)
+    }
+
     /// Year, month (1-12), day (1-31), hour, minute, second in UTC.
     #[must_use]
     pub fn civil(self) -> Civil {
@@ -377,6 +399,33 @@ mod tests {
             Timestamp::from_seconds(-1).to_string(),
             "1969-12-31T23:59:59Z"
         );
+    }
+
+    #[test]
+    fn dates_survive_a_round_trip() {
+        for seconds in [
+            0,
+            -1,
+            951_782_399,
+            951_782_400,
+            1_700_000_000,
+            253_402_300_799,
+        ] {
+            let moment = Timestamp::from_seconds(seconds);
+            assert_eq!(Timestamp::from_civil(moment.civil()), Some(moment));
+        }
+        let civil = |month, day, hour| Civil {
+            year: 2023,
+            month,
+            day,
+            hour,
+            minute: 0,
+            second: 0,
+        };
+        assert_eq!(Timestamp::from_civil(civil(2, 29, 0)), None);
+        assert_eq!(Timestamp::from_civil(civil(13, 1, 0)), None);
+        assert_eq!(Timestamp::from_civil(civil(1, 0, 0)), None);
+        assert_eq!(Timestamp::from_civil(civil(1, 1, 24)), None);
     }
 
     #[test]
