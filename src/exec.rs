@@ -209,6 +209,13 @@ impl Call {
         self
     }
 
+    /// Sets environment variables.
+    #[must_use]
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.env.extend(variables);
+        self
+    }
+
     /// Starts it in `folder`.
     #[must_use]
     pub fn in_folder(mut self, folder: &Path) -> Self {
