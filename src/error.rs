@@ -63,4 +63,8 @@ rooms! {
     Agent(crate::pipeline::agent::AgentError),
     /// An external program.
     Exec(crate::exec::ExecError),
+    /// A descriptor.
+    Descriptor(crate::descriptor::DescriptorError),
+    /// A release.
+    Release(crate::release::ReleaseError),
 }

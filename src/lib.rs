@@ -14,6 +14,7 @@
 //! | [`disk`] | volumes | one partitioned disk |
 //! | [`image`] | the disk | image files |
 //! | [`descriptor`] | machine facts and images | XML |
+//! | [`release`] | the files of a build | sums |
 //!
 //! Below them the ground floor: [`units`], [`digest`], [`sparse`],
 //! [`artifact`], [`report`], [`exec`]. Above them [`pipeline`], the spine, and
@@ -34,6 +35,7 @@ pub mod layer;
 pub mod machine;
 pub mod pipeline;
 pub mod plan;
+pub mod release;
 pub mod report;
 pub mod sparse;
 pub mod tree;

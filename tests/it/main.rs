@@ -1,3 +1,7 @@
 //! Integration tests.
 
+mod formats {
+    mod descriptor;
+    mod sums;
+}
 mod support;

@@ -24,6 +24,25 @@ pub(crate) fn repo_root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Panics unless `text` is what the file `name` under `tests/golden` holds.
+///
+/// `CONSIGN_BLESS=1` writes the file instead; look at the difference, and
+/// write a line for the change log.
+#[track_caller]
+pub(crate) fn golden(name: &str, text: &str) {
+    let path = repo_root().join("tests/golden").join(name);
+    if std::env::var_os("CONSIGN_BLESS").is_some() {
+        std::fs::write(&path, text).expect("the golden file can be written");
+    }
+    let expected = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("no golden file {}: {error}", path.display()));
+    assert!(
+        text == expected,
+        "{} has changed (CONSIGN_BLESS=1 accepts):\n{text}",
+        path.display()
+    );
+}
+
 /// The `consign` program that was built for these tests.
 pub(crate) fn consign_path() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_consign"))

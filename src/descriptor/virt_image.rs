@@ -1,0 +1,285 @@
+//! The virt-image descriptor, `appliance.xml`.
+//!
+//! Source: the `virt-image(5)` manual and `virtinst/ImageParser.py` of
+//! virt-manager 1.0, whose parser is the only norm. Narrower than the manual,
+//! so that every historic release boots what it says:
+//!
+//! - The historic parser looks elements up without namespaces: whatever
+//!   stands in the prefixed namespace `va` is invisible to it, and a default
+//!   namespace would hide everything. Without its `va` items the descriptor
+//!   still describes a machine that boots.
+//! - No `features` (one `state` was applied to all of them), no `target` of a
+//!   drive (importers choose the bus), memory in kB, one lower-case sha256.
+//! - A disk that is made on the host is raw: release 0.600 refuses to make
+//!   any other.
+
+use xml::EmitterConfig;
+use xml::writer::{EventWriter, XmlEvent};
+
+use super::{
+    CONFIG_DISK_FILE, DescriptorError, DiskFacts, Display, Firmware, Machine, check, preferred,
+};
+use crate::units::{ByteSize, KIB, MIB};
+
+/// Prefix and name of the namespace for what the historic format cannot say.
+const NAMESPACE: (&str, &str) = ("va", "urn:consign:appliance:1");
+
+/// Renders the descriptor. `disks` are image files of the one system disk;
+/// the descriptor names qcow2 before raw, and the others as alternatives.
+///
+/// # Errors
+///
+/// Any [`DescriptorError`] but `Write`.
+pub fn render(machine: &Machine, disks: &[DiskFacts]) -> Result<String, DescriptorError> {
+    check(machine)?;
+    let system = preferred(machine, disks)?;
+    Ok(image(machine, system, disks).to_document())
+}
+
+fn image(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element {
+    let mut children = vec![
+        Element::new("name")
+            .attr("version", &machine.version)
+            .text(&machine.name),
+        Element::new("label").text(&machine.label),
+    ];
+    if !machine.description.is_empty() {
+        children.push(Element::new("description").text(&machine.description));
+    }
+    children.push(domain(machine));
+    children.push(storage(machine, system));
+    children.push(modern(machine, system, disks));
+    Element::new("image").children(children)
+}
+
+fn domain(machine: &Machine) -> Element {
+    let guest = Element::new("guest").children([Element::new("arch").text("x86_64")]);
+    let os = Element::new("os").children([Element::new("loader").attr("dev", "hd")]);
+    let ids = std::iter::once("system")
+        .chain(machine.user_disks.iter().map(|disk| disk.id.as_str()))
+        .chain(std::iter::once("config"));
+    let drives = ids.map(|id| Element::new("drive").attr("disk", id));
+    let boot = Element::new("boot")
+        .attr("type", "hvm")
+        .children([guest, os].into_iter().chain(drives));
+    Element::new("domain").children([boot, devices(machine)])
+}
+
+fn devices(machine: &Machine) -> Element {
+    // Importers divide by 1024, so anything below a MiB would be lost.
+    let memory = machine.memory.mib_ceil() * (MIB / KIB);
+    let mut devices = vec![
+        Element::new("vcpu").text(&machine.vcpus.to_string()),
+        Element::new("memory").text(&memory.to_string()),
+    ];
+    devices.extend((0..machine.nics).map(|_| Element::new("interface")));
+    if machine.display == Display::Screen {
+        devices.push(Element::new("graphics"));
+    }
+    Element::new("devices").children(devices)
+}
+
+fn storage(machine: &Machine, system: &DiskFacts) -> Element {
+    let mut shipped =
+        disk("system", &system.file, system.format.name(), system.size).attr("use", "system");
+    if let Some(root) = &system.content_root {
+        shipped = shipped.attr("va:content-root", &root.to_string());
+    }
+    if let Some(digest) = &system.digest {
+        let sum = Element::new("checksum")
+            .attr("type", "sha256")
+            .text(&digest.hex());
+        shipped = shipped.children([sum]);
+    }
+    let mut disks = vec![shipped];
+    disks.extend(machine.user_disks.iter().map(|user| {
+        let file = format!("{}-{}.raw", machine.name, user.id);
+        disk(&user.id, &file, "raw", user.size).attr("use", "user")
+    }));
+    disks.push(
+        disk("config", CONFIG_DISK_FILE, "raw", machine.config.size)
+            .attr("use", "user")
+            .attr("va:label", &machine.config.label)
+            .attr("va:schema", &machine.config.schema.to_string()),
+    );
+    Element::new("storage").children(disks)
+}
+
+fn disk(id: &str, file: &str, format: &str, size: ByteSize) -> Element {
+    Element::new("disk")
+        .attr("id", id)
+        .attr("file", file)
+        .attr("format", format)
+        .attr("size", &size.mib_ceil().to_string())
+}
+
+/// What the historic format cannot say, for importers that can read it.
+fn modern(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element {
+    let mut children = vec![
+        Element::new("va:build").attr("digest", &machine.build.to_string()),
+        Element::new("va:os").attr("id", &machine.os_id),
+        Element::new("va:chipset").attr("type", "q35"),
+        Element::new("va:bus").attr("type", "virtio"),
+        Element::new("va:nic").attr("model", "virtio"),
+    ];
+    children.extend(machine.firmware.iter().map(|firmware| {
+        let (kind, secure) = match firmware {
+            Firmware::Bios => ("bios", None),
+            Firmware::Uefi => ("uefi", Some("off")),
+            Firmware::UefiSecure => ("uefi", Some("on")),
+        };
+        let element = Element::new("va:firmware").attr("type", kind);
+        match secure {
+            Some(state) => element.attr("secure-boot", state),
+            None => element,
+        }
+    }));
+    children.extend(
+        machine
+            .consoles
+            .iter()
+            .map(|console| Element::new("va:console").attr("device", console)),
+    );
+    children.extend(
+        disks
+            .iter()
+            .filter(|disk| disk.file != system.file)
+            .map(|disk| {
+                Element::new("va:alternative")
+                    .attr("disk", "system")
+                    .attr("file", &disk.file)
+                    .attr("format", disk.format.name())
+            }),
+    );
+    Element::new("va:machine").children(children)
+}
+
+/// An element before it is written.
+struct Element {
+    name: &'static str,
+    attributes: Vec<(&'static str, String)>,
+    content: Content,
+}
+
+enum Content {
+    Nothing,
+    Text(String),
+    Children(Vec<Element>),
+}
+
+impl Element {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            attributes: Vec::new(),
+            content: Content::Nothing,
+        }
+    }
+
+    fn attr(mut self, name: &'static str, value: &str) -> Self {
+        self.attributes.push((name, value.to_owned()));
+        self
+    }
+
+    fn text(mut self, text: &str) -> Self {
+        self.content = Content::Text(text.to_owned());
+        self
+    }
+
+    fn children(mut self, children: impl IntoIterator<Item = Self>) -> Self {
+        self.content = Content::Children(children.into_iter().collect());
+        self
+    }
+
+    /// The whole document, with this element as its root.
+    fn to_document(&self) -> String {
+        let mut bytes = Vec::new();
+        let mut writer = EmitterConfig::new()
+            .perform_indent(true)
+            .pad_self_closing(false)
+            .create_writer(&mut bytes);
+        self.write(&mut writer, true)
+            .expect("names are well-formed, and memory takes all");
+        bytes.push(b'\n');
+        String::from_utf8(bytes).expect("the writer writes UTF-8")
+    }
+
+    fn write(
+        &self,
+        writer: &mut EventWriter<&mut Vec<u8>>,
+        is_root: bool,
+    ) -> xml::writer::Result<()> {
+        let mut start = XmlEvent::start_element(self.name);
+        if is_root {
+            start = start.ns(NAMESPACE.0, NAMESPACE.1);
+        }
+        for (name, value) in &self.attributes {
+            start = start.attr(*name, value);
+        }
+        writer.write(start)?;
+        match &self.content {
+            Content::Nothing => {}
+            Content::Text(text) => writer.write(XmlEvent::characters(text))?,
+            Content::Children(children) => {
+                for child in children {
+                    child.write(writer, false)?;
+                }
+            }
+        }
+        writer.write(XmlEvent::end_element())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::descriptor::sample;
+    use crate::digest::{ContentRoot, Digest};
+
+    #[test]
+    fn the_first_lines_are_what_historic_parsers_need() {
+        let xml = render(&sample::machine(), &sample::disks()).expect("renders");
+        assert!(xml.starts_with(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <image xmlns:va=\"urn:consign:appliance:1\">\n  \
+             <name version=\"1.2.0\">wiki</name>\n"
+        ));
+        assert!(xml.ends_with("</image>\n"));
+        for word in ["xmlns=", "<features", "target=", "<!DOCTYPE"] {
+            assert!(!xml.contains(word), "{word} in\n{xml}");
+        }
+    }
+
+    #[test]
+    fn memory_is_in_kib_and_a_whole_number_of_mib() {
+        let machine = Machine {
+            memory: ByteSize::from_bytes(512 * MIB + 1),
+            ..sample::machine()
+        };
+        let xml = render(&machine, &sample::disks()).expect("renders");
+        assert!(xml.contains("<memory>525312</memory>"), "{xml}");
+    }
+
+    #[test]
+    fn a_raw_disk_without_a_sum_has_no_checksum_element() {
+        let disks: Vec<_> = sample::disks().into_iter().take(1).collect();
+        let xml = render(&sample::machine(), &disks).expect("renders");
+        assert!(xml.contains("file=\"wiki.raw\" format=\"raw\""), "{xml}");
+        assert!(!xml.contains("checksum"), "{xml}");
+    }
+
+    #[test]
+    fn a_content_root_is_for_modern_importers_only() {
+        let mut disks = sample::disks();
+        disks[1].content_root = Some(ContentRoot(Digest::of(b"root")));
+        let xml = render(&sample::machine(), &disks).expect("renders");
+        assert!(xml.contains("va:content-root=\"sha256:"), "{xml}");
+    }
+
+    #[test]
+    fn text_is_escaped() {
+        let xml = render(&sample::machine(), &sample::disks()).expect("renders");
+        assert!(xml.contains("<label>Wiki &amp; notes</label>"), "{xml}");
+        assert!(xml.contains("Pages &lt;for"), "{xml}");
+    }
+}

@@ -1,0 +1,198 @@
+//! The virt-image descriptor and the text beside it.
+//!
+//! The historic parser is gone from every distribution, so its way of reading
+//! is repeated here: elements are looked up without namespaces, so whatever
+//! has a prefix does not exist.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use consign::artifact::Artifact;
+use consign::descriptor::{
+    ConfigDisk, DiskFacts, DiskFormat, Display, Firmware, Machine, UserDisk, text, virt_image,
+    write_all,
+};
+use consign::digest::{ContentRoot, Digest};
+use consign::units::ByteSize;
+use xml::reader::{EventReader, XmlEvent};
+
+use crate::support::{Checker, golden, temp_folder};
+
+fn machine() -> Machine {
+    Machine {
+        name: "wiki".into(),
+        version: "1.2.0".into(),
+        label: "Wiki & notes".into(),
+        description: "Pages <for> a team.\nÜber alles, with \"quotes\".".into(),
+        memory: ByteSize::from_mib(1024),
+        vcpus: 2,
+        nics: 2,
+        display: Display::Screen,
+        firmware: vec![Firmware::UefiSecure, Firmware::Uefi, Firmware::Bios],
+        user_disks: vec![UserDisk {
+            id: "data".into(),
+            size: ByteSize::from_mib(8192),
+        }],
+        config: ConfigDisk {
+            label: "VACONFIG".into(),
+            schema: 1,
+            size: ByteSize::from_mib(16),
+        },
+        consoles: vec!["tty0".into(), "hvc0".into(), "ttyS0".into()],
+        os_id: "debian12".into(),
+        build: Digest::of(b"plan"),
+    }
+}
+
+fn disks() -> Vec<DiskFacts> {
+    let facts = |file: &str, format, digest| DiskFacts {
+        file: file.into(),
+        format,
+        size: ByteSize::from_mib(4096),
+        digest,
+        content_root: Some(ContentRoot(Digest::of(b"content"))),
+    };
+    vec![
+        facts("wiki.raw", DiskFormat::Raw, None),
+        facts("wiki.qcow2", DiskFormat::Qcow2, Some(Digest::of(b"image"))),
+    ]
+}
+
+/// What a reader without namespaces sees: one line for each element with its
+/// path, attributes in order and its text.
+fn plain_meaning(document: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    let mut hidden = 0_u32;
+    for event in EventReader::new(document.as_bytes()) {
+        match event.expect("well-formed") {
+            XmlEvent::StartElement {
+                name, attributes, ..
+            } => {
+                if hidden > 0 || name.namespace.is_some() {
+                    hidden += 1;
+                    continue;
+                }
+                path.push(name.local_name);
+                let mut line = path.join("/");
+                for attribute in attributes {
+                    if attribute.name.namespace.is_none() {
+                        let name = attribute.name.local_name;
+                        write!(line, " {name}={:?}", attribute.value).expect("a string");
+                    }
+                }
+                lines.push(line);
+            }
+            XmlEvent::Characters(text) if hidden == 0 => {
+                let line = lines.last_mut().expect("text is in an element");
+                write!(line, " {text:?}").expect("a string");
+            }
+            XmlEvent::EndElement { .. } if hidden > 0 => hidden -= 1,
+            XmlEvent::EndElement { .. } => {
+                path.pop();
+            }
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// The document without its `va` items, cut out as text. Relies on the
+/// renderer's layout: one element a line.
+fn without_va(document: &str) -> String {
+    let mut kept = String::new();
+    for line in document.lines() {
+        let trimmed = line.trim_start();
+        if trimmed.starts_with("<va:") || trimmed.starts_with("</va:") {
+            continue;
+        }
+        let mut line = line.replace(" xmlns:va=\"urn:consign:appliance:1\"", "");
+        while let Some(start) = line.find(" va:") {
+            let value = start + line[start..].find('"').expect("a value") + 1;
+            let end = value + line[value..].find('"').expect("its end") + 1;
+            line.replace_range(start..end, "");
+        }
+        kept.push_str(&line);
+        kept.push('\n');
+    }
+    kept
+}
+
+#[test]
+fn the_descriptor_is_the_golden_one() {
+    let xml = virt_image::render(&machine(), &disks()).expect("renders");
+    golden("descriptor/wiki.xml", &xml);
+}
+
+#[test]
+fn the_text_is_the_golden_one() {
+    let text = text::render(&machine(), &disks()).expect("renders");
+    golden("descriptor/wiki.txt", &text);
+}
+
+#[test]
+fn a_reader_without_namespaces_sees_a_machine_that_boots() {
+    let xml = virt_image::render(&machine(), &disks()).expect("renders");
+    let expected = [
+        "image",
+        r#"image/name version="1.2.0" "wiki""#,
+        r#"image/label "Wiki & notes""#,
+        r#"image/description "Pages <for> a team.\nÜber alles, with \"quotes\".""#,
+        "image/domain",
+        r#"image/domain/boot type="hvm""#,
+        "image/domain/boot/guest",
+        r#"image/domain/boot/guest/arch "x86_64""#,
+        "image/domain/boot/os",
+        r#"image/domain/boot/os/loader dev="hd""#,
+        r#"image/domain/boot/drive disk="system""#,
+        r#"image/domain/boot/drive disk="data""#,
+        r#"image/domain/boot/drive disk="config""#,
+        "image/domain/devices",
+        r#"image/domain/devices/vcpu "2""#,
+        r#"image/domain/devices/memory "1048576""#,
+        "image/domain/devices/interface",
+        "image/domain/devices/interface",
+        "image/domain/devices/graphics",
+        "image/storage",
+        r#"image/storage/disk id="system" file="wiki.qcow2" format="qcow2" size="4096" use="system""#,
+        &format!(
+            r#"image/storage/disk/checksum type="sha256" "{}""#,
+            Digest::of(b"image").hex()
+        ),
+        r#"image/storage/disk id="data" file="wiki-data.raw" format="raw" size="8192" use="user""#,
+        r#"image/storage/disk id="config" file="config.img" format="raw" size="16" use="user""#,
+    ];
+    assert_eq!(plain_meaning(&xml), expected);
+}
+
+#[test]
+fn stripping_what_is_ours_leaves_the_plain_meaning_unchanged() {
+    let xml = virt_image::render(&machine(), &disks()).expect("renders");
+    let stripped = without_va(&xml);
+    assert!(!stripped.contains("va:"), "{stripped}");
+    assert_eq!(plain_meaning(&stripped), plain_meaning(&xml));
+}
+
+#[test]
+fn xmllint_accepts_the_descriptor_but_not_a_shortened_one() {
+    let folder = temp_folder();
+    let written = write_all(&machine(), &disks(), folder.path()).expect("written");
+    let names: Vec<_> = written.iter().map(Artifact::file_name).collect();
+    assert_eq!(names, ["appliance.xml", "wiki.txt"]);
+    let descriptor = folder.path().join("appliance.xml");
+    Checker::Xmllint.accepts(&descriptor);
+    let xml = std::fs::read_to_string(&descriptor).expect("read");
+    let short = folder.path().join("short.xml");
+    std::fs::write(&short, &xml[..xml.len() - 5]).expect("write");
+    Checker::Xmllint.rejects(&short);
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let error = write_all(&machine(), &disks(), Path::new("/nonexistent")).expect_err("no folder");
+    assert_eq!(
+        error.to_string(),
+        "cannot write `/nonexistent/appliance.xml`"
+    );
+    assert_eq!(error.class().code(), 1);
+}
