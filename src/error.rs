@@ -67,4 +67,6 @@ rooms! {
     Descriptor(crate::descriptor::DescriptorError),
     /// A release.
     Release(crate::release::ReleaseError),
+    /// `appliance.toml` and the layers' recipes.
+    Appliance(crate::appliance::ApplianceError),
 }

@@ -1,0 +1,345 @@
+//! A cursor over one TOML table that asks for each key by name and type,
+//! goes on after an error, and in the end names the keys nobody asked for.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+use toml::value::Datetime;
+
+use super::diagnostic::{Diagnostic, list, nearest, quoted};
+use super::source::Source;
+
+/// At most so many elements of an array are read.
+const ELEMENTS: usize = 4096;
+
+/// The errors found so far.
+pub(super) type Problems = Vec<Diagnostic>;
+
+/// Parses `source`; without a syntax error gives its top table.
+pub(super) fn parse<'a>(source: &'a Source, problems: &mut Problems) -> Option<DeTable<'a>> {
+    let (table, errors) = DeTable::parse_recoverable(source.text());
+    for error in &errors {
+        let message = quoted_message(error.message());
+        problems.push(match error.span() {
+            Some(span) => Diagnostic::at(span, message),
+            None => Diagnostic::whole(message),
+        });
+    }
+    errors.is_empty().then(|| table.into_inner())
+}
+
+/// The parser's sentences begin with a lower-case letter like ours, but may
+/// quote the file.
+fn quoted_message(message: &str) -> String {
+    super::diagnostic::escape(message)
+}
+
+/// One table, and the keys of it that were asked for.
+pub(super) struct Fields<'t> {
+    name: String,
+    span: Option<Range<usize>>,
+    table: Option<&'t DeTable<'t>>,
+    asked: Vec<&'static str>,
+}
+
+/// What a value is, for messages.
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+impl<'t> Fields<'t> {
+    /// The table of the file itself.
+    pub(super) fn top(table: &'t DeTable<'t>) -> Self {
+        Self::of("the top level".into(), None, Some(table))
+    }
+
+    fn of(name: String, span: Option<Range<usize>>, table: Option<&'t DeTable<'t>>) -> Self {
+        Self {
+            name,
+            span,
+            table,
+            asked: Vec::new(),
+        }
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {
+        self.asked.push(key);
+        self.table?.get(key)
+    }
+
+    /// What `read` makes of the value; `wanted` and `example` say what it
+    /// should have been.
+    fn typed<T>(
+        &mut self,
+        key: &'static str,
+        (wanted, example): (&str, &str),
+        problems: &mut Problems,
+        read: impl FnOnce(&'t DeValue<'t>) -> Option<T>,
+    ) -> Option<Spanned<T>> {
+        let value = self.value(key)?;
+        if let Some(read) = read(value.get_ref()) {
+            return Some(Spanned::new(value.span(), read));
+        }
+        let found = kind(value.get_ref());
+        problems.push(
+            Diagnostic::at(
+                value.span(),
+                format!("`{key}` takes {wanted}, this is {found}"),
+            )
+            .help(format!("write it like this: `{key} = {example}`")),
+        );
+        None
+    }
+
+    /// A string.
+    pub(super) fn text(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<Spanned<String>> {
+        self.typed(key, ("text", example), problems, |value| {
+            value.as_str().map(str::to_owned)
+        })
+    }
+
+    /// A boolean.
+    pub(super) fn truth(
+        &mut self,
+        key: &'static str,
+        problems: &mut Problems,
+    ) -> Option<Spanned<bool>> {
+        self.typed(key, ("true or false", "true"), problems, DeValue::as_bool)
+    }
+
+    /// A whole number from 0 on.
+    pub(super) fn number(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<Spanned<u64>> {
+        self.typed(key, ("a whole number from 0 on", example), problems, number)
+    }
+
+    /// A list of strings. Elements of another type are reported one by one.
+    pub(super) fn texts(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<Spanned<Vec<Spanned<String>>>> {
+        let wanted = ("a list of texts", example);
+        let list = self.typed(key, wanted, problems, DeValue::as_array)?;
+        let (span, list) = (list.span(), list.into_inner());
+        if list.len() > ELEMENTS {
+            problems.push(Diagnostic::at(
+                span,
+                format!("`{key}` has more than {ELEMENTS} elements"),
+            ));
+            return None;
+        }
+        let mut texts = Vec::new();
+        for element in list {
+            match element.get_ref().as_str() {
+                Some(text) => texts.push(Spanned::new(element.span(), text.to_owned())),
+                None => problems.push(Diagnostic::at(
+                    element.span(),
+                    format!(
+                        "`{key}` is a list of texts, this is {}",
+                        kind(element.get_ref())
+                    ),
+                )),
+            }
+        }
+        Some(Spanned::new(span, texts))
+    }
+
+    /// A date and time, a text or a number: which one, the caller judges.
+    pub(super) fn moment(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<Spanned<WrittenMoment>> {
+        let wanted = "a date and time with its zone, or seconds since 1970";
+        self.typed(key, (wanted, example), problems, |value| match value {
+            DeValue::Datetime(date) => Some(WrittenMoment::Date(*date)),
+            DeValue::String(text) => text.parse().ok().map(WrittenMoment::Date),
+            other => number(other).map(WrittenMoment::Seconds),
+        })
+    }
+
+    /// The table below `key`; when it is missing or no table, an empty one.
+    pub(super) fn table(&mut self, key: &'static str, problems: &mut Problems) -> Self {
+        let name = format!("[{key}]");
+        let example = ("a table", "{ ... }");
+        let table = self.typed(key, example, problems, DeValue::as_table);
+        match table {
+            Some(table) => Self::of(name, Some(table.span()), Some(table.into_inner())),
+            None => Self::of(name, None, None),
+        }
+    }
+
+    /// The tables of `[[key]]`.
+    pub(super) fn tables(&mut self, key: &'static str, problems: &mut Problems) -> Vec<Self> {
+        let name = match self.span {
+            Some(_) => format!("[{}.{key}]", self.name.trim_matches(['[', ']'])),
+            None => format!("[{key}]"),
+        };
+        let example = ("a list of tables", "[{ ... }]");
+        let Some(list) = self.typed(key, example, problems, DeValue::as_array) else {
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for element in list.into_inner().iter().take(ELEMENTS) {
+            match element.get_ref().as_table() {
+                Some(table) => {
+                    tables.push(Self::of(
+                        format!("[{name}]"),
+                        Some(element.span()),
+                        Some(table),
+                    ));
+                }
+                None => problems.push(Diagnostic::at(
+                    element.span(),
+                    format!(
+                        "`{key}` is a list of tables, this is {}",
+                        kind(element.get_ref())
+                    ),
+                )),
+            }
+        }
+        tables
+    }
+
+    /// A table of texts under free keys, in the order of the keys.
+    pub(super) fn pairs(
+        &mut self,
+        key: &'static str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Vec<(Spanned<String>, Spanned<String>)> {
+        let wanted = ("a table of texts", example);
+        let Some(table) = self.typed(key, wanted, problems, DeValue::as_table) else {
+            return Vec::new();
+        };
+        let mut pairs = Vec::new();
+        for (name, value) in table.into_inner() {
+            let name = Spanned::new(name.span(), name.get_ref().clone().into_owned());
+            match value.get_ref().as_str() {
+                Some(text) => pairs.push((name, Spanned::new(value.span(), text.to_owned()))),
+                None => problems.push(Diagnostic::at(
+                    value.span(),
+                    format!(
+                        "`{key}` is a table of texts, this is {}",
+                        kind(value.get_ref())
+                    ),
+                )),
+            }
+        }
+        pairs
+    }
+
+    /// Whether the table is there at all.
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether `key` is there, of whatever type.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.is_some_and(|table| table.contains_key(key))
+    }
+
+    /// What the table is called in messages: `[disk]`.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where the table's header stands.
+    pub(super) fn span(&self) -> Option<Range<usize>> {
+        self.span.clone()
+    }
+
+    /// Says that `key` must be there, unless it is there and wrong.
+    pub(super) fn require<T>(
+        &self,
+        key: &'static str,
+        value: Option<T>,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        if value.is_none() && !self.has(key) {
+            let place = if self.is_there() { "" } else { " below it" };
+            let (message, help) = if self.span.is_none() && self.table.is_some() {
+                (
+                    format!("`{key}` is missing"),
+                    format!("write `{key} = {example}` on top"),
+                )
+            } else if self.is_there() {
+                (
+                    format!("{} has no `{key}`", self.name),
+                    format!("add `{key} = {example}`"),
+                )
+            } else {
+                (
+                    format!("there is no {} with `{key}`", self.name),
+                    format!("add `{}` and{place} `{key} = {example}`", self.name),
+                )
+            };
+            problems.push(
+                match self.span() {
+                    Some(span) => Diagnostic::at(span, message),
+                    None => Diagnostic::whole(message),
+                }
+                .help(help),
+            );
+        }
+        value
+    }
+
+    /// Names every key that nobody asked for.
+    pub(super) fn finish(self, problems: &mut Problems) {
+        let Some(table) = self.table else { return };
+        for key in table.keys() {
+            let text = key.get_ref().as_ref();
+            if self.asked.contains(&text) {
+                continue;
+            }
+            let unknown = Diagnostic::at(
+                key.span(),
+                format!("unknown key `{}` in {}", quoted(text), self.name),
+            );
+            let known = self.asked.iter().copied();
+            problems.push(match nearest(text, known) {
+                Some(name) => unknown.help(format!("did you mean `{name}`?")),
+                None => unknown.help(format!("{} takes {}", self.name, list(&self.asked))),
+            });
+        }
+    }
+}
+
+/// A moment as it may be written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum WrittenMoment {
+    /// `2024-05-01T00:00:00Z`, with or without quotes; parts may be missing.
+    Date(Datetime),
+    /// Seconds since 1970.
+    Seconds(u64),
+}
+
+fn number(value: &DeValue<'_>) -> Option<u64> {
+    let number = value.as_integer()?;
+    // TOML allows digits to be grouped and a sign; the parser left out `_`.
+    let digits = number.as_str().trim_start_matches('+');
+    u64::from_str_radix(digits, number.radix()).ok()
+}

@@ -1,0 +1,185 @@
+//! The files, read and nothing more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use super::LAYER_FILE_NAME;
+use super::error::ApplianceError;
+use crate::tree::list_folder;
+
+/// Longer files are refused; the reference appliance has one KiB.
+const LIMIT: u64 = 1 << 20;
+
+/// A text file and what it is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// A text that is in memory already. A byte order mark is dropped.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>, text: &str) -> Self {
+        Self {
+            path: path.into(),
+            text: text.strip_prefix('\u{feff}').unwrap_or(text).to_owned(),
+        }
+    }
+
+    /// The same from bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplianceError::TooLarge`] above 1 MiB, [`ApplianceError::NotText`]
+    /// when they are not UTF-8.
+    pub fn from_bytes(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self, ApplianceError> {
+        let path = path.into();
+        if bytes.len() as u64 > LIMIT {
+            return Err(ApplianceError::TooLarge { path, limit: LIMIT });
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(Self::new(path, text)),
+            Err(error) => {
+                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                let line = before.split(|byte| *byte == b'\n').count();
+                Err(ApplianceError::NotText { path, line })
+            }
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplianceError::Missing`], [`ApplianceError::Read`] and those of
+    /// [`from_bytes`](Self::from_bytes).
+    pub fn open(path: &Path) -> Result<Self, ApplianceError> {
+        let read = || {
+            let mut bytes = Vec::new();
+            File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().map_err(|error: io::Error| {
+            let path = path.to_owned();
+            if error.kind() == io::ErrorKind::NotFound {
+                ApplianceError::Missing { path }
+            } else {
+                ApplianceError::Read {
+                    path,
+                    source: error,
+                }
+            }
+        })?;
+        Self::from_bytes(path, &bytes)
+    }
+
+    /// What the file is called.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its text, without a byte order mark.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Line and column of a byte of the text, both from 1; columns count characters.
+    #[must_use]
+    pub fn line_and_column(&self, at: usize) -> (usize, usize) {
+        let before = self.text.get(..at).unwrap_or(&self.text);
+        let line = 1 + before.matches('\n').count();
+        let last = before.rsplit('\n').next().unwrap_or_default();
+        (line, 1 + last.chars().count())
+    }
+}
+
+/// The folders of `layers/`, whether the appliance names them or not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shelf {
+    /// By name of the folder.
+    pub layers: BTreeMap<String, ShelfLayer>,
+}
+
+/// One folder of `layers/`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShelfLayer {
+    /// The folder itself.
+    pub folder: PathBuf,
+    /// Its `layer.toml`.
+    pub recipe: Option<Source>,
+    /// The names of the folders in it.
+    pub folders: BTreeSet<String>,
+}
+
+impl Shelf {
+    /// Looks through `folder`; a missing one is an empty shelf.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplianceError::Read`] when a folder cannot be listed or a recipe
+    /// not be read.
+    pub fn open(folder: &Path) -> Result<Self, ApplianceError> {
+        let mut layers = BTreeMap::new();
+        for name in folders_in(folder)? {
+            let folder = folder.join(&name);
+            let recipe = match Source::open(&folder.join(LAYER_FILE_NAME)) {
+                Err(ApplianceError::Missing { .. }) => None,
+                other => Some(other?),
+            };
+            let folders = folders_in(&folder)?;
+            layers.insert(
+                name,
+                ShelfLayer {
+                    folder,
+                    recipe,
+                    folders,
+                },
+            );
+        }
+        Ok(Self { layers })
+    }
+}
+
+/// Names of the folders (or links to folders) in `folder` that are text.
+fn folders_in(folder: &Path) -> Result<BTreeSet<String>, ApplianceError> {
+    let entries = match list_folder(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(source) => {
+            return Err(ApplianceError::Read {
+                path: folder.to_owned(),
+                source,
+            });
+        }
+    };
+    Ok(entries
+        .into_iter()
+        .filter(|entry| entry.path.is_dir())
+        .filter_map(|entry| entry.name.into_string().ok())
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_columns_begin_at_one_and_count_characters() {
+        let source = Source::new("x", "ab\r\näö = 1\n");
+        assert_eq!(source.line_and_column(0), (1, 1));
+        assert_eq!(source.line_and_column(4), (2, 1));
+        assert_eq!(source.line_and_column(8), (2, 3));
+        assert_eq!(source.line_and_column(9999), (3, 1));
+    }
+
+    #[test]
+    fn the_line_that_is_not_text_is_named() {
+        let error = Source::from_bytes("x", b"a = 1\nb = \"\xff\"\n").expect_err("not UTF-8");
+        assert!(matches!(error, ApplianceError::NotText { line: 2, .. }));
+    }
+}
