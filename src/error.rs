@@ -69,4 +69,6 @@ rooms! {
     Release(crate::release::ReleaseError),
     /// `appliance.toml` and the layers' recipes.
     Appliance(crate::appliance::ApplianceError),
+    /// A FAT volume.
+    Fat(crate::fs::fat::FatError),
 }

@@ -2,6 +2,7 @@
 
 mod formats {
     mod descriptor;
+    mod fat;
     mod sums;
 }
 mod support;

@@ -12,6 +12,10 @@ use std::sync::Arc;
 
 use crate::units::ByteSize;
 
+mod pages;
+
+pub use pages::{PAGE_SIZE, PageMap};
+
 /// Bytes that can be read at any offset, and that know where their holes are.
 pub trait SparseSource: Send + Sync + fmt::Debug {
     /// Length in bytes, holes included.
@@ -121,6 +125,57 @@ impl SparseSource for Bytes {
     }
 }
 
+/// A source with zeros behind it, up to a larger size.
+#[derive(Debug)]
+pub struct Padded<S> {
+    inner: S,
+    size: ByteSize,
+}
+
+impl<S: SparseSource> Padded<S> {
+    /// `inner`, then zeros up to `size`; `None` when `inner` is larger.
+    #[must_use]
+    pub fn new(inner: S, size: ByteSize) -> Option<Self> {
+        (inner.size() <= size).then_some(Self { inner, size })
+    }
+}
+
+impl<S: SparseSource> SparseSource for Padded<S> {
+    fn size(&self) -> ByteSize {
+        self.size
+    }
+
+    fn data_ranges(&self) -> Box<dyn Iterator<Item = Range<u64>> + '_> {
+        self.inner.data_ranges()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        check_range(offset, buf.len(), self.size)?;
+        let data = self.inner.size().bytes().saturating_sub(offset);
+        let data = usize::try_from(data).unwrap_or(usize::MAX).min(buf.len());
+        let (front, rest) = buf.split_at_mut(data);
+        if !front.is_empty() {
+            self.inner.read_exact_at(front, offset)?;
+        }
+        rest.fill(0);
+        Ok(())
+    }
+}
+
+impl<S: SparseSource + ?Sized> SparseSource for Box<S> {
+    fn size(&self) -> ByteSize {
+        (**self).size()
+    }
+
+    fn data_ranges(&self) -> Box<dyn Iterator<Item = Range<u64>> + '_> {
+        (**self).data_ranges()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_exact_at(buf, offset)
+    }
+}
+
 /// A file on the host. Its holes are those the file system reports
 /// (`SEEK_DATA`, `SEEK_HOLE`) at the time of opening.
 #[derive(Debug)]
@@ -204,6 +259,20 @@ mod tests {
             .expect_err("one byte too far");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
         assert!(four.read_exact_at(&mut buf, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn padding_reads_as_zeros() {
+        let four = Bytes(Arc::from([1, 2, 3, 4].as_slice()));
+        let padded = Padded::new(four.clone(), ByteSize::from_bytes(8)).expect("larger");
+        let mut buf = [9; 4];
+        padded.read_exact_at(&mut buf, 2).expect("inside");
+        assert_eq!(buf, [3, 4, 0, 0]);
+        padded.read_exact_at(&mut buf, 4).expect("inside");
+        assert_eq!(buf, [0; 4]);
+        assert!(padded.read_exact_at(&mut buf, 5).is_err());
+        assert_eq!(padded.data_ranges().next(), Some(0..4));
+        assert!(Padded::new(four, ByteSize::from_bytes(3)).is_none());
     }
 
     #[test]
