@@ -71,4 +71,6 @@ rooms! {
     Appliance(crate::appliance::ApplianceError),
     /// A FAT volume.
     Fat(crate::fs::fat::FatError),
+    /// Making a tree boot.
+    Boot(crate::boot::BootError),
 }
