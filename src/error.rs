@@ -73,4 +73,6 @@ rooms! {
     Fat(crate::fs::fat::FatError),
     /// Making a tree boot.
     Boot(crate::boot::BootError),
+    /// The plan, or the lock.
+    Plan(crate::plan::PlanError),
 }

@@ -204,6 +204,28 @@ impl Timestamp {
         (moment.civil() == civil).then_some(moment)
     }
 
+    /// Parses what `Display` writes: `2023-11-14T22:13:20Z`, nothing shorter
+    /// or longer.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |range: std::ops::Range<usize>| {
+            let digits = text.get(range)?;
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            digits.parse().ok().filter(|_: &u16| is_number)
+        };
+        let small = |range| u8::try_from(number(range)?).ok();
+        let moment = Self::from_civil(Civil {
+            year: i64::from(number(0..4)?),
+            month: small(5..7)?,
+            day: small(8..10)?,
+            hour: small(11..13)?,
+            minute: small(14..16)?,
+            second: small(17..19)?,
+        })?;
+        // The characters between the numbers are judged by writing them again.
+        (moment.to_string() == text).then_some(moment)
+    }
+
     /// Year, month (1-12), day (1-31), hour, minute, second in UTC.
     #[must_use]
     pub fn civil(self) -> Civil {
@@ -413,6 +435,19 @@ mod tests {
         ] {
             let moment = Timestamp::from_seconds(seconds);
             assert_eq!(Timestamp::from_civil(moment.civil()), Some(moment));
+        }
+        let text = "2023-11-14T22:13:20Z";
+        assert_eq!(
+            Timestamp::parse(text).map(|moment| moment.to_string()),
+            Some(text.into())
+        );
+        for bad in [
+            "",
+            "2023-11-14 22:13:20Z",
+            "2023-11-14T22:13:20",
+            "+023-11-14T22:13:20Z",
+        ] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }
         let civil = |month, day, hour| Civil {
             year: 2023,

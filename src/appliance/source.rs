@@ -36,9 +36,22 @@ impl Source {
     /// [`ApplianceError::TooLarge`] above 1 MiB, [`ApplianceError::NotText`]
     /// when they are not UTF-8.
     pub fn from_bytes(path: impl Into<PathBuf>, bytes: &[u8]) -> Result<Self, ApplianceError> {
+        Self::from_bytes_within(path, bytes, LIMIT)
+    }
+
+    /// The same with another limit, in bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn from_bytes_within(
+        path: impl Into<PathBuf>,
+        bytes: &[u8],
+        limit: u64,
+    ) -> Result<Self, ApplianceError> {
         let path = path.into();
-        if bytes.len() as u64 > LIMIT {
-            return Err(ApplianceError::TooLarge { path, limit: LIMIT });
+        if bytes.len() as u64 > limit {
+            return Err(ApplianceError::TooLarge { path, limit });
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(Self::new(path, text)),
@@ -57,9 +70,20 @@ impl Source {
     /// [`ApplianceError::Missing`], [`ApplianceError::Read`] and those of
     /// [`from_bytes`](Self::from_bytes).
     pub fn open(path: &Path) -> Result<Self, ApplianceError> {
+        Self::open_within(path, LIMIT)
+    }
+
+    /// The same with another limit, in bytes; no more is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_within(path: &Path, limit: u64) -> Result<Self, ApplianceError> {
         let read = || {
             let mut bytes = Vec::new();
-            File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+            File::open(path)?
+                .take(limit.saturating_add(1))
+                .read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         let bytes = read().map_err(|error: io::Error| {
@@ -73,7 +97,7 @@ impl Source {
                 }
             }
         })?;
-        Self::from_bytes(path, &bytes)
+        Self::from_bytes_within(path, &bytes, limit)
     }
 
     /// What the file is called.

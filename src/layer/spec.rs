@@ -86,6 +86,33 @@ pub struct ToolsRecipe {
     pub keep: Vec<TreePath>,
 }
 
+/// What the resolver is asked; its answer goes into the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageRequest {
+    /// The distribution's release by code name: `bookworm`.
+    pub suite: String,
+    /// Debian's name of the architecture: `amd64`.
+    pub architecture: String,
+    /// One for each `packages` layer, lowest first: a group sees what the
+    /// groups before it brought.
+    pub groups: Vec<PackageGroup>,
+    /// The packages of the tools layer, sorted: a closure of its own.
+    pub tools: Vec<String>,
+}
+
+/// What one `packages` layer asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageGroup {
+    /// The layer's name.
+    pub layer: String,
+    /// Asked for by name, sorted.
+    pub packages: Vec<String>,
+    /// Whether what they recommend comes too.
+    pub recommends: bool,
+    /// Never to be chosen, sorted.
+    pub exclude: Vec<String>,
+}
+
 /// One locked package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]

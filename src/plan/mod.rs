@@ -1,1 +1,23 @@
-//! (empty)
+//! Where decisions end: from the appliance and its lock to a [`BuildPlan`].
+//!
+//! In: a checked [`Appliance`](crate::appliance::Appliance), the [`Lock`], the
+//! bytes of the files layers, the agent's digest. Out: a [`BuildPlan`] with
+//! every size, identifier, time and order in it; after it there are no
+//! options and no defaults. Also here, for the same reason: the lock itself,
+//! the [`Stamp`] that tells when nothing has changed, and the clock, which
+//! nobody else may read. Never here: networks, packages, images. Checked by:
+//! golden texts of plans and locks, and mutations of them
+//! (`tests/it/formats/lock.rs`, `tests/it/formats/plan.rs`).
+
+pub mod clock;
+mod error;
+mod files;
+mod lock;
+mod request;
+mod stamp;
+
+pub use error::PlanError;
+pub use files::digest_of_folder;
+pub use lock::{Drift, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};
+pub use request::request;
+pub use stamp::{Freshness, STAMP_FILE_NAME, Stamp};

@@ -1,0 +1,287 @@
+//! Reads a lock. It may come from a stranger: strict, and nothing in it is
+//! believed before it was judged.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use toml::Spanned;
+
+use super::{FORMAT, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};
+use crate::appliance::{Diagnostic, FileProblems, LayerName, PackageName, Source, Suite};
+use crate::digest::Digest;
+use crate::layer::spec::{PackageGroup, PackagePin};
+use crate::plan::error::PlanError;
+use crate::units::{GIB, Timestamp};
+
+/// Longer locks are refused; a lock of 1,000 packages has half a MiB.
+const LIMIT: u64 = 16 << 20;
+/// The largest .deb that can be meant.
+const PACKAGE_LIMIT: u64 = 8 * GIB;
+/// Characters of a path, a version or a sentence.
+const TEXT_LIMIT: usize = 512;
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    format: u64,
+    suite: Spanned<String>,
+    architecture: Spanned<String>,
+    #[serde(default)]
+    release: Vec<WrittenRelease>,
+    #[serde(default)]
+    layer: Vec<WrittenLayer>,
+    tools: WrittenTools,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRelease {
+    suite: Spanned<String>,
+    date: Spanned<String>,
+    digest: Digest,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenLayer {
+    name: Spanned<String>,
+    requested: Vec<Spanned<String>>,
+    recommends: bool,
+    excluded: Vec<Spanned<String>>,
+    #[serde(default)]
+    package: Vec<Spanned<PackagePin>>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenTools {
+    requested: Vec<Spanned<String>>,
+    #[serde(default)]
+    package: Vec<Spanned<PackagePin>>,
+}
+
+impl Lock {
+    /// Reads the lock at `path`; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::LockUnreadable`] and [`PlanError::LockInvalid`].
+    pub fn open(path: &Path) -> Result<Option<Self>, PlanError> {
+        use crate::appliance::ApplianceError;
+        match Source::open_within(path, LIMIT) {
+            Ok(source) => Self::parse(&source).map(Some),
+            Err(ApplianceError::Missing { .. }) => Ok(None),
+            Err(source) => Err(PlanError::LockUnreadable { source }),
+        }
+    }
+
+    /// The same from a text that is in memory already.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::LockInvalid`].
+    pub fn parse(source: &Source) -> Result<Self, PlanError> {
+        let mut problems = Vec::new();
+        let lock = read(source, &mut problems);
+        match (FileProblems::new(source, problems), lock) {
+            (None, Some(lock)) => Ok(lock),
+            (Some(problems), _) => Err(PlanError::LockInvalid { problems }),
+            (None, None) => unreachable!("`read` reports why it gives nothing"),
+        }
+    }
+}
+
+fn read(source: &Source, problems: &mut Vec<Diagnostic>) -> Option<Lock> {
+    if let Some(conflict) = conflict(source.text()) {
+        problems.push(conflict);
+        return None;
+    }
+    let written: Written = match toml::from_str(source.text()) {
+        Ok(written) => written,
+        Err(error) => {
+            let message = format!("this is not a lock: {}", error.message().escape_debug());
+            problems.push(match error.span() {
+                Some(span) => Diagnostic::at(span, message),
+                None => Diagnostic::whole(message),
+            });
+            return None;
+        }
+    };
+    if written.format != FORMAT {
+        problems.push(
+            Diagnostic::whole(format!(
+                "the lock has format {}, this consign reads {FORMAT}",
+                written.format
+            ))
+            .help("run `consign lock` to make it anew"),
+        );
+        return None;
+    }
+    let mut judge = Judge {
+        problems,
+        suites: BTreeSet::new(),
+        seen: BTreeSet::new(),
+        architecture: written.architecture.get_ref().clone(),
+    };
+    judge.lock(written)
+}
+
+/// What a merge leaves where both sides changed the same lines.
+fn conflict(text: &str) -> Option<Diagnostic> {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if line.starts_with("<<<<<<<") || line.starts_with(">>>>>>>") {
+            return Some(
+                Diagnostic::at(at..at + line.trim_end().len(), "an unfinished merge").help(
+                    format!("take either side of `{LOCK_FILE_NAME}`, then run `consign lock`"),
+                ),
+            );
+        }
+        at += line.len();
+    }
+    None
+}
+
+struct Judge<'p> {
+    problems: &'p mut Vec<Diagnostic>,
+    suites: BTreeSet<String>,
+    seen: BTreeSet<(String, String)>,
+    architecture: String,
+}
+
+impl Judge<'_> {
+    fn lock(&mut self, written: Written) -> Option<Lock> {
+        let before = self.problems.len();
+        let releases: Vec<_> = written
+            .release
+            .into_iter()
+            .filter_map(|release| self.release(release))
+            .collect();
+        self.name(&written.suite, "suite", Suite::parse);
+        self.name(&written.architecture, "architecture", Suite::parse);
+        let mut names = BTreeSet::new();
+        let mut layers = Vec::new();
+        for layer in written.layer {
+            if !names.insert(layer.name.get_ref().clone()) {
+                self.say(&layer.name, "the layer stands here twice");
+            }
+            layers.push(self.layer(layer));
+        }
+        // The tools layer stands alone: it may repeat the packages of others.
+        self.seen.clear();
+        let lock = Lock {
+            suite: written.suite.into_inner(),
+            architecture: written.architecture.into_inner(),
+            releases,
+            layers,
+            tools_requested: self.packages(written.tools.requested),
+            tools: self.pins(written.tools.package),
+        };
+        (self.problems.len() == before).then_some(lock)
+    }
+
+    fn say<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {
+        self.problems
+            .push(Diagnostic::at(place.span(), message).help("run `consign lock` to make it anew"));
+    }
+
+    fn name<T>(&mut self, text: &Spanned<String>, what: &str, parse: fn(&str) -> Option<T>) {
+        if parse(text.get_ref()).is_none() {
+            let shown = shorten(text.get_ref());
+            self.say(text, format!("`{shown}` is not a {what}"));
+        }
+    }
+
+    fn release(&mut self, release: WrittenRelease) -> Option<LockedRelease> {
+        self.name(&release.suite, "suite", Suite::parse);
+        if !self.suites.insert(release.suite.get_ref().clone()) {
+            self.say(&release.suite, "the suite stands here twice");
+        }
+        let date = Timestamp::parse(release.date.get_ref());
+        if date.is_none() {
+            self.say(&release.date, "this is not a date");
+        }
+        Some(LockedRelease {
+            suite: release.suite.into_inner(),
+            date: date?,
+            digest: release.digest,
+        })
+    }
+
+    fn layer(&mut self, layer: WrittenLayer) -> LockedLayer {
+        self.name(&layer.name, "layer name", LayerName::parse);
+        LockedLayer {
+            group: PackageGroup {
+                layer: layer.name.into_inner(),
+                packages: self.packages(layer.requested),
+                recommends: layer.recommends,
+                exclude: self.packages(layer.excluded),
+            },
+            packages: self.pins(layer.package),
+        }
+    }
+
+    fn packages(&mut self, names: Vec<Spanned<String>>) -> Vec<String> {
+        for name in &names {
+            self.name(name, "package name", PackageName::parse);
+        }
+        let mut names: Vec<_> = names.into_iter().map(Spanned::into_inner).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn pins(&mut self, pins: Vec<Spanned<PackagePin>>) -> Vec<PackagePin> {
+        for pin in &pins {
+            if let Some(problem) = self.judge_pin(pin.get_ref()) {
+                let name = shorten(&pin.get_ref().name);
+                self.say(pin, format!("package `{name}`: {problem}"));
+            }
+        }
+        pins.into_iter().map(Spanned::into_inner).collect()
+    }
+
+    fn judge_pin(&mut self, pin: &PackagePin) -> Option<String> {
+        let version = |c: char| c.is_ascii_alphanumeric() || ".+~:-".contains(c);
+        let sentence = |c: char| c.is_ascii_graphic() || c == ' ';
+        let of = |text: &str, belongs: fn(char) -> bool| {
+            !text.is_empty() && text.len() <= TEXT_LIMIT && text.chars().all(belongs)
+        };
+        let key = (pin.name.clone(), pin.architecture.clone());
+        if PackageName::parse(&pin.name).is_none() {
+            Some("the name is not one of a package".into())
+        } else if !of(&pin.version, version) {
+            Some(format!("`{}` is not a version", shorten(&pin.version)))
+        } else if pin.architecture != "all" && pin.architecture != self.architecture {
+            Some(format!("it is for `{}`", shorten(&pin.architecture)))
+        } else if !self.suites.contains(&pin.suite) {
+            let suite = shorten(&pin.suite);
+            Some(format!("there is no [[release]] of its suite `{suite}`"))
+        } else if !is_pool_path(&pin.path) {
+            let path = shorten(&pin.path);
+            Some(format!("`{path}` is not a path below a repository"))
+        } else if pin.size == 0 || pin.size > PACKAGE_LIMIT {
+            Some(format!("it cannot have {} bytes", pin.size))
+        } else if !of(&pin.source, sentence) || !of(&pin.reason, sentence) {
+            Some("its source or reason is not a line of ASCII text".into())
+        } else if !self.seen.insert(key) {
+            Some("it stands here twice".into())
+        } else {
+            None
+        }
+    }
+}
+
+/// Relative, printable, without a way up, and a .deb.
+fn is_pool_path(path: &str) -> bool {
+    let is_part = |part: &str| !matches!(part, "" | "." | "..");
+    let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '\\' | '?' | '#' | ':');
+    path.len() <= TEXT_LIMIT
+        && path.chars().all(is_plain)
+        && path.split('/').all(is_part)
+        && Path::new(path).extension().is_some_and(|end| end == "deb")
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(60).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,51 @@
+//! What the appliance asks of the distribution.
+
+use crate::appliance::{Appliance, Kernel, LayerKind, PackageName, PackagesLayer};
+use crate::layer::spec::{PackageGroup, PackageRequest};
+
+/// The request that the resolver must answer. `tools` are the packages that
+/// the boot room's tools layer needs.
+///
+/// The kernel joins the lowest layer of packages: one run of the sandbox
+/// configures both.
+#[must_use]
+pub fn request(appliance: &Appliance, tools: &[&str]) -> PackageRequest {
+    let mut groups: Vec<PackageGroup> = Vec::new();
+    for layer in &appliance.layers {
+        if let LayerKind::Packages(recipe) = &layer.kind {
+            let kernel = groups
+                .is_empty()
+                .then(|| kernel_package(appliance.system.kernel));
+            groups.push(group(layer.name.as_str(), recipe, kernel));
+        }
+    }
+    let mut tools: Vec<String> = tools.iter().map(|&name| name.to_owned()).collect();
+    tools.sort();
+    PackageRequest {
+        suite: appliance.system.suite.to_string(),
+        architecture: appliance.system.architecture.to_string(),
+        groups,
+        tools,
+    }
+}
+
+fn group(layer: &str, recipe: &PackagesLayer, kernel: Option<&str>) -> PackageGroup {
+    let mut packages: Vec<String> = recipe.packages.iter().map(PackageName::to_string).collect();
+    packages.extend(kernel.map(str::to_owned));
+    packages.sort();
+    packages.dedup();
+    PackageGroup {
+        layer: layer.to_owned(),
+        packages,
+        recommends: recipe.recommends,
+        exclude: recipe.exclude.iter().map(PackageName::to_string).collect(),
+    }
+}
+
+/// Debian's metapackage, which follows security updates.
+fn kernel_package(kernel: Kernel) -> &'static str {
+    match kernel {
+        Kernel::Cloud => "linux-image-cloud-amd64",
+        _ => "linux-image-amd64",
+    }
+}
