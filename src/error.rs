@@ -65,6 +65,8 @@ rooms! {
     Exec(crate::exec::ExecError),
     /// A descriptor.
     Descriptor(crate::descriptor::DescriptorError),
+    /// A guest.
+    Machine(crate::machine::MachineError),
     /// A release.
     Release(crate::release::ReleaseError),
     /// `appliance.toml` and the layers' recipes.

@@ -27,6 +27,8 @@ pub enum Tool {
     NewGidMap,
     /// Reads the host's apt settings.
     AptConfig,
+    /// Ties a guest's life to ours, so that none is left behind.
+    Setpriv,
     /// Ourselves, as the process that becomes the sandbox.
     Myself,
 }
@@ -41,6 +43,7 @@ impl Tool {
             Self::NewUidMap => "newuidmap",
             Self::NewGidMap => "newgidmap",
             Self::AptConfig => "apt-config",
+            Self::Setpriv => "setpriv",
             Self::Myself => "consign",
         }
     }
@@ -53,6 +56,7 @@ impl Tool {
             Self::Cargo => "cargo",
             Self::NewUidMap | Self::NewGidMap => "uidmap",
             Self::AptConfig => "apt",
+            Self::Setpriv => "util-linux",
             Self::Myself => "consign",
         }
     }
@@ -153,7 +157,7 @@ pub fn escape(text: &str) -> String {
 const STDERR_KEPT: usize = 1024;
 
 /// A call in the making.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
     tool: Tool,
     path: PathBuf,
@@ -185,6 +189,34 @@ impl Call {
             args: Vec::new(),
             env: Vec::new(),
             folder: None,
+        }
+    }
+
+    /// The same call through `setpriv`, so that the kernel kills the program
+    /// when the thread that started it ends. Where there is no `setpriv`, the
+    /// call stays as it is.
+    #[must_use]
+    pub fn tied_to_us(self, search_path: &OsStr) -> Self {
+        let Ok(wrapper) = Self::find(Tool::Setpriv, search_path) else {
+            return self;
+        };
+        Self {
+            args: ["--pdeathsig".into(), "KILL".into(), "--".into()]
+                .into_iter()
+                .chain([self.path.into_os_string()])
+                .chain(self.args)
+                .collect(),
+            path: wrapper.path,
+            ..self
+        }
+    }
+
+    /// That the line to the program broke, as an error.
+    #[must_use]
+    pub fn broken_pipe(&self, source: io::Error) -> ExecError {
+        ExecError::Talk {
+            tool: self.tool,
+            source,
         }
     }
 
@@ -267,10 +299,7 @@ impl Call {
     /// Any [`ExecError`]; an exit status other than 0 is `Failed`.
     pub fn run(&self, input: &[u8]) -> Result<Vec<u8>, ExecError> {
         let mut child = self.spawn(Stdio::piped(), Stdio::piped(), Stdio::piped())?;
-        let talk = |source| ExecError::Talk {
-            tool: self.tool,
-            source,
-        };
+        let talk = |source| self.broken_pipe(source);
         let mut stdin = child.stdin.take().expect("piped above");
         let mut stdout = child.stdout.take().expect("piped above");
         let mut stderr = child.stderr.take().expect("piped above");
@@ -356,6 +385,16 @@ mod tests {
             error.to_string(),
             "`consign` ended with exit status: 3: over"
         );
+    }
+
+    #[test]
+    fn a_tied_call_still_runs_with_its_arguments() {
+        let search_path = OsStr::new("/usr/bin:/bin");
+        let call = shell("echo $0 $LC_ALL").tied_to_us(search_path);
+        let output = call.run(b"").expect("sh runs");
+        assert_eq!(String::from_utf8_lossy(&output), "/bin/sh C\n");
+        let untied = shell("echo $0").tied_to_us(OsStr::new("/nonexistent"));
+        assert_eq!(untied.run(b"").expect("sh runs"), b"/bin/sh\n");
     }
 
     #[test]

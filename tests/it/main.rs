@@ -1,5 +1,8 @@
 //! Integration tests.
 
+mod boot {
+    mod runner;
+}
 mod formats {
     mod descriptor;
     mod fat;

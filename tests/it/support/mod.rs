@@ -13,8 +13,11 @@
 mod checker;
 mod mount;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+
+use consign::digest::{Digest, Hasher};
 
 #[allow(unused_imports, reason = "each test file uses its part of it")]
 pub(crate) use {checker::Checker, mount::LoopMount};
@@ -56,7 +59,10 @@ pub(crate) fn consign() -> Command {
 }
 
 /// A folder that is gone when the value is.
-pub(crate) fn temp_folder() -> tempfile::TempDir {
+pub(crate) type TestFolder = tempfile::TempDir;
+
+/// Makes a [`TestFolder`].
+pub(crate) fn temp_folder() -> TestFolder {
     tempfile::Builder::new()
         .prefix("consign-test-")
         .tempdir()
@@ -102,11 +108,24 @@ pub(crate) fn program(name: &str, package: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Where `name` is in `PATH`, `/usr/sbin` or `/sbin`.
+/// `PATH`, and behind it the folders of administration.
+pub(crate) fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+/// The digest of a file.
+pub(crate) fn digest_of(path: &Path) -> Digest {
+    let mut hasher = Hasher::new();
+    let mut file = std::fs::File::open(path).expect("the file can be opened");
+    std::io::copy(&mut file, &mut hasher).expect("the file can be read");
+    hasher.finish()
+}
+
+/// Where `name` is in the [`search_path`].
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
+    std::env::split_paths(&search_path())
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
 }
