@@ -77,4 +77,6 @@ rooms! {
     Boot(crate::boot::BootError),
     /// The plan, or the lock.
     Plan(crate::plan::PlanError),
+    /// Package sources.
+    Source(crate::layer::source::deb::SourceError),
 }

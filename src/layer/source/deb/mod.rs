@@ -1,0 +1,116 @@
+//! Debian packages: from the host's apt sources to verified files.
+//!
+//! In: the names that the layers ask for, the host's apt sources and keys, the
+//! clock as an argument. Out: exact pins in the order in which they unpack,
+//! and later the pinned files. Never here: installing, the clock itself, the
+//! environment, a decision of the plan.
+//! Checked by: gpgv, `dpkg --compare-versions`, and apt's own simulation
+//! (`tests/it/formats/deb.rs`).
+//!
+//! The way of trust, each step refusing what the one before did not name:
+//!
+//! ```text
+//! keyring of the host ─openpgp→ InRelease ─release→ digest of Packages
+//!   ─index→ digest of each .deb ─resolve→ lock ─fetch→ file in the cache
+//! ```
+//!
+//! | file | from | to |
+//! |---|---|---|
+//! | `apt` | the host's files and settings | [`SourceEntry`]s, [`AptSettings`] |
+//! | `host` | sources, suite, `mirror` | [`Repository`]s |
+//! | `transport`, `proxy`, `address` | an address | bytes |
+//! | `fetch` | pins | files |
+//!
+//! Addresses never reach a pin or a lock: a pin names its suite, and the
+//! repositories of that suite are asked for it.
+
+use std::path::{Path, PathBuf};
+
+use crate::report::Reporter;
+use crate::units::Timestamp;
+
+mod address;
+mod apt;
+mod error;
+mod fetch;
+mod host;
+mod openpgp;
+mod proxy;
+mod resolve;
+mod stanza;
+mod transport;
+
+pub use address::Address;
+pub use apt::{AptSettings, HostEnvironment, SourceEntry, Trust, read_settings, read_sources};
+pub use error::SourceError;
+pub use fetch::fetch;
+pub use host::{choose_repositories, host_repositories};
+pub use openpgp::SignatureProblem;
+pub use proxy::{Proxies, ProxyRule};
+pub use resolve::{
+    Base, Chosen, Failure, LayerRequest, Obstacle, ReleaseFacts, Request, Resolution,
+    ResolvedLayer, Suggestion,
+};
+pub use transport::{Client, Network};
+
+/// One suite of one archive, and how to trust it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    /// Suite as it is asked for: `bookworm`, `bookworm-security`.
+    pub suite: String,
+    /// Where it is. The next one counts only where one before does not have
+    /// the file; one that cannot be reached is an error.
+    pub addresses: Vec<Address>,
+    /// `main` and so on.
+    pub components: Vec<String>,
+    /// Whose signature counts.
+    pub keys: Keys,
+    /// Whether a signature is needed.
+    pub trust: Trust,
+    /// Whether an old list is refused.
+    pub expiry: Expiry,
+    /// What it means when no address has the suite.
+    pub presence: Presence,
+}
+
+/// Whose signature counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Keyrings, armored or not.
+    pub files: Vec<PathBuf>,
+    /// Armored keys that stood in the sources themselves.
+    pub inline: Vec<String>,
+    /// If not empty: only these keys of the keyrings, upper-case hex.
+    pub fingerprints: Vec<String>,
+}
+
+/// Whether `Valid-Until` and `Date` are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// An expired list is refused, and one from the future.
+    Checked,
+    /// The host's apt does not check it either; a warning says so.
+    Ignored,
+}
+
+/// Whether a suite must be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is an error if it is not.
+    Required,
+    /// A warning says so if it is not.
+    Optional,
+}
+
+/// What resolving and fetching need besides the question.
+#[derive(Debug, Clone, Copy)]
+pub struct Access<'a> {
+    /// Fetches; shared so that connections are kept.
+    pub client: &'a Client,
+    /// The cache folder; `debs`, `lists` and `releases` are made below it.
+    pub cache: &'a Path,
+    /// The clock, for expiry. Only the plan reads it.
+    pub now: Timestamp,
+    /// Who is told.
+    pub reporter: &'a dyn Reporter,
+}

@@ -1,0 +1,7 @@
+//! From names to pins.
+
+mod failure;
+mod request;
+
+pub use failure::{Chosen, Failure, Obstacle, Suggestion};
+pub use request::{Base, LayerRequest, ReleaseFacts, Request, Resolution, ResolvedLayer};
