@@ -79,4 +79,6 @@ rooms! {
     Plan(crate::plan::PlanError),
     /// Package sources.
     Source(crate::layer::source::deb::SourceError),
+    /// A partitioned disk.
+    Disk(crate::disk::DiskError),
 }

@@ -6,6 +6,7 @@ mod boot {
 mod formats {
     mod descriptor;
     mod fat;
+    mod gpt;
     mod sums;
 }
 mod support;
