@@ -1,0 +1,133 @@
+//! Devices that ask for a driver: those that are there, and those that come.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SocketFlags, SocketType, bind, netlink, recv, socket_with,
+};
+
+use super::problem::Problem;
+
+/// The multicast group to which the kernel itself speaks.
+const KERNEL_GROUP: u32 = 1;
+/// An event is at most 4 KiB.
+const EVENT_SIZE: usize = 8192;
+
+/// The names in `folder`, sorted; none when it cannot be read.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "sysfs has no other way to list, and the names are sorted here"
+)]
+pub fn list(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// One value of sysfs, without its newline.
+pub fn value(path: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// The modaliases of all devices on all buses.
+pub fn coldplug() -> Vec<String> {
+    let mut found = Vec::new();
+    for bus in list("/sys/bus") {
+        let devices = format!("/sys/bus/{bus}/devices");
+        for device in list(&devices) {
+            found.extend(value(&format!("{devices}/{device}/modalias")));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// The kernel's messages about devices that come and go.
+#[derive(Debug)]
+pub struct Events(OwnedFd);
+
+impl Events {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] when the kernel has no such socket.
+    pub fn listen() -> Result<Self, Problem> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::KOBJECT_UEVENT),
+        )
+        .map_err(Problem::system("listen for devices"))?;
+        bind(&socket, &netlink::SocketAddrNetlink::new(0, KERNEL_GROUP))
+            .map_err(Problem::system("listen for devices"))?;
+        Ok(Self(socket))
+    }
+
+    /// Waits until a device comes or `patience` ends. Returns the modaliases
+    /// of what came.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] when the socket breaks.
+    pub fn wait(&self, patience: Duration) -> Result<Vec<String>, Problem> {
+        let timeout = Timespec::try_from(patience).map_err(|_| {
+            Problem::io("wait for devices")(io::Error::from(io::ErrorKind::InvalidInput))
+        })?;
+        let mut poll = [PollFd::new(&self.0, PollFlags::IN)];
+        match rustix::event::poll(&mut poll, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => self.drain(),
+            Err(errno) => Err(Problem::system("wait for devices")(errno)),
+        }
+    }
+
+    /// Everything that waits in the socket.
+    fn drain(&self) -> Result<Vec<String>, Problem> {
+        let mut found = Vec::new();
+        let mut buffer = vec![0; EVENT_SIZE];
+        loop {
+            match recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty()) {
+                Ok((size, _)) => found.extend(modalias(buffer.get(..size).unwrap_or_default())),
+                Err(Errno::AGAIN) => return Ok(found),
+                // Messages were lost: look at everything again.
+                Err(Errno::NOBUFS) => return Ok(coldplug()),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Problem::system("wait for devices")(errno)),
+            }
+        }
+    }
+}
+
+/// The modalias in a message `add@/devices/x\0ACTION=add\0MODALIAS=y\0...`.
+fn modalias(message: &[u8]) -> Option<String> {
+    message
+        .split(|byte| *byte == 0)
+        .find_map(|field| field.strip_prefix(b"MODALIAS="))
+        .and_then(|value| String::from_utf8(value.to_vec()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_may_carry_a_modalias() {
+        let message =
+            b"add@/devices/x\0ACTION=add\0SUBSYSTEM=scsi\0MODALIAS=scsi:t-0x00\0SEQNUM=1\0";
+        assert_eq!(modalias(message).as_deref(), Some("scsi:t-0x00"));
+        assert_eq!(modalias(b"add@/devices/x\0ACTION=add\0"), None);
+        assert_eq!(modalias(b""), None);
+    }
+}
