@@ -3,5 +3,6 @@
 //! In: arguments and environment. Out: an exit code. Never here: work; each
 //! subcommand is one file that calls the library.
 
+mod boot;
 mod draw;
 mod terminal;

@@ -6,12 +6,14 @@
 //!
 //! Source: QEMU 7.2, "Invocation".
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use super::firmware::Ovmf;
 use super::kvm::Accelerator;
 use super::{
-    Bus, Chipset, Disk, Firmware, Forward, GuestSpec, HotPlug, MachineError, Network, Writes,
+    Bus, Chipset, Disk, Firmware, Forward, GuestSpec, HotPlug, MachineError, Network, Subnet,
+    Writes,
 };
 
 /// The root port that is kept for a disk that is attached later.
@@ -177,6 +179,9 @@ fn device(bus: Bus, index: usize) -> String {
 
 fn user_network(network: &Network) -> Vec<String> {
     let mut backend = String::from("user,id=n0");
+    if let Some(subnet) = network.subnet {
+        backend.push_str(&addresses(subnet));
+    }
     for forward in &network.forwards {
         backend.push_str(&host_forward(*forward));
     }
@@ -189,6 +194,24 @@ fn user_network(network: &Network) -> Vec<String> {
     ]
     .map(str::to_owned)
     .into()
+}
+
+/// QEMU answers as gateway and as name server; the latter gets an address
+/// that nobody else has.
+fn addresses(subnet: Subnet) -> String {
+    let Subnet {
+        guest,
+        gateway,
+        prefix,
+    } = subnet;
+    let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+    let network = u32::from(guest) & mask;
+    let names = (3..6)
+        .map(|host| Ipv4Addr::from(network | host))
+        .find(|address| *address != guest && *address != gateway)
+        .expect("three addresses, two of them taken");
+    let network = Ipv4Addr::from(network);
+    format!(",net={network}/{prefix},host={gateway},dns={names}")
 }
 
 fn host_forward(forward: Forward) -> String {
@@ -351,6 +374,11 @@ mod tests {
     fn ports_are_bound_to_the_loopback_address() {
         let mut spec = GuestSpec::new(Firmware::Bios);
         spec.network = Some(Network {
+            subnet: Some(Subnet {
+                guest: [192, 0, 2, 3].into(),
+                gateway: [192, 0, 2, 1].into(),
+                prefix: 24,
+            }),
             forwards: vec![
                 Forward {
                     host: 4022,
@@ -367,7 +395,7 @@ mod tests {
         let line = line(&spec);
         assert!(
             line.contains(
-                "user,id=n0,hostfwd=tcp:127.0.0.1:4022-:22,hostfwd=tcp:127.0.0.1:4080-10.0.2.50:80 "
+                "user,id=n0,net=192.0.2.0/24,host=192.0.2.1,dns=192.0.2.4,hostfwd=tcp:127.0.0.1:4022-:22,hostfwd=tcp:127.0.0.1:4080-10.0.2.50:80 "
             ),
             "{line}"
         );

@@ -204,8 +204,22 @@ pub struct DirectKernel {
 /// through forwarded ports of the loopback address only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Network {
+    /// The network that the guest sees; `None` for QEMU's own, 10.0.2.0/24.
+    pub subnet: Option<Subnet>,
     /// Ports to forward.
     pub forwards: Vec<Forward>,
+}
+
+/// A network with the addresses that a guest's configuration expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subnet {
+    /// The guest's own address.
+    pub guest: Ipv4Addr,
+    /// Its gateway.
+    pub gateway: Ipv4Addr,
+    /// Length of the network's prefix, in bits; 28 at most, since QEMU wants
+    /// room for its own addresses.
+    pub prefix: u8,
 }
 
 /// One forwarded TCP port.
@@ -240,6 +254,20 @@ pub enum MachineError {
     NoFirmware {
         /// What was looked for.
         kind: &'static str,
+    },
+    /// Nothing to boot.
+    #[error("there is no disk image in `{}`", folder.display())]
+    NoImage {
+        /// Where one was looked for.
+        folder: PathBuf,
+    },
+    /// More than one thing to boot.
+    #[error("`{}` has several disk images: {}", folder.display(), escape(&names.join(", ")))]
+    SeveralImages {
+        /// Where one was looked for.
+        folder: PathBuf,
+        /// Their names.
+        names: Vec<String>,
     },
     /// A board without that bus.
     #[error("the q35 board has no {} bus for disks", bus.name())]
@@ -318,6 +346,8 @@ impl MachineError {
         match self {
             Self::Qemu(error) => error.slug(),
             Self::NoFirmware { .. } => "machine-no-firmware",
+            Self::NoImage { .. } => "machine-no-image",
+            Self::SeveralImages { .. } => "machine-several-images",
             Self::NoSuchBus { .. } => "machine-no-such-bus",
             Self::Path { .. } => "machine-path",
             Self::Open { .. } => "machine-open",
@@ -337,6 +367,8 @@ impl MachineError {
         match self {
             Self::Qemu(error) => error.hint(),
             Self::NoFirmware { .. } => Some("install it: apt-get install ovmf".into()),
+            Self::NoImage { .. } => Some("run `consign build` first, or name an image".into()),
+            Self::SeveralImages { .. } => Some("name one of them".into()),
             Self::NoSuchBus { .. } => Some("choose the pc board, or another bus".into()),
             Self::Path { .. } => Some("rename the file or the folder".into()),
             Self::NotReady { .. } => Some(
@@ -359,7 +391,11 @@ impl MachineError {
             Self::NotReady { .. } | Self::WentOff { .. } | Self::NotInService { .. } => {
                 ExitClass::Guest
             }
-            Self::NoSuchBus { .. } | Self::Path { .. } | Self::Open { .. } => ExitClass::Usage,
+            Self::NoImage { .. }
+            | Self::SeveralImages { .. }
+            | Self::NoSuchBus { .. }
+            | Self::Path { .. }
+            | Self::Open { .. } => ExitClass::Usage,
             _ => ExitClass::Tool,
         }
     }
