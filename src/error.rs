@@ -81,4 +81,6 @@ rooms! {
     Source(crate::layer::source::deb::SourceError),
     /// A partitioned disk.
     Disk(crate::disk::DiskError),
+    /// An ext4 volume.
+    Ext4(crate::fs::ext4::Ext4Error),
 }
