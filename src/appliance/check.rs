@@ -19,7 +19,7 @@ use super::names::{LayerName, Mirror, Name, NameError, PackageName, Suite, Versi
 use super::source::{Shelf, Source};
 use super::written::{
     Written, WrittenBoot, WrittenDisk, WrittenIdentity, WrittenMachine, WrittenOutputs,
-    WrittenSystem,
+    WrittenSystem, WrittenUserDisk,
 };
 use crate::units::{ByteSize, Civil, GIB, TIB, Timestamp};
 
@@ -33,7 +33,9 @@ const LABEL: usize = 200;
 const DESCRIPTION: usize = 4000;
 /// Characters of extra kernel command line; Linux takes 2048 in all.
 const CMDLINE: usize = 1024;
-/// What the plan itself puts on the kernel's command line.
+/// The layer that brings the boot loaders.
+const RESERVED_LAYER: &str = "boot-tools";
+/// What consign itself puts on the kernel's command line, or must not be there.
 const RESERVED_WORDS: &[&str] = &["root", "rootflags", "ro", "rw", "init", "rdinit", "initrd"];
 /// Ids that descriptors use for the other disks.
 const RESERVED_DISKS: &[&str] = &["system", "config"];
@@ -131,6 +133,12 @@ pub(super) fn named<T>(
         Ok(name) => return Some(name),
         Err(NameError::Empty) => format!("the {kind} is empty"),
         Err(NameError::TooLong) => format!("the {kind} `{shown}` is too long"),
+        Err(NameError::First(c)) => {
+            format!(
+                "the {kind} `{shown}` begins with `{}`",
+                quoted(&c.to_string())
+            )
+        }
         Err(NameError::Character(c)) => {
             format!(
                 "the {kind} `{shown}` has `{}` in it",
@@ -157,12 +165,12 @@ fn word<T: Copy>(
     let words: Vec<_> = all.iter().map(|(word, _)| *word).collect();
     let unknown = Diagnostic::at(
         text.span(),
-        format!("`{}` is not a {what}", quoted(text.get_ref())),
+        format!("unknown {what} `{}`", quoted(text.get_ref())),
     );
     problems.push(match nearest(text.get_ref(), words.iter().copied()) {
         Some(word) => unknown.help(format!("did you mean `{word}`?")),
-        None if words.len() == 1 => unknown.help(format!("there is only {}", list(&words))),
-        None => unknown.help(format!("choose from {}", list(&words))),
+        None if words.len() == 1 => unknown.help(format!("there is only {}", list(&words, "and"))),
+        None => unknown.help(format!("choose from {}", list(&words, "and"))),
     });
     None
 }
@@ -187,7 +195,7 @@ fn words<T: Copy + PartialEq>(
         let words: Vec<_> = all.iter().map(|(word, _)| *word).collect();
         problems.push(
             Diagnostic::at(texts.span(), format!("the list has no {what}"))
-                .help(format!("choose from {}", list(&words))),
+                .help(format!("choose from {}", list(&words, "and"))),
         );
         return None;
     }
@@ -249,20 +257,23 @@ fn prose(
 /// A full date with a zone, from 1980 (the first year FAT knows) to 2099.
 fn moment(written: &Spanned<WrittenMoment>, problems: &mut Problems) -> Option<Timestamp> {
     let moment = match written.get_ref() {
-        WrittenMoment::Seconds(seconds) => {
-            i64::try_from(*seconds).ok().map(Timestamp::from_seconds)
+        WrittenMoment::Seconds(seconds) => i64::try_from(*seconds)
+            .map(Timestamp::from_seconds)
+            .map_err(|_| "the date is too far away"),
+        WrittenMoment::Date(date) => {
+            instant(date).ok_or("the date has no time or no zone, or there is no such day")
         }
-        WrittenMoment::Date(date) => instant(date),
+        WrittenMoment::Nonsense => Err("this is not a date with a time and a zone"),
     };
-    let Some(moment) = moment else {
-        problems.push(
-            Diagnostic::at(
-                written.span(),
-                "the date has no time, no zone or no such day",
-            )
-            .help("write it like this: 2024-05-01T00:00:00Z"),
-        );
-        return None;
+    let moment = match moment {
+        Ok(moment) => moment,
+        Err(message) => {
+            problems.push(
+                Diagnostic::at(written.span(), message)
+                    .help("write it like this: 2024-05-01T00:00:00Z"),
+            );
+            return None;
+        }
     };
     if !(1980..2100).contains(&moment.civil().year) {
         problems.push(
@@ -350,6 +361,13 @@ fn layer(
         LayerName::check,
         problems,
     )?;
+    if name.as_str() == RESERVED_LAYER {
+        problems.push(
+            Diagnostic::at(text.span(), format!("the layer name `{name}` is taken"))
+                .help("choose another name; consign has a layer of that name itself"),
+        );
+        return None;
+    }
     let Some(found) = shelf.layers.get(name.as_str()) else {
         let missing = Diagnostic::at(
             text.span(),
@@ -425,7 +443,7 @@ fn mirror(text: &Spanned<String>, problems: &mut Problems) -> Option<Mirror> {
             text.span(),
             format!("the mirror `{}` is not an address", quoted(text.get_ref())),
         )
-        .help(format!("begin it with {}", list(&schemes))),
+        .help(format!("begin it with {}", list(&schemes, "or"))),
     );
     None
 }
@@ -663,38 +681,52 @@ fn user_disks(written: &WrittenMachine, problems: &mut Problems) -> Option<Vec<U
     let mut disks: Vec<UserDisk> = Vec::new();
     let before = problems.len();
     for (at, disk) in written.disks.iter().enumerate() {
-        let (Some(name), Some(text)) = (&disk.name, &disk.size) else {
+        let size = disk
+            .size
+            .as_ref()
+            .and_then(|text| size(Some(text), "size", ByteSize::ZERO, DISK, problems));
+        let Some(name) = disk
+            .name
+            .as_ref()
+            .and_then(|text| disk_name(text, at, &written.disks, problems))
+        else {
             continue;
         };
-        let size = size(Some(text), "size", ByteSize::ZERO, DISK, problems);
-        let checked = named(name, "disk name", Name::ALLOWED, Name::check, problems);
-        let (Some(checked), Some(size)) = (checked, size) else {
-            continue;
-        };
-        if RESERVED_DISKS.contains(&checked.as_str()) {
-            problems.push(
-                Diagnostic::at(name.span(), format!("the disk name `{checked}` is taken"))
-                    .help("choose another name, `data` for example"),
-            );
-        }
-        if disks.iter().any(|other| other.name == checked) {
-            problems.push(repeated(name, "disk name"));
-        }
-        if at == USER_DISKS {
-            problems.push(
-                Diagnostic::at(
-                    name.span(),
-                    format!("more than {USER_DISKS} disks of the customer's"),
-                )
-                .help("a guest has four IDE places: the system, the config disk and two more"),
-            );
-        }
-        disks.push(UserDisk {
-            name: checked,
-            size,
-        });
+        disks.extend(size.map(|size| UserDisk { name, size }));
     }
     (problems.len() == before && disks.len() == written.disks.len()).then_some(disks)
+}
+
+fn disk_name(
+    text: &Spanned<String>,
+    at: usize,
+    all: &[WrittenUserDisk],
+    problems: &mut Problems,
+) -> Option<Name> {
+    let name = named(text, "disk name", Name::ALLOWED, Name::check, problems)?;
+    if RESERVED_DISKS.contains(&name.as_str()) {
+        problems.push(
+            Diagnostic::at(text.span(), format!("the disk name `{name}` is taken"))
+                .help("choose another name, `data` for example"),
+        );
+    }
+    let before = all.iter().take(at).filter_map(|disk| disk.name.as_ref());
+    if before
+        .into_iter()
+        .any(|other| other.get_ref() == text.get_ref())
+    {
+        problems.push(repeated(text, "disk name"));
+    }
+    if at == USER_DISKS {
+        problems.push(
+            Diagnostic::at(
+                text.span(),
+                format!("more than {USER_DISKS} disks of the customer's"),
+            )
+            .help("a guest has four IDE places: the system, the config disk and two more"),
+        );
+    }
+    Some(name)
 }
 
 fn outputs(written: &WrittenOutputs, problems: &mut Problems) -> Option<Outputs> {

@@ -214,15 +214,15 @@ pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, name)| name)
 }
 
-/// "`a`, `b` and `c`".
-pub(super) fn list<S: AsRef<str>>(words: &[S]) -> String {
+/// "`a`, `b` and `c`", or another word before the last one.
+pub(super) fn list<S: AsRef<str>>(words: &[S], last_word: &str) -> String {
     let quote = |word: &S| format!("`{}`", word.as_ref());
     match words {
         [] => String::new(),
         [one] => quote(one),
         [most @ .., last] => {
             let most: Vec<_> = most.iter().map(quote).collect();
-            format!("{} and {}", most.join(", "), quote(last))
+            format!("{} {last_word} {}", most.join(", "), quote(last))
         }
     }
 }

@@ -13,6 +13,9 @@ use super::source::Source;
 /// At most so many elements of an array are read.
 const ELEMENTS: usize = 4096;
 
+/// What the file's own table is called in messages.
+const TOP: &str = "the top level";
+
 /// The errors found so far.
 pub(super) type Problems = Vec<Diagnostic>;
 
@@ -41,12 +44,14 @@ pub(super) struct Fields<'t> {
     span: Option<Range<usize>>,
     table: Option<&'t DeTable<'t>>,
     asked: Vec<&'static str>,
+    required: Vec<(&'static str, &'static str)>,
 }
 
 /// What a value is, for messages.
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
+        DeValue::Integer(number) if number.as_str().starts_with('-') => "a number below 0",
         DeValue::Integer(_) => "a whole number",
         DeValue::Float(_) => "a number with a fraction",
         DeValue::Boolean(_) => "true or false",
@@ -56,10 +61,14 @@ fn kind(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+fn like(key: &str, example: &str) -> String {
+    format!("write it like this: `{key} = {example}`")
+}
+
 impl<'t> Fields<'t> {
     /// The table of the file itself.
     pub(super) fn top(table: &'t DeTable<'t>) -> Self {
-        Self::of("the top level".into(), None, Some(table))
+        Self::of(TOP.into(), None, Some(table))
     }
 
     fn of(name: String, span: Option<Range<usize>>, table: Option<&'t DeTable<'t>>) -> Self {
@@ -68,6 +77,7 @@ impl<'t> Fields<'t> {
             span,
             table,
             asked: Vec::new(),
+            required: Vec::new(),
         }
     }
 
@@ -76,12 +86,11 @@ impl<'t> Fields<'t> {
         self.table?.get(key)
     }
 
-    /// What `read` makes of the value; `wanted` and `example` say what it
-    /// should have been.
+    /// What `read` makes of the value; `wanted` says what it should have been.
     fn typed<T>(
         &mut self,
         key: &'static str,
-        (wanted, example): (&str, &str),
+        (wanted, help): (&str, String),
         problems: &mut Problems,
         read: impl FnOnce(&'t DeValue<'t>) -> Option<T>,
     ) -> Option<Spanned<T>> {
@@ -95,7 +104,7 @@ impl<'t> Fields<'t> {
                 value.span(),
                 format!("`{key}` takes {wanted}, this is {found}"),
             )
-            .help(format!("write it like this: `{key} = {example}`")),
+            .help(help),
         );
         None
     }
@@ -107,7 +116,7 @@ impl<'t> Fields<'t> {
         example: &str,
         problems: &mut Problems,
     ) -> Option<Spanned<String>> {
-        self.typed(key, ("text", example), problems, |value| {
+        self.typed(key, ("text", like(key, example)), problems, |value| {
             value.as_str().map(str::to_owned)
         })
     }
@@ -118,7 +127,12 @@ impl<'t> Fields<'t> {
         key: &'static str,
         problems: &mut Problems,
     ) -> Option<Spanned<bool>> {
-        self.typed(key, ("true or false", "true"), problems, DeValue::as_bool)
+        self.typed(
+            key,
+            ("true or false", like(key, "true")),
+            problems,
+            DeValue::as_bool,
+        )
     }
 
     /// A whole number from 0 on.
@@ -128,7 +142,12 @@ impl<'t> Fields<'t> {
         example: &str,
         problems: &mut Problems,
     ) -> Option<Spanned<u64>> {
-        self.typed(key, ("a whole number from 0 on", example), problems, number)
+        self.typed(
+            key,
+            ("a whole number from 0 on", like(key, example)),
+            problems,
+            number,
+        )
     }
 
     /// A list of strings. Elements of another type are reported one by one.
@@ -138,7 +157,7 @@ impl<'t> Fields<'t> {
         example: &str,
         problems: &mut Problems,
     ) -> Option<Spanned<Vec<Spanned<String>>>> {
-        let wanted = ("a list of texts", example);
+        let wanted = ("a list of texts", like(key, example));
         let list = self.typed(key, wanted, problems, DeValue::as_array)?;
         let (span, list) = (list.span(), list.into_inner());
         if list.len() > ELEMENTS {
@@ -172,18 +191,26 @@ impl<'t> Fields<'t> {
         problems: &mut Problems,
     ) -> Option<Spanned<WrittenMoment>> {
         let wanted = "a date and time with its zone, or seconds since 1970";
-        self.typed(key, (wanted, example), problems, |value| match value {
-            DeValue::Datetime(date) => Some(WrittenMoment::Date(*date)),
-            DeValue::String(text) => text.parse().ok().map(WrittenMoment::Date),
-            other => number(other).map(WrittenMoment::Seconds),
-        })
+        self.typed(
+            key,
+            (wanted, like(key, example)),
+            problems,
+            |value| match value {
+                DeValue::Datetime(date) => Some(WrittenMoment::Date(*date)),
+                DeValue::String(text) => Some(match text.parse() {
+                    Ok(date) => WrittenMoment::Date(date),
+                    Err(_) => WrittenMoment::Nonsense,
+                }),
+                other => number(other).map(WrittenMoment::Seconds),
+            },
+        )
     }
 
     /// The table below `key`; when it is missing or no table, an empty one.
     pub(super) fn table(&mut self, key: &'static str, problems: &mut Problems) -> Self {
         let name = format!("[{key}]");
-        let example = ("a table", "{ ... }");
-        let table = self.typed(key, example, problems, DeValue::as_table);
+        let help = format!("write `{name}` and its keys below it");
+        let table = self.typed(key, ("a table", help), problems, DeValue::as_table);
         match table {
             Some(table) => Self::of(name, Some(table.span()), Some(table.into_inner())),
             None => Self::of(name, None, None),
@@ -196,8 +223,11 @@ impl<'t> Fields<'t> {
             Some(_) => format!("[{}.{key}]", self.name.trim_matches(['[', ']'])),
             None => format!("[{key}]"),
         };
-        let example = ("a list of tables", "[{ ... }]");
-        let Some(list) = self.typed(key, example, problems, DeValue::as_array) else {
+        let wanted = (
+            "a list of tables",
+            format!("write `[{name}]` once for each of them"),
+        );
+        let Some(list) = self.typed(key, wanted, problems, DeValue::as_array) else {
             return Vec::new();
         };
         let mut tables = Vec::new();
@@ -229,7 +259,7 @@ impl<'t> Fields<'t> {
         example: &str,
         problems: &mut Problems,
     ) -> Vec<(Spanned<String>, Spanned<String>)> {
-        let wanted = ("a table of texts", example);
+        let wanted = ("a table of texts", like(key, example));
         let Some(table) = self.typed(key, wanted, problems, DeValue::as_table) else {
             return Vec::new();
         };
@@ -250,11 +280,6 @@ impl<'t> Fields<'t> {
         pairs
     }
 
-    /// Whether the table is there at all.
-    pub(super) fn is_there(&self) -> bool {
-        self.table.is_some()
-    }
-
     /// Whether `key` is there, of whatever type.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
@@ -270,59 +295,64 @@ impl<'t> Fields<'t> {
         self.span.clone()
     }
 
-    /// Says that `key` must be there, unless it is there and wrong.
-    pub(super) fn require<T>(
-        &self,
-        key: &'static str,
-        value: Option<T>,
-        example: &str,
-        problems: &mut Problems,
-    ) -> Option<T> {
-        if value.is_none() && !self.has(key) {
-            let place = if self.is_there() { "" } else { " below it" };
-            let (message, help) = if self.span.is_none() && self.table.is_some() {
-                (
-                    format!("`{key}` is missing"),
-                    format!("write `{key} = {example}` on top"),
-                )
-            } else if self.is_there() {
-                (
-                    format!("{} has no `{key}`", self.name),
-                    format!("add `{key} = {example}`"),
-                )
-            } else {
-                (
-                    format!("there is no {} with `{key}`", self.name),
-                    format!("add `{}` and{place} `{key} = {example}`", self.name),
-                )
-            };
-            problems.push(
-                match self.span() {
-                    Some(span) => Diagnostic::at(span, message),
-                    None => Diagnostic::whole(message),
-                }
-                .help(help),
-            );
-        }
-        value
+    /// Remembers that `key` must be there; [`finish`](Self::finish) says so.
+    pub(super) fn require(&mut self, key: &'static str, example: &'static str) {
+        self.required.push((key, example));
     }
 
-    /// Names every key that nobody asked for.
+    /// Names every key that nobody asked for, and every one that is missing.
     pub(super) fn finish(self, problems: &mut Problems) {
-        let Some(table) = self.table else { return };
-        for key in table.keys() {
+        let mut meant = Vec::new();
+        let place = match &self.span {
+            None => format!("at {}", self.name),
+            Some(_) => format!("in {}", self.name),
+        };
+        for key in self.table.into_iter().flat_map(DeTable::keys) {
             let text = key.get_ref().as_ref();
             if self.asked.contains(&text) {
                 continue;
             }
             let unknown = Diagnostic::at(
                 key.span(),
-                format!("unknown key `{}` in {}", quoted(text), self.name),
+                format!("unknown key `{}` {place}", quoted(text)),
             );
             let known = self.asked.iter().copied();
             problems.push(match nearest(text, known) {
-                Some(name) => unknown.help(format!("did you mean `{name}`?")),
-                None => unknown.help(format!("{} takes {}", self.name, list(&self.asked))),
+                Some(name) => {
+                    meant.push(name);
+                    unknown.help(format!("did you mean `{name}`?"))
+                }
+                None => unknown.help(format!("{} takes {}", self.name, list(&self.asked, "and"))),
+            });
+        }
+        self.missing(&meant, problems);
+    }
+
+    /// Says which keys are missing, but for those that were `meant` by others.
+    pub(super) fn missing(&self, meant: &[&str], problems: &mut Problems) {
+        let missing = |(key, _): &&(&str, &str)| !self.has(key) && !meant.contains(key);
+        let missing: Vec<_> = self.required.iter().filter(missing).collect();
+        if self.table.is_none() && !missing.is_empty() {
+            let lines: Vec<_> = missing
+                .iter()
+                .map(|(key, example)| format!("{key} = {example}"))
+                .collect();
+            problems.push(
+                Diagnostic::whole(format!("there is no {}", self.name)).help(format!(
+                    "add `{}` and below it {}",
+                    self.name,
+                    list(&lines, "and")
+                )),
+            );
+            return;
+        }
+        for (key, example) in missing {
+            let help = format!("add `{key} = {example}`");
+            problems.push(match self.span() {
+                Some(span) => {
+                    Diagnostic::at(span, format!("{} has no `{key}`", self.name)).help(help)
+                }
+                None => Diagnostic::whole(format!("`{key}` is missing")).help(help),
             });
         }
     }
@@ -335,6 +365,8 @@ pub(super) enum WrittenMoment {
     Date(Datetime),
     /// Seconds since 1970.
     Seconds(u64),
+    /// Text that is not a date.
+    Nonsense,
 }
 
 fn number(value: &DeValue<'_>) -> Option<u64> {

@@ -100,19 +100,22 @@ impl LayerRecipe {
 fn read(source: &Source, layer: &ShelfLayer, problems: &mut Problems) -> Option<LayerKind> {
     let table = parse(source, problems)?;
     let mut top = Fields::top(&table);
-    let kind = top.text("kind", "\"packages\"", problems);
-    let kind = top.require("kind", kind, "\"packages\"", problems)?;
+    top.require("kind", "\"packages\"");
+    let Some(kind) = top.text("kind", "\"packages\"", problems) else {
+        top.missing(&[], problems);
+        return None;
+    };
     match kind.get_ref().as_str() {
         "packages" => packages(top, problems).map(LayerKind::Packages),
         "files" => files(top, layer, problems).map(LayerKind::Files),
         other => {
             let unknown = Diagnostic::at(
                 kind.span(),
-                format!("`{}` is not a kind of layer", quoted(other)),
+                format!("unknown kind of layer `{}`", quoted(other)),
             );
             problems.push(match nearest(other, KINDS) {
                 Some(near) => unknown.help(format!("did you mean `{near}`?")),
-                None => unknown.help(format!("choose from {}", list(&KINDS))),
+                None => unknown.help(format!("choose from {}", list(&KINDS, "and"))),
             });
             None
         }
@@ -121,8 +124,8 @@ fn read(source: &Source, layer: &ShelfLayer, problems: &mut Problems) -> Option<
 
 fn packages(mut top: Fields<'_>, problems: &mut Problems) -> Option<PackagesLayer> {
     const EXAMPLE: &str = "[\"nginx\"]";
+    top.require("packages", EXAMPLE);
     let packages = top.texts("packages", EXAMPLE, problems);
-    let packages = top.require("packages", packages, EXAMPLE, problems);
     let recommends = top.truth("recommends", problems);
     let exclude = top.texts("exclude", "[\"perl\"]", problems);
     let exclude_paths = top.texts("exclude_paths", "[\"/usr/share/man/*\"]", problems);
@@ -250,37 +253,33 @@ fn layer_name(layer: &ShelfLayer) -> String {
 }
 
 fn rule(mut table: Fields<'_>, problems: &mut Problems) -> Option<PathRule> {
+    table.require("path", "\"/usr/bin/*\"");
     let path = table.text("path", "\"/usr/bin/*\"", problems);
-    let path = table.require("path", path, "\"/usr/bin/*\"", problems);
     let uid = table.number("uid", "0", problems);
     let gid = table.number("gid", "0", problems);
     let mode = table.text("mode", "\"0644\"", problems);
     let directory_mode = table.text("directory_mode", "\"0755\"", problems);
     let pairs = table.pairs("xattrs", "{ \"user.note\" = \"text\" }", problems);
+    let changes = ["mode", "directory_mode", "uid", "gid", "xattrs"];
+    let says_nothing = !changes.iter().any(|key| table.has(key));
     let name = table.name().to_owned();
     table.finish(problems);
     let path = path?;
     absolute(&path, "path", problems);
-    let rule = PathRule {
+    if says_nothing {
+        problems.push(
+            Diagnostic::at(path.span(), format!("this {name} changes nothing"))
+                .help(format!("add {}", list(&changes, "or"))),
+        );
+    }
+    Some(PathRule {
         uid: uid.and_then(|number| id(&number, "uid", problems)),
         gid: gid.and_then(|number| id(&number, "gid", problems)),
         mode: mode.and_then(|text| octal(&text, "mode", problems)),
         directory_mode: directory_mode.and_then(|text| octal(&text, "directory_mode", problems)),
         xattrs: xattrs(&pairs, problems),
-        path: path.get_ref().clone(),
-    };
-    let says_nothing = rule.uid.is_none()
-        && rule.gid.is_none()
-        && rule.mode.is_none()
-        && rule.directory_mode.is_none()
-        && rule.xattrs.is_empty();
-    if says_nothing {
-        problems.push(
-            Diagnostic::at(path.span(), format!("this {name} changes nothing"))
-                .help("add `mode`, `directory_mode`, `uid`, `gid` or `xattrs`"),
-        );
-    }
-    Some(rule)
+        path: path.into_inner(),
+    })
 }
 
 fn id(number: &Spanned<u64>, key: &str, problems: &mut Problems) -> Option<u32> {

@@ -7,6 +7,7 @@ use std::fmt;
 pub(super) enum NameError {
     Empty,
     TooLong,
+    First(char),
     Character(char),
 }
 
@@ -76,7 +77,7 @@ fn judge(text: &str, limit: usize, belongs: fn(char) -> bool) -> Result<(), Name
     let odd = |c: &char| !belongs(*c);
     match text.chars().find(odd) {
         Some(odd) => Err(NameError::Character(odd)),
-        None if !first.is_ascii_alphanumeric() => Err(NameError::Character(first)),
+        None if !first.is_ascii_alphanumeric() => Err(NameError::First(first)),
         None if text.len() > limit => Err(NameError::TooLong),
         None => Ok(()),
     }
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn the_first_odd_character_is_named() {
         assert_eq!(Name::check("my wiki!"), Err(NameError::Character(' ')));
-        assert_eq!(Name::check("-x"), Err(NameError::Character('-')));
+        assert_eq!(Name::check("-x"), Err(NameError::First('-')));
         assert_eq!(LayerName::check("Web"), Err(NameError::Character('W')));
     }
 }

@@ -81,8 +81,8 @@ impl Written {
     pub(super) fn read(source: &Source, problems: &mut Problems) -> Option<Self> {
         let table = parse(source, problems)?;
         let mut top = Fields::top(&table);
-        let schema = top.number("schema", "1", problems);
-        if let Some(schema) = top.require("schema", schema, "1", problems)
+        top.require("schema", "1");
+        if let Some(schema) = top.number("schema", "1", problems)
             && *schema.get_ref() != SCHEMA
         {
             // Its keys may mean something else: nothing more can be judged.
@@ -112,11 +112,11 @@ impl Written {
 }
 
 fn identity(mut table: Fields<'_>, problems: &mut Problems) -> WrittenIdentity {
-    let name = table.text("name", "\"wiki\"", problems);
-    let version = table.text("version", "\"1.0.0\"", problems);
+    table.require("name", "\"wiki\"");
+    table.require("version", "\"1.0.0\"");
     let written = WrittenIdentity {
-        name: table.require("name", name, "\"wiki\"", problems),
-        version: table.require("version", version, "\"1.0.0\"", problems),
+        name: table.text("name", "\"wiki\"", problems),
+        version: table.text("version", "\"1.0.0\"", problems),
         label: table.text("label", "\"Team wiki\"", problems),
         description: table.text("description", "\"...\"", problems),
         source_date: table.moment("source_date", "2024-05-01T00:00:00Z", problems),
@@ -129,16 +129,16 @@ fn system(mut table: Fields<'_>, problems: &mut Problems) -> WrittenSystem {
     const DISTRIBUTION: &str = "\"debian\"";
     const SUITE: &str = "\"bookworm\"";
     const LAYERS: &str = "[\"base\", \"app\"]";
-    let distribution = table.text("distribution", DISTRIBUTION, problems);
-    let suite = table.text("suite", SUITE, problems);
-    let layers = table.texts("layers", LAYERS, problems);
+    table.require("distribution", DISTRIBUTION);
+    table.require("suite", SUITE);
+    table.require("layers", LAYERS);
     let written = WrittenSystem {
-        distribution: table.require("distribution", distribution, DISTRIBUTION, problems),
-        suite: table.require("suite", suite, SUITE, problems),
+        distribution: table.text("distribution", DISTRIBUTION, problems),
+        suite: table.text("suite", SUITE, problems),
         architecture: table.text("architecture", "\"amd64\"", problems),
         mirror: table.text("mirror", "\"https://mirror.example.com/debian\"", problems),
         kernel: table.text("kernel", "\"generic\"", problems),
-        layers: table.require("layers", layers, LAYERS, problems),
+        layers: table.texts("layers", LAYERS, problems),
     };
     table.finish(problems);
     written
@@ -183,11 +183,11 @@ fn machine(mut table: Fields<'_>, problems: &mut Problems) -> WrittenMachine {
 }
 
 fn user_disk(mut table: Fields<'_>, problems: &mut Problems) -> WrittenUserDisk {
-    let name = table.text("name", "\"data\"", problems);
-    let size = table.text("size", "\"8GiB\"", problems);
+    table.require("name", "\"data\"");
+    table.require("size", "\"8GiB\"");
     let written = WrittenUserDisk {
-        name: table.require("name", name, "\"data\"", problems),
-        size: table.require("size", size, "\"8GiB\"", problems),
+        name: table.text("name", "\"data\"", problems),
+        size: table.text("size", "\"8GiB\"", problems),
     };
     table.finish(problems);
     written

@@ -54,6 +54,9 @@ pub enum PlanError {
         /// Each difference; not empty.
         drift: Vec<Drift>,
     },
+    /// Partitions of more than 2^64 bytes.
+    #[error("the partitions do not fit any disk")]
+    DiskTooLarge,
     /// No time to put on files.
     #[error("`{LOCK_FILE_NAME}` has no release to take the source date from")]
     NoSourceDate,
@@ -75,6 +78,7 @@ impl PlanError {
             Self::LockUnreadable { .. } => "lock-unreadable",
             Self::LockInvalid { .. } => "lock-invalid",
             Self::Drift { .. } => "lock-drift",
+            Self::DiskTooLarge => "plan-disk-too-large",
             Self::NoSourceDate => "plan-no-source-date",
         }
     }
@@ -92,6 +96,7 @@ impl PlanError {
             Self::Drift { .. } => Some(
                 "run `consign lock` to resolve the packages again, or take the change back".into(),
             ),
+            Self::DiskTooLarge => Some("lower the sizes in [disk] of `appliance.toml`".into()),
             Self::NoSourceDate => {
                 Some("write `source_date` in [appliance] of `appliance.toml`".into())
             }

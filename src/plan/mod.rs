@@ -9,13 +9,18 @@
 //! golden texts of plans and locks, and mutations of them
 //! (`tests/it/formats/lock.rs`, `tests/it/formats/plan.rs`).
 
+mod build;
 pub mod clock;
 mod error;
 mod files;
+mod identity;
 mod lock;
+mod partition;
 mod request;
+mod show;
 mod stamp;
 
+pub use build::{BuildPlan, Builder, Contents, Ext4Options, ImagePlan};
 pub use error::PlanError;
 pub use files::digest_of_folder;
 pub use lock::{Drift, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};

@@ -131,7 +131,7 @@ impl Lock {
             drift.extend(group_drift(wanted, locked));
         }
         drift.extend(list_drift(
-            "the loader's tools",
+            "the boot loader",
             &self.tools_requested,
             &request.tools,
         ));

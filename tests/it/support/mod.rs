@@ -12,6 +12,7 @@
 
 mod checker;
 mod mount;
+pub(crate) mod sample;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,297 @@
+//! The plan itself: every decision, made once.
+
+use super::error::PlanError;
+use super::files::digest_of_folder;
+use super::identity::Identity;
+use super::lock::Lock;
+use super::partition::{self, Partitioned};
+use super::request::request;
+use crate::appliance::{
+    Appliance, Architecture, FilesLayer, Firmware, ImageKind, LayerKind, LayerRecipe, MachineFacts,
+    PackagesLayer, Qcow2Compression,
+};
+use crate::boot::{self, BootSpec};
+use crate::descriptor::{self, ConfigDisk, Display, Machine};
+use crate::digest::Digest;
+use crate::disk::DiskSpec;
+use crate::fs::fat::FatOptions;
+use crate::layer::spec::{FileRule, FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe};
+use crate::units::{ByteSize, Guid, Timestamp};
+
+/// Consoles that the kernel logs to, by its own names.
+const CONSOLES: [&str; 3] = ["tty0", "hvc0", "ttyS0"];
+/// Name of the volume that the agent looks for.
+const CONFIG_LABEL: &str = "VACONFIG";
+/// Version of the site configuration's schema.
+const CONFIG_SCHEMA: u32 = 1;
+/// Room for a site configuration, certificates and a small payload.
+const CONFIG_SIZE: ByteSize = ByteSize::from_mib(16);
+/// Digits of the plan's digest that name a build inside the image.
+const BUILD_ID: usize = 16;
+
+/// What makes the image besides the appliance and its lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Builder {
+    /// Version of consign.
+    pub version: String,
+    /// Digest of the first-boot agent.
+    pub agent: Digest,
+}
+
+/// Everything that determines the outputs, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildPlan {
+    /// The appliance's name, which begins every output's.
+    pub name: String,
+    /// The appliance's version.
+    pub version: String,
+    /// What makes the image.
+    pub builder: Builder,
+    /// No time in the image is later.
+    pub source_date: Timestamp,
+    /// The layers, lowest first.
+    pub layers: Vec<LayerSpec>,
+    /// The layer that brings the boot loaders; not part of the tree.
+    pub tools: LayerSpec,
+    /// What the boot room is told.
+    pub boot: BootSpec,
+    /// The EFI system partition's volume.
+    pub esp: FatOptions,
+    /// The root's volume.
+    pub root: Ext4Options,
+    /// The volume of `/var`, where it is a partition of its own.
+    pub var: Option<Ext4Options>,
+    /// The disk and its partitions; the boot room's code is not in it yet.
+    pub disk: DiskSpec,
+    /// What is in each partition, in the order of the disk's.
+    pub contents: Vec<Contents>,
+    /// The disk images.
+    pub images: Vec<ImagePlan>,
+    /// What descriptors say.
+    pub machine: Machine,
+    /// Which packages, from where.
+    pub lock: Lock,
+}
+
+/// What a partition holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Contents {
+    /// GRUB's core image.
+    CoreImage,
+    /// The EFI system partition.
+    Esp,
+    /// The root that ships.
+    Root,
+    /// Nothing, until the first update.
+    Nothing,
+    /// `/var`.
+    Var,
+}
+
+/// What is decided about an ext4 volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ext4Options {
+    /// Bytes of the partition.
+    pub size: ByteSize,
+    /// The volume's UUID.
+    pub uuid: Guid,
+    /// Orders large directories.
+    pub hash_seed: Guid,
+    /// At most 16 bytes.
+    pub label: String,
+    /// Time of all that is not from the tree.
+    pub source_date: Timestamp,
+}
+
+/// One disk image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImagePlan {
+    /// Its container.
+    pub kind: ImageKind,
+    /// How it is packed, where the container can.
+    pub compression: Qcow2Compression,
+    /// Its name in the output folder.
+    pub file_name: String,
+}
+
+impl BuildPlan {
+    /// Decides everything. Reads the files layers' folders, to know their digests.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Drift`] when the lock answers another request, and those
+    /// of [`digest_of_folder`].
+    pub fn resolve(
+        appliance: &Appliance,
+        lock: &Lock,
+        builder: &Builder,
+    ) -> Result<Self, PlanError> {
+        let drift = lock.drift(&request(appliance, boot::TOOLS_PACKAGES));
+        if !drift.is_empty() {
+            return Err(PlanError::Drift { drift });
+        }
+        let source_date = appliance
+            .source_date
+            .or(lock.newest_release())
+            .ok_or(PlanError::NoSourceDate)?;
+        let identity = Identity::new(&appliance.name, &appliance.version, &lock.digest());
+        let layers = appliance
+            .layers
+            .iter()
+            .map(|recipe| layer(recipe, lock))
+            .collect::<Result<_, _>>()?;
+        let Partitioned {
+            disk,
+            contents,
+            slots,
+            esp,
+            root,
+            var,
+        } = partition::lay_out(&appliance.disk, &identity, source_date)?;
+        let mut plan = Self {
+            name: appliance.name.to_string(),
+            version: appliance.version.to_string(),
+            builder: builder.clone(),
+            source_date,
+            layers,
+            tools: boot::tools_recipe(lock.tools.clone()),
+            boot: BootSpec {
+                name: appliance.name.to_string(),
+                version: appliance.version.to_string(),
+                build_id: String::new(),
+                slots,
+                kernel_parameters: appliance.boot.cmdline.clone(),
+                source_date,
+            },
+            esp,
+            root,
+            var,
+            disk,
+            contents,
+            images: images(appliance),
+            machine: machine(appliance),
+            lock: lock.clone(),
+        };
+        let digest = plan.digest();
+        plan.boot.build_id = digest.hex().chars().take(BUILD_ID).collect();
+        plan.machine.build = digest;
+        Ok(plan)
+    }
+
+    /// The packages of a layer, dependencies first; empty for files.
+    #[must_use]
+    pub fn pins(layer: &LayerSpec) -> &[PackagePin] {
+        match &layer.recipe {
+            Recipe::Packages(recipe) => &recipe.pins,
+            Recipe::Tools(recipe) => &recipe.pins,
+            _ => &[],
+        }
+    }
+}
+
+fn layer(recipe: &LayerRecipe, lock: &Lock) -> Result<LayerSpec, PlanError> {
+    let name = recipe.name.to_string();
+    let recipe = match &recipe.kind {
+        LayerKind::Packages(packages) => Recipe::Packages(packages_recipe(packages, &name, lock)),
+        LayerKind::Files(files) => Recipe::Files(files_recipe(files)?),
+    };
+    Ok(LayerSpec { name, recipe })
+}
+
+fn packages_recipe(layer: &PackagesLayer, name: &str, lock: &Lock) -> PackagesRecipe {
+    let locked = lock
+        .layer(name)
+        .expect("the lock has every layer: drift was checked");
+    PackagesRecipe {
+        pins: locked.packages.clone(),
+        exclude_paths: layer.exclude_paths.clone(),
+        include_paths: layer.include_paths.clone(),
+    }
+}
+
+fn files_recipe(layer: &FilesLayer) -> Result<FilesRecipe, PlanError> {
+    let rules = layer.rules.iter().map(|rule| FileRule {
+        path: rule.path.clone(),
+        uid: rule.uid,
+        gid: rule.gid,
+        mode: rule.mode,
+        directory_mode: rule.directory_mode,
+        xattrs: rule.xattrs.clone(),
+    });
+    Ok(FilesRecipe {
+        folder: layer.folder.clone(),
+        digest: digest_of_folder(&layer.folder)?,
+        rules: rules.collect(),
+    })
+}
+
+fn images(appliance: &Appliance) -> Vec<ImagePlan> {
+    let image = |kind: &ImageKind| ImagePlan {
+        kind: *kind,
+        compression: match kind {
+            ImageKind::Qcow2 => appliance.outputs.qcow2_compression,
+            ImageKind::Raw => Qcow2Compression::None,
+        },
+        file_name: format!("{}.{kind}", appliance.name),
+    };
+    appliance.outputs.formats.iter().map(image).collect()
+}
+
+fn machine(appliance: &Appliance) -> Machine {
+    let MachineFacts {
+        memory,
+        vcpus,
+        nics,
+        graphics,
+        firmware,
+        disks,
+    } = &appliance.machine;
+    let name = appliance.name.to_string();
+    let user_disks = disks.iter().map(|disk| descriptor::UserDisk {
+        id: disk.name.to_string(),
+        size: disk.size,
+    });
+    Machine {
+        version: appliance.version.to_string(),
+        label: appliance.label.clone().unwrap_or_else(|| name.clone()),
+        description: appliance.description.clone().unwrap_or_default(),
+        memory: *memory,
+        vcpus: vcpus.get(),
+        nics: *nics,
+        display: if *graphics {
+            Display::Screen
+        } else {
+            Display::Headless
+        },
+        firmware: firmware.iter().map(|one| firmware_of(*one)).collect(),
+        user_disks: user_disks.collect(),
+        config: ConfigDisk {
+            label: CONFIG_LABEL.into(),
+            schema: CONFIG_SCHEMA,
+            size: CONFIG_SIZE,
+        },
+        consoles: CONSOLES.map(str::to_owned).to_vec(),
+        os_id: os_id(appliance).into(),
+        build: Digest::from_bytes([0; 32]),
+        name,
+    }
+}
+
+fn firmware_of(firmware: Firmware) -> descriptor::Firmware {
+    match firmware {
+        Firmware::Bios => descriptor::Firmware::Bios,
+        Firmware::Uefi => descriptor::Firmware::Uefi,
+        Firmware::UefiSecure => descriptor::Firmware::UefiSecure,
+    }
+}
+
+/// libosinfo's short id; a release it may not know yet is some Linux.
+fn os_id(appliance: &Appliance) -> &'static str {
+    let Architecture::Amd64 = appliance.system.architecture;
+    match appliance.system.suite.as_str() {
+        "bullseye" => "debian11",
+        "bookworm" => "debian12",
+        "trixie" => "debian13",
+        _ => "linux2022",
+    }
+}

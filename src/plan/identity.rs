@@ -1,0 +1,49 @@
+//! Identifiers by hash, and the digest of a plan.
+
+use std::path::PathBuf;
+
+use super::build::BuildPlan;
+use crate::appliance::{Name, Version};
+use crate::digest::{Digest, derive_guid, of_fields};
+use crate::layer::spec::Recipe;
+use crate::units::Guid;
+
+/// What all identifiers of one appliance are derived from: name, version and
+/// lock. A changed file keeps them, so that a small change stays small.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity(Digest);
+
+impl Identity {
+    pub(super) fn new(name: &Name, version: &Version, lock: &Digest) -> Self {
+        Self(of_fields([
+            b"consign identity v1".as_slice(),
+            name.as_str().as_bytes(),
+            version.as_str().as_bytes(),
+            lock.bytes(),
+        ]))
+    }
+
+    /// The identifier of `role`, `partition:root-a` for example.
+    pub(super) fn guid(&self, role: &str) -> Guid {
+        derive_guid(&self.0, role)
+    }
+}
+
+impl BuildPlan {
+    /// Digest of everything that determines the outputs, and of nothing else:
+    /// no path of the host, and not what is derived from this digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let mut plan = self.clone();
+        plan.boot.build_id.clear();
+        plan.machine.build = Digest::from_bytes([0; 32]);
+        for layer in &mut plan.layers {
+            if let Recipe::Files(files) = &mut layer.recipe {
+                files.folder = PathBuf::new();
+            }
+        }
+        // Derived `Debug` names every field of every value, so that a new
+        // field cannot be forgotten. Its text is that of the pinned compiler.
+        Digest::of(format!("consign plan v1 {plan:?}").as_bytes())
+    }
+}
