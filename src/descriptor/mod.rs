@@ -20,8 +20,11 @@ use crate::units::{ByteSize, ExitClass};
 /// The name of the virt-image descriptor in the output folder.
 pub const VIRT_IMAGE_FILE: &str = "appliance.xml";
 
+/// The name of the text on how to start the machine.
+pub const START_FILE: &str = "START.txt";
+
 /// The file name under which a config disk is looked for beside the descriptor.
-pub const CONFIG_DISK_FILE: &str = "config.img";
+pub const CONFIG_DISK_FILE: &str = "site.img";
 
 /// What a host has to know about the machine, besides its disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -292,7 +295,7 @@ fn preferred<'a>(
         })
 }
 
-/// Writes `appliance.xml` and `<name>.txt` into `folder`.
+/// Writes `appliance.xml` and `START.txt` into `folder`.
 ///
 /// # Errors
 ///
@@ -306,11 +309,7 @@ pub fn write_all(
     let start = text::render(machine, disks)?;
     Ok(vec![
         write(folder.join(VIRT_IMAGE_FILE), ArtifactKind::Descriptor, &xml)?,
-        write(
-            folder.join(format!("{}.txt", machine.name)),
-            ArtifactKind::Text,
-            &start,
-        )?,
+        write(folder.join(START_FILE), ArtifactKind::Text, &start)?,
     ])
 }
 

@@ -72,7 +72,7 @@ fn configure(machine: &Machine) -> String {
         "CONFIGURE\n\n\
          The machine reads its configuration from a small disk labelled {label}.\n\
          Without one it starts, waits, and says so on its console.\n\n    \
-         consign config init -o site.toml\n    \
+         consign config init > site.toml\n    \
          consign config check site.toml\n    \
          consign config disk site.toml -o {CONFIG_DISK_FILE}\n",
         label = machine.config.label,

@@ -160,7 +160,7 @@ fn a_reader_without_namespaces_sees_a_machine_that_boots() {
             Digest::of(b"image").hex()
         ),
         r#"image/storage/disk id="data" file="wiki-data.raw" format="raw" size="8192" use="user""#,
-        r#"image/storage/disk id="config" file="config.img" format="raw" size="16" use="user""#,
+        r#"image/storage/disk id="config" file="site.img" format="raw" size="16" use="user""#,
     ];
     assert_eq!(plain_meaning(&xml), expected);
 }
@@ -178,7 +178,7 @@ fn xmllint_accepts_the_descriptor_but_not_a_shortened_one() {
     let folder = temp_folder();
     let written = write_all(&machine(), &disks(), folder.path()).expect("written");
     let names: Vec<_> = written.iter().map(Artifact::file_name).collect();
-    assert_eq!(names, ["appliance.xml", "wiki.txt"]);
+    assert_eq!(names, ["appliance.xml", "START.txt"]);
     let descriptor = folder.path().join("appliance.xml");
     Checker::Xmllint.accepts(&descriptor);
     let xml = std::fs::read_to_string(&descriptor).expect("read");
