@@ -1,6 +1,10 @@
 //! Integration tests.
 
 mod boot {
+    mod buses;
+    mod config;
+    mod full;
+    mod loader;
     mod runner;
 }
 mod formats {

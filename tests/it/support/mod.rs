@@ -10,7 +10,9 @@
 )]
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub(crate) mod appliance;
 mod checker;
+pub(crate) mod guests;
 mod mount;
 pub(crate) mod sample;
 

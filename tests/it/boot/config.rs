@@ -1,0 +1,143 @@
+//! The config disk: none, a wrong one, a corrected one attached later; and
+//! a disk that grew.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use consign::machine::{Disk, Firmware, Format, GuestSpec, GuestState, HotPlug, StateLine, Writes};
+
+use crate::support::appliance::{PORT, appliance, config_disk, foreign_config_disk, site};
+use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
+use crate::support::{Checker, temp_folder};
+
+fn next_state(guest: &mut TestGuest) -> StateLine {
+    match guest.guest.next_state(PATIENCE) {
+        Ok(line) => line,
+        Err(error) => panic!("{error}\n{}", guest.console()),
+    }
+}
+
+fn kept(disk: Disk) -> Disk {
+    Disk {
+        writes: Writes::Kept,
+        ..disk
+    }
+}
+
+#[test]
+fn without_a_config_disk_it_waits_and_takes_one_that_is_attached() {
+    let folder = temp_folder();
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    spec.disks = vec![appliance().disk()];
+    spec.network = Some(network(&[PORT]));
+    spec.hot_plug = HotPlug::OneDisk;
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Waiting, "{}", line.text);
+    let Some((_, public)) = ssh_key(folder.path()) else {
+        return;
+    };
+    let late = config_disk(folder.path(), &site("late", &public));
+    guest.guest.attach(&kept(late)).expect("attached");
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Ready, "{}", guest.console());
+    assert!(guest.http_get(PORT, "/").contains("late"));
+}
+
+#[test]
+fn a_wrong_config_is_explained_and_a_corrected_disk_is_taken() {
+    let folder = temp_folder();
+    let Some((_, public)) = ssh_key(folder.path()) else {
+        return;
+    };
+    let right = site("corrected", &public);
+    let wrong = right.replace("hostname =", "hostnam =");
+    let Some(wrong) = foreign_config_disk(folder.path(), &wrong) else {
+        return;
+    };
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    spec.disks = vec![appliance().disk(), wrong];
+    spec.network = Some(network(&[PORT]));
+    spec.hot_plug = HotPlug::OneDisk;
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Waiting, "{}", guest.console());
+    // Line 4 of `site`, at its first column; the remedy names the right key.
+    guest.says("4:1");
+    guest.says("hostnam");
+    let console = guest.console();
+    assert!(console.contains("`hostname`"), "{console}");
+
+    let corrected = config_disk(folder.path(), &right);
+    guest.guest.attach(&kept(corrected)).expect("attached");
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Ready, "{}", guest.console());
+    assert!(guest.http_get(PORT, "/").contains("corrected"));
+    guest.report("a wrong config, corrected");
+}
+
+/// Everything outside of partitions: table and backup table.
+fn tables(disk: &Path) -> Vec<u8> {
+    let file = File::open(disk).expect("open");
+    let size = file.metadata().expect("metadata").len();
+    let mut bytes = vec![0; 34 * 512 + 33 * 512];
+    let (head, tail) = bytes.split_at_mut(34 * 512);
+    file.read_exact_at(head, 0).expect("read");
+    file.read_exact_at(tail, size - 33 * 512).expect("read");
+    bytes
+}
+
+/// Boots the enlarged disk, has it say the size of `/var`, and switches it off.
+fn size_of_var(disk: &Disk, folder: &Path, key: &Path, public: &str) -> Option<u64> {
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    spec.disks = vec![disk.clone(), config_disk(folder, &site("grown", public))];
+    spec.network = Some(network(&[22]));
+    let mut guest = TestGuest::start(&spec)?;
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Ready, "{}", guest.console());
+    let size = guest.ssh(
+        key,
+        "root",
+        "stat -f -c '%b %S' /var; systemctl --no-block poweroff",
+    )?;
+    let (blocks, block) = size.trim().split_once(' ').expect("two numbers");
+    let off = guest.guest.wait_off(PATIENCE).expect("QEMU tells");
+    assert!(
+        off.is_some_and(|status| status.success()),
+        "{}",
+        guest.console()
+    );
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    Some(number(blocks) * number(block))
+}
+
+#[test]
+fn var_grows_with_the_disk_and_only_once() {
+    const MORE: u64 = 1 << 30;
+    let folder = temp_folder();
+    let disk = appliance().copy(folder.path());
+    assert_eq!(disk.format, Format::Raw);
+    let file = File::options().write(true).open(&disk.path).expect("open");
+    let size = file.metadata().expect("metadata").len();
+    let before = tables(&disk.path);
+    file.set_len(size + MORE).expect("enlarge");
+    let Some((key, public)) = ssh_key(folder.path()) else {
+        return;
+    };
+    let Some(var) = size_of_var(&disk, folder.path(), &key, &public) else {
+        return;
+    };
+    assert!(var > MORE, "/var has {var} bytes");
+    Checker::Sgdisk.accepts(&disk.path);
+    Checker::Sfdisk.accepts(&disk.path);
+    let grown = tables(&disk.path);
+    assert_ne!(grown, before, "the table names the new end");
+    let again = size_of_var(&disk, folder.path(), &key, &public);
+    assert_eq!(again, Some(var));
+    assert_eq!(tables(&disk.path), grown, "the second boot leaves it alone");
+}

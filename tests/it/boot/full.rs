@@ -1,0 +1,186 @@
+//! The reference appliance from power-on to its ready line, and what it does
+//! then: the page with the site's title, a login with the site's key.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use consign::machine::{Bus, Chipset, DirectKernel, Firmware, GuestSpec};
+
+use crate::support::appliance::{PORT, appliance, config_disk, site};
+use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
+use crate::support::{digest_of, temp_folder};
+
+/// What a guest must not share with any other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    machine: String,
+    host_key: String,
+}
+
+/// Identities of all guests of this run.
+static SEEN: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
+
+/// Facts from inside, one `key=value` a line.
+const FACTS: &str = "\
+    echo hostname=$(cat /proc/sys/kernel/hostname); \
+    echo machine-id=$(cat /etc/machine-id); \
+    echo host-key=$(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub); \
+    echo system=$(systemctl is-system-running); \
+    echo failed=$(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\\n' ' '); \
+    echo cycles=$(journalctl -b -o cat | grep -c 'ordering cycle'); \
+    echo zone=$(readlink /etc/localtime); \
+    echo lockdown=$(cat /sys/kernel/security/lockdown); \
+    echo root=$(findmnt -n -o FSTYPE /)";
+
+/// Starts the machine with a config disk, waits until it is ready, and looks
+/// at it from outside and from inside. Gives back its console.
+fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
+    let folder = temp_folder();
+    let (key, public) = ssh_key(folder.path())?;
+    let image = appliance().disk();
+    let before = digest_of(&image.path);
+    if spec.disks.is_empty() {
+        spec.disks = vec![image.clone()];
+    }
+    spec.disks
+        .push(config_disk(folder.path(), &site(name, &public)));
+    spec.network = Some(network(&[22, PORT]));
+    let second_console = folder.path().join("hvc0.log");
+    spec.virtio_console = Some(second_console.clone());
+
+    let mut guest = TestGuest::start(&spec)?;
+    let line = match guest.guest.wait_ready(PATIENCE) {
+        Ok(line) => line,
+        Err(error) => panic!("{error}\n{}", guest.console()),
+    };
+    guest.report(name);
+    let (firmware, secure) = match spec.firmware {
+        Firmware::Bios => ("bios", "0"),
+        Firmware::Uefi => ("uefi", "0"),
+        Firmware::UefiSecure => ("uefi", "1"),
+    };
+    let expected = [
+        ("system", "running"),
+        ("fw", firmware),
+        ("sb", secure),
+        ("slot", "a"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(line.field(key), Some(value), "{key} in {}", line.text);
+    }
+    let second = std::fs::read_to_string(&second_console).expect("the second console");
+    assert!(second.contains("VA state=ready"), "on hvc0:\n{second}");
+
+    let page = guest.http_get(PORT, "/");
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    assert!(
+        page.contains("<title>Tools &amp; &lt;More&gt;</title>"),
+        "{page}"
+    );
+    assert!(page.contains(name), "{page}");
+    let facts = guest.ssh(&key, "root", FACTS)?;
+    is_sound(name, &spec, &facts);
+    drop_and_compare(guest, &image.path, before)
+}
+
+fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
+    let facts: BTreeMap<&str, &str> = facts
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, value)| (key, value.trim()))
+        .collect();
+    let fact = |key: &str| {
+        *facts
+            .get(key)
+            .unwrap_or_else(|| panic!("no {key} in {facts:?}"))
+    };
+    assert_eq!(fact("hostname"), name);
+    assert_eq!(fact("system"), "running", "{facts:?}");
+    assert_eq!(fact("failed"), "", "{facts:?}");
+    assert_eq!(fact("cycles"), "0", "{facts:?}");
+    assert!(fact("zone").ends_with("Europe/Zurich"), "{facts:?}");
+    assert_eq!(fact("root"), "ext4");
+    if spec.firmware == Firmware::UefiSecure {
+        assert!(fact("lockdown").contains("[integrity]"), "{facts:?}");
+    }
+    let identity = Identity {
+        machine: fact("machine-id").to_owned(),
+        host_key: fact("host-key").to_owned(),
+    };
+    assert_eq!(identity.machine.len(), 32, "{identity:?}");
+    assert!(identity.host_key.len() > 60, "{identity:?}");
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    for other in seen.iter() {
+        assert_ne!(
+            other.machine, identity.machine,
+            "two guests, one machine-id"
+        );
+        assert_ne!(
+            other.host_key, identity.host_key,
+            "two guests, one host key"
+        );
+    }
+    seen.push(identity);
+}
+
+fn drop_and_compare(
+    guest: TestGuest,
+    image: &Path,
+    before: consign::digest::Digest,
+) -> Option<String> {
+    let console = guest.console();
+    drop(guest);
+    assert_eq!(digest_of(image), before, "the image must stay as it is");
+    Some(console)
+}
+
+#[test]
+fn bios_starts_it_and_it_serves_its_site() {
+    let Some(console) = serves_its_site("bios", GuestSpec::new(Firmware::Bios)) else {
+        return;
+    };
+    assert!(console.contains("GRUB platform=pc"), "{console}");
+}
+
+#[test]
+fn the_oldest_board_starts_it_from_ide() {
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    (spec.chipset, spec.bus) = (Chipset::Pc, Bus::Ide);
+    let Some(console) = serves_its_site("ide", spec) else {
+        return;
+    };
+    assert!(console.contains("GRUB platform=pc"), "{console}");
+}
+
+#[test]
+fn uefi_starts_it_and_it_serves_its_site() {
+    let Some(console) = serves_its_site("uefi", GuestSpec::new(Firmware::Uefi)) else {
+        return;
+    };
+    assert!(console.contains("GRUB platform=efi"), "{console}");
+}
+
+#[test]
+fn secure_boot_starts_it_with_a_locked_kernel() {
+    let Some(console) = serves_its_site("secure", GuestSpec::new(Firmware::UefiSecure)) else {
+        return;
+    };
+    assert!(console.contains("GRUB platform=efi"), "{console}");
+}
+
+#[test]
+fn a_host_that_loads_the_kernel_itself_starts_it() {
+    let appliance = appliance();
+    let command_line = std::fs::read_to_string(appliance.file("cmdline")).expect("the line");
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    spec.kernel = Some(DirectKernel {
+        kernel: appliance.file("vmlinuz"),
+        initrd: Some(appliance.file("initrd")),
+        command_line: command_line.trim().to_owned(),
+    });
+    let Some(console) = serves_its_site("direct", spec) else {
+        return;
+    };
+    assert!(!console.contains("GRUB"), "{console}");
+}

@@ -1,0 +1,171 @@
+//! The reference appliance, built once for all tests, and its config disks.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use consign::machine::{Disk, Format, Writes};
+
+use super::{consign, must_run, program, repo_root};
+
+/// Where the ESP starts in the disk, as mtools writes it after the file name.
+const ESP_OFFSET: &str = "2M";
+
+/// The files of the built appliance.
+#[derive(Debug)]
+pub(crate) struct Appliance {
+    folder: PathBuf,
+}
+
+/// Builds the reference appliance into `target/test-image`, once. A build
+/// with nothing to do is over at once, so nothing is decided here.
+pub(crate) fn appliance() -> &'static Appliance {
+    static BUILT: OnceLock<Appliance> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = repo_root().join("target/test-image");
+        let mut build = consign();
+        build
+            .args(["build", "-o"])
+            .arg(&folder)
+            .current_dir(repo_root());
+        must_run(&mut build);
+        Appliance { folder }
+    })
+}
+
+impl Appliance {
+    /// A file of the output folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        assert!(path.is_file(), "the build left no {name}");
+        path
+    }
+
+    /// The qcow2 image as a disk that stays as it is.
+    pub(crate) fn disk(&self) -> Disk {
+        Disk {
+            path: self.file("reference.qcow2"),
+            format: Format::Qcow2,
+            writes: Writes::Discarded,
+        }
+    }
+
+    /// A private copy of the raw disk, whose writes are kept.
+    pub(crate) fn copy(&self, folder: &Path) -> Disk {
+        let path = folder.join("disk.raw");
+        let mut copy = program("cp", "coreutils").expect("coreutils are everywhere");
+        must_run(
+            copy.args(["--sparse=always", "--reflink=auto"])
+                .arg(self.file("reference.raw"))
+                .arg(&path),
+        );
+        Disk {
+            path,
+            format: Format::Raw,
+            writes: Writes::Kept,
+        }
+    }
+}
+
+/// The ESP of a raw disk, changed through mtools: another implementation of
+/// FAT than ours.
+#[derive(Debug)]
+pub(crate) struct Esp {
+    image: String,
+}
+
+impl Esp {
+    /// The ESP of `disk`.
+    pub(crate) fn of(disk: &Disk) -> Self {
+        assert_eq!(disk.format, Format::Raw, "mtools read raw disks only");
+        Self {
+            image: format!("{}@@{ESP_OFFSET}", disk.path.display()),
+        }
+    }
+
+    /// Reads a file. `None`, said loudly, without mtools.
+    pub(crate) fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let output = must_run(self.mtool("mcopy")?.arg(format!("::{name}")).arg("-"));
+        Some(output.stdout)
+    }
+
+    /// Writes a file over what is there. `None`, said loudly, without mtools.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Option<()> {
+        let folder = super::temp_folder();
+        let source = folder.path().join("content");
+        std::fs::write(&source, content).expect("a temporary file");
+        let mut mcopy = self.mtool("mcopy")?;
+        must_run(mcopy.arg("-o").arg(&source).arg(format!("::{name}")));
+        Some(())
+    }
+
+    fn mtool(&self, name: &str) -> Option<std::process::Command> {
+        let mut mtool = program(name, "mtools")?;
+        // Our geometry is of no interest to it.
+        mtool.env("MTOOLS_SKIP_CHECK", "1");
+        mtool.args(["-n", "-i"]).arg(OsStr::new(&self.image));
+        Some(mtool)
+    }
+}
+
+/// The title in [`site`]; it has to survive HTML and nginx.
+pub(crate) const TITLE: &str = "Tools & <More>";
+
+/// The port in [`site`].
+pub(crate) const PORT: u16 = 80;
+
+/// A site configuration that lets `public_key` in as root.
+pub(crate) fn site(hostname: &str, public_key: &str) -> String {
+    format!(
+        "schema = 1\n\n[system]\nhostname = \"{hostname}\"\ntimezone = \"Europe/Zurich\"\n\n\
+         [[nic]]\ndhcp4 = true\n\n[user.root]\nssh_keys = [\"{public_key}\"]\n\n\
+         [role]\nname = \"web\"\n\n[app]\ntitle = \"{TITLE}\"\nlisten_port = {PORT}\n"
+    )
+}
+
+/// A config disk with `site` on it, made by consign in `folder`.
+pub(crate) fn config_disk(folder: &Path, site: &str) -> Disk {
+    let file = folder.join("site.toml");
+    std::fs::write(&file, site).expect("a temporary file");
+    let path = folder.join("site.img");
+    must_run(
+        consign()
+            .args(["config", "disk"])
+            .arg(&file)
+            .arg("-o")
+            .arg(&path),
+    );
+    Disk {
+        path,
+        format: Format::Raw,
+        writes: Writes::Discarded,
+    }
+}
+
+/// A disk with `site` on it that consign refuses to make: mkfs and mtools do.
+/// `None`, said loudly, without them.
+pub(crate) fn foreign_config_disk(folder: &Path, site: &str) -> Option<Disk> {
+    let file = folder.join("site.toml");
+    std::fs::write(&file, site).expect("a temporary file");
+    let path = folder.join("foreign.img");
+    std::fs::File::create(&path)
+        .and_then(|image| image.set_len(8 << 20))
+        .expect("a temporary image");
+    must_run(
+        program("mkfs.vfat", "dosfstools")?
+            .args(["-n", "VACONFIG"])
+            .arg(&path),
+    );
+    must_run(
+        program("mcopy", "mtools")?
+            .arg("-i")
+            .arg(&path)
+            .arg(&file)
+            .arg("::site.toml"),
+    );
+    Some(Disk {
+        path,
+        format: Format::Raw,
+        writes: Writes::Discarded,
+    })
+}
