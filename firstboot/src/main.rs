@@ -7,6 +7,7 @@
 
 mod command;
 mod init;
+mod media;
 mod sys;
 
 use std::process::ExitCode;

@@ -9,9 +9,9 @@
 //! that QEMU emulates.
 
 mod cmdline;
-mod devices;
+pub(crate) mod devices;
 mod disks;
-mod gpt;
+pub(crate) mod gpt;
 mod identity;
 mod modules;
 mod problem;

@@ -1,0 +1,237 @@
+//! Media made by mkfs.vfat and mtools, and what damage does to the reader.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the tests run other people's formatters"
+)]
+#![expect(clippy::indexing_slicing, reason = "a test may fail")]
+
+use std::process::Command;
+use std::time::Instant;
+
+use super::*;
+
+/// Runs a formatter; `false` when it is not installed and we are not in CI.
+fn run(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .env("MTOOLS_SKIP_CHECK", "1")
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    match command.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{program} {args:?}: {said}");
+            true
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a missing tool is a failure in CI"
+        )]
+        Err(error) if std::env::var_os("CI").is_none() => {
+            eprintln!("SKIPPED: no {program} ({error})");
+            false
+        }
+        Err(error) => panic!("{program} is needed in CI: {error}"),
+    }
+}
+
+const SITE: &[u8] = b"schema = 1\n[system]\nhostname = \"a\"\n";
+
+/// A medium of `kib` KiB as a customer makes it; `None` without the tools.
+fn medium(kib: u32, bits: &str, label: &str) -> Option<Vec<u8>> {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("site.img");
+    let image = path.to_str().expect("text");
+    let site = folder.path().join("site.toml");
+    std::fs::write(&site, SITE).expect("write");
+    let big = folder.path().join("holiday pictures.bin");
+    std::fs::write(&big, vec![7; 100_000]).expect("write");
+    let text = |path: &std::path::Path| path.to_str().expect("text").to_owned();
+    let kib = kib.to_string();
+    let made = run(
+        "mkfs.vfat",
+        &["-C", "-F", bits, "-n", label, "-i", "1234abcd", image, &kib],
+    ) && run("mcopy", &["-i", image, &text(&big), "::"])
+        && run("mmd", &["-i", image, "::License"])
+        && run("mcopy", &["-i", image, &text(&site), "::License/Key.TXT"])
+        && run("mcopy", &["-i", image, &text(&site), "::"]);
+    made.then(|| std::fs::read(&path).expect("read"))
+}
+
+fn read(image: &Vec<u8>) -> Result<Option<Candidate>, String> {
+    read_medium(image, image.len() as u64)
+}
+
+#[test]
+fn media_of_every_width_are_read() {
+    for (kib, bits, kind) in [
+        (1440, "12", "FAT12"),
+        (16_384, "16", "FAT16"),
+        (66_000, "32", "FAT32"),
+    ] {
+        let Some(image) = medium(kib, bits, "VACONFIG") else {
+            return;
+        };
+        let found = read(&image).expect("sound").expect("ours");
+        assert_eq!(found.filesystem, kind);
+        assert_eq!(found.files["site.toml"], SITE);
+        assert_eq!(found.files["license/key.txt"], SITE);
+        assert_eq!(found.ignored, ["holiday pictures.bin"]);
+    }
+}
+
+#[test]
+fn either_label_counts_in_any_case() {
+    let Some(mut image) = medium(1440, "12", "VACONFIG") else {
+        return;
+    };
+    image[43..54].copy_from_slice(b"NO NAME    ");
+    assert!(
+        read(&image).expect("sound").is_some(),
+        "the root folder's label counts"
+    );
+    let at = image
+        .windows(11)
+        .position(|name| name == b"VACONFIG   ")
+        .expect("the label's slot");
+    image[at..at + 8].copy_from_slice(b"vaConFig");
+    assert!(read(&image).expect("sound").is_some(), "in any case");
+    image[at..at + 8].copy_from_slice(b"HOLIDAYS");
+    assert_eq!(read(&image), Ok(None), "somebody else's medium");
+    image[43..54].copy_from_slice(b"vaconfig   ");
+    assert!(
+        read(&image).expect("sound").is_some(),
+        "the boot sector's label counts"
+    );
+}
+
+#[test]
+fn foreign_file_systems_are_named() {
+    let mut image = vec![0; 65_536];
+    image[3..11].copy_from_slice(b"EXFAT   ");
+    assert!(read(&image).expect_err("not read").contains("exFAT"));
+    image[3..11].copy_from_slice(b"NTFS    ");
+    assert!(read(&image).expect_err("not read").contains("NTFS"));
+    let mut image = vec![0; 65_536];
+    image[32_769..32_774].copy_from_slice(b"CD001");
+    assert_eq!(read(&image), Ok(None), "a CD of somebody else's");
+    image[32_808..32_840].fill(b' ');
+    image[32_808..32_816].copy_from_slice(b"vaconfig");
+    assert!(read(&image).expect_err("not read").contains("ISO 9660"));
+}
+
+/// Byte at which the slot of `site.toml` has its short name.
+fn slot_of_site(image: &[u8]) -> usize {
+    let found = image.windows(11).rposition(|name| name == b"SITE~1  TOM");
+    found
+        .or_else(|| image.windows(11).position(|name| name.starts_with(b"SITE")))
+        .expect("a slot")
+}
+
+#[test]
+fn lies_about_lengths_and_chains_are_refused() {
+    let Some(image) = medium(16_384, "16", "VACONFIG") else {
+        return;
+    };
+    let slot = slot_of_site(&image);
+    let table = usize::from(u16::from_le_bytes([image[14], image[15]])) * 512;
+    let cluster = usize::from(u16::from_le_bytes([image[slot + 26], image[slot + 27]]));
+    let entry = table + 2 * cluster;
+    let cluster = u16::try_from(cluster).expect("FAT16").to_le_bytes();
+    let say = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut image = image.clone();
+        change(&mut image);
+        read(&image).expect_err("damaged")
+    };
+    let size = |bytes: u32| {
+        move |image: &mut Vec<u8>| image[slot + 28..slot + 32].copy_from_slice(&bytes.to_le_bytes())
+    };
+    assert!(say(&size(u32::MAX)).contains("too long: `site.toml` has 4294967295 bytes"));
+    assert!(say(&size(200_000)).contains("less than its 200000 bytes"));
+    assert!(
+        say(&|image| {
+            size(200_000)(image);
+            image[entry..entry + 2].copy_from_slice(&cluster);
+        })
+        .contains("circle")
+    );
+    for bad in [0_u16, 1, 0xfff7, 0xffef] {
+        let say = say(&|image| {
+            size(200_000)(image);
+            image[entry..entry + 2].copy_from_slice(&bad.to_le_bytes());
+        });
+        assert!(say.contains("lead nowhere"), "{bad:#x}: {say}");
+    }
+    assert!(say(&|image| image.truncate(1 << 20)).contains("cut off"));
+}
+
+#[test]
+fn impossible_boot_sectors_are_not_fat() {
+    let Some(image) = medium(1440, "12", "VACONFIG") else {
+        return;
+    };
+    for (at, byte) in [
+        (13, 0),
+        (13, 3),
+        (11, 1),
+        (12, 0),
+        (14, 0),
+        (16, 0),
+        (16, 9),
+        (510, 0),
+        (0, 0),
+    ] {
+        let mut image = image.clone();
+        image[at] = byte;
+        assert_eq!(read(&image), Ok(None), "{at} {byte}");
+    }
+}
+
+#[test]
+fn damaged_media_never_panic_or_hang() {
+    const ROUNDS: u32 = 4_000;
+    let start = Instant::now();
+    for (kib, bits) in [(1440, "12"), (16_384, "16"), (66_000, "32")] {
+        let Some(mut image) = medium(kib, bits, "VACONFIG") else {
+            return;
+        };
+        let reserved = usize::from(u16::from_le_bytes([image[14], image[15]])) * 512;
+        let slot = slot_of_site(&image);
+        // A xorshift generator: the same damage in every run.
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut next = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state >> 16).expect("64 bits")
+        };
+        for _ in 0..ROUNDS {
+            let mut undo = Vec::new();
+            for _ in 0..=next() % 4 {
+                let at = match next() % 3 {
+                    0 => next() % 96,
+                    1 => reserved + next() % 512,
+                    _ => slot.saturating_sub(256) + next() % 512,
+                };
+                undo.push((at, image[at]));
+                image[at] = u8::try_from(next() % 256).expect("a byte");
+            }
+            if let Ok(Some(found)) = read(&image) {
+                assert!(
+                    found
+                        .files
+                        .values()
+                        .all(|file| file.len() as u64 <= FILE_LIMIT)
+                );
+            }
+            for (at, byte) in undo.into_iter().rev() {
+                image[at] = byte;
+            }
+        }
+    }
+    assert!(
+        start.elapsed().as_secs() < 120,
+        "12,000 media took {:?}",
+        start.elapsed()
+    );
+}
