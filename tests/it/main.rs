@@ -16,4 +16,8 @@ mod formats {
     mod plan;
     mod sums;
 }
+mod image {
+    mod clean;
+    mod reproducible;
+}
 mod support;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use consign::machine::{Disk, Firmware, Format, GuestSpec, GuestState, HotPlug, StateLine, Writes};
 
-use crate::support::appliance::{PORT, appliance, config_disk, foreign_config_disk, site};
+use crate::support::appliance::{Address, PORT, appliance, config_disk, foreign_config_disk, site};
 use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
 use crate::support::{Checker, temp_folder};
 
@@ -40,7 +40,7 @@ fn without_a_config_disk_it_waits_and_takes_one_that_is_attached() {
     let Some((_, public)) = ssh_key(folder.path()) else {
         return;
     };
-    let late = config_disk(folder.path(), &site("late", &public));
+    let late = config_disk(folder.path(), &site("late", &public, Address::Dhcp));
     guest.guest.attach(&kept(late)).expect("attached");
     let line = next_state(&mut guest);
     assert_eq!(line.state, GuestState::Ready, "{}", guest.console());
@@ -53,13 +53,13 @@ fn a_wrong_config_is_explained_and_a_corrected_disk_is_taken() {
     let Some((_, public)) = ssh_key(folder.path()) else {
         return;
     };
-    let right = site("corrected", &public);
+    let right = site("corrected", &public, Address::Dhcp);
     let wrong = right.replace("hostname =", "hostnam =");
-    let Some(wrong) = foreign_config_disk(folder.path(), &wrong) else {
+    let Some(disk) = foreign_config_disk(folder.path(), &wrong) else {
         return;
     };
     let mut spec = GuestSpec::new(Firmware::Bios);
-    spec.disks = vec![appliance().disk(), wrong];
+    spec.disks = vec![appliance().disk(), disk];
     spec.network = Some(network(&[PORT]));
     spec.hot_plug = HotPlug::OneDisk;
     let Some(mut guest) = TestGuest::start(&spec) else {
@@ -67,8 +67,11 @@ fn a_wrong_config_is_explained_and_a_corrected_disk_is_taken() {
     };
     let line = next_state(&mut guest);
     assert_eq!(line.state, GuestState::Waiting, "{}", guest.console());
-    // Line 4 of `site`, at its first column; the remedy names the right key.
-    guest.says("4:1");
+    let line = 1 + wrong
+        .lines()
+        .take_while(|line| !line.starts_with("hostnam"))
+        .count();
+    guest.says(&format!("{line}:1"));
     guest.says("hostnam");
     let console = guest.console();
     assert!(console.contains("`hostname`"), "{console}");
@@ -95,7 +98,10 @@ fn tables(disk: &Path) -> Vec<u8> {
 /// Boots the enlarged disk, has it say the size of `/var`, and switches it off.
 fn size_of_var(disk: &Disk, folder: &Path, key: &Path, public: &str) -> Option<u64> {
     let mut spec = GuestSpec::new(Firmware::Bios);
-    spec.disks = vec![disk.clone(), config_disk(folder, &site("grown", public))];
+    spec.disks = vec![
+        disk.clone(),
+        config_disk(folder, &site("grown", public, Address::Dhcp)),
+    ];
     spec.network = Some(network(&[22]));
     let mut guest = TestGuest::start(&spec)?;
     let line = next_state(&mut guest);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use consign::machine::{Bus, Chipset, DirectKernel, Firmware, GuestSpec};
 
-use crate::support::appliance::{PORT, appliance, config_disk, site};
+use crate::support::appliance::{Address, PORT, appliance, config_disk, site};
 use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
 use crate::support::{digest_of, temp_folder};
 
@@ -43,8 +43,10 @@ fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
     if spec.disks.is_empty() {
         spec.disks = vec![image.clone()];
     }
-    spec.disks
-        .push(config_disk(folder.path(), &site(name, &public)));
+    spec.disks.push(config_disk(
+        folder.path(),
+        &site(name, &public, Address::Fixed),
+    ));
     spec.network = Some(network(&[22, PORT]));
     let second_console = folder.path().join("hvc0.log");
     spec.virtio_console = Some(second_console.clone());

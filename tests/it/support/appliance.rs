@@ -114,12 +114,46 @@ pub(crate) const TITLE: &str = "Tools & <More>";
 /// The port in [`site`].
 pub(crate) const PORT: u16 = 80;
 
+/// How the guest gets its address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// From QEMU's DHCP server.
+    Dhcp,
+    /// The one that QEMU forwards ports to.
+    Fixed,
+}
+
 /// A site configuration that lets `public_key` in as root.
-pub(crate) fn site(hostname: &str, public_key: &str) -> String {
+pub(crate) fn site(hostname: &str, public_key: &str, address: Address) -> String {
+    let address = match address {
+        Address::Dhcp => "dhcp4 = true",
+        Address::Fixed => "address = [\"10.0.2.15/24\"]\ngateway = [\"10.0.2.2\"]",
+    };
     format!(
-        "schema = 1\n\n[system]\nhostname = \"{hostname}\"\ntimezone = \"Europe/Zurich\"\n\n\
-         [[nic]]\ndhcp4 = true\n\n[user.root]\nssh_keys = [\"{public_key}\"]\n\n\
-         [role]\nname = \"web\"\n\n[app]\ntitle = \"{TITLE}\"\nlisten_port = {PORT}\n"
+        r#"schema = 1
+
+[config]
+id = "test"
+serial = 1
+
+[system]
+hostname = "{hostname}"
+timezone = "Europe/Zurich"
+
+[[nic]]
+match = {{ name = "e*" }}
+{address}
+
+[user.root]
+ssh_keys = ["{public_key}"]
+
+[role]
+name = "web"
+
+[app]
+title = "{TITLE}"
+listen_port = {PORT}
+"#
     )
 }
 
