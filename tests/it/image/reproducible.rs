@@ -18,6 +18,9 @@ use crate::support::{
 /// The user that `ci/install` makes.
 const USER: &str = "consign-test";
 
+/// Where a build in a checkout leaves the agent.
+const AGENT: &str = "target/x86_64-unknown-linux-gnu/firstboot/consign-firstboot";
+
 /// A folder that the test user owns: a copy of the sources that a build
 /// reads, the builder and the agent.
 struct OtherPlace {
@@ -45,6 +48,8 @@ impl OtherPlace {
                 .arg(consign_path())
                 .arg(&source),
         );
+        let agent = repo_root().join(AGENT);
+        fs::copy(agent, source.join("consign-firstboot")).expect("the first build made the agent");
         let lock = repo_root().join("appliance.lock");
         fs::copy(lock, source.join("appliance.lock")).expect("the first build left a lock");
         let mut chown = program("chown", "coreutils")?;
@@ -109,8 +114,6 @@ fn an_ordinary_user_elsewhere_builds_the_same_bytes_without_mounts() {
     let Some(place) = OtherPlace::make() else {
         return;
     };
-    let agent = repo_root().join("target/firstboot");
-    assert!(agent.exists(), "the first build made the agent");
     let build = "./consign build -o 'the output' --progress plain";
     let Some(mut first_build) = place.as_user(build) else {
         return;
