@@ -59,6 +59,8 @@ macro_rules! rooms {
 }
 
 rooms! {
+    /// The command line itself.
+    Cli(crate::cli::CliError),
     /// The first-boot agent's file.
     Agent(crate::pipeline::agent::AgentError),
     /// An external program.

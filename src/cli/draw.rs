@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 
+use crate::appliance::Style;
 use crate::error::Error;
 use crate::exec::escape;
 
@@ -16,10 +17,22 @@ pub enum ReportFormat {
     Json,
 }
 
-/// `error[slug]: message`, each cause on its own line, the hint last.
+/// What is wrong in a file, drawn in the file; then `error[slug]: message`,
+/// each cause on its own line, the hint last.
 #[must_use]
-pub fn text(error: &Error) -> String {
-    let mut drawn = format!("error[{}]: {}\n", error.slug(), escape(&error.to_string()));
+pub fn text(error: &Error, style: Style) -> String {
+    let mut drawn = match error {
+        Error::Appliance(error) => error.draw(style),
+        Error::Plan(error) => error.draw(style),
+        _ => String::new(),
+    };
+    writeln!(
+        drawn,
+        "error[{}]: {}",
+        error.slug(),
+        escape(&error.to_string())
+    )
+    .expect("writing to a string cannot fail");
     for cause in causes(error) {
         writeln!(drawn, "  because: {}", escape(&cause)).expect("writing to a string cannot fail");
     }
@@ -29,7 +42,9 @@ pub fn text(error: &Error) -> String {
     drawn
 }
 
-/// The same as one JSON object: `slug`, `message`, `causes`, `hint`, `exit_code`.
+/// The same as one JSON object: `slug`, `message`, `causes`, `hint`,
+/// `exit_code`; and `places`, each with `file`, `line`, `column`, `message`
+/// and `help`, where the error is about a file.
 #[must_use]
 pub fn json(error: &Error) -> String {
     serde_json::json!({
@@ -39,9 +54,18 @@ pub fn json(error: &Error) -> String {
             "causes": causes(error),
             "hint": error.hint(),
             "exit_code": error.class().code(),
+            "places": places(error),
         }
     })
     .to_string()
+}
+
+fn places(error: &Error) -> Vec<serde_json::Value> {
+    match error {
+        Error::Appliance(error) => error.json(),
+        Error::Plan(error) => error.json(),
+        _ => Vec::new(),
+    }
 }
 
 /// The chain of sources; a cause that only repeats the one above is left out.
@@ -71,7 +95,7 @@ mod tests {
             tool: Tool::QemuX86,
         });
         assert_eq!(
-            text(&error),
+            text(&error, Style::Plain),
             "error[tool-missing]: `qemu-system-x86_64` is not installed\n\
              hint: install it: apt-get install qemu-system-x86\n"
         );

@@ -4,5 +4,11 @@
 //! subcommand is one file that calls the library.
 
 mod boot;
+mod check;
 mod draw;
+mod error;
+mod init;
+mod plan;
 mod terminal;
+
+pub use error::CliError;

@@ -14,9 +14,10 @@ use crate::boot::{self, BootSpec};
 use crate::descriptor::{self, ConfigDisk, Display, Machine};
 use crate::digest::Digest;
 use crate::disk::DiskSpec;
+use crate::fs::ext4::Ext4Options;
 use crate::fs::fat::FatOptions;
 use crate::layer::spec::{FileRule, FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe};
-use crate::units::{ByteSize, Guid, Timestamp};
+use crate::units::{ByteSize, Timestamp};
 
 /// Consoles that the kernel logs to, by its own names.
 const CONSOLES: [&str; 3] = ["tty0", "hvc0", "ttyS0"];
@@ -86,21 +87,6 @@ pub enum Contents {
     Nothing,
     /// `/var`.
     Var,
-}
-
-/// What is decided about an ext4 volume.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ext4Options {
-    /// Bytes of the partition.
-    pub size: ByteSize,
-    /// The volume's UUID.
-    pub uuid: Guid,
-    /// Orders large directories.
-    pub hash_seed: Guid,
-    /// At most 16 bytes.
-    pub label: String,
-    /// Time of all that is not from the tree.
-    pub source_date: Timestamp,
 }
 
 /// One disk image.

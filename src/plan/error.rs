@@ -122,4 +122,14 @@ impl PlanError {
             _ => String::new(),
         }
     }
+
+    /// The same for programs.
+    #[must_use]
+    pub fn json(&self) -> Vec<serde_json::Value> {
+        match self {
+            Self::LockInvalid { problems } => problems.json(),
+            Self::LockUnreadable { source } => source.json(),
+            _ => Vec::new(),
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! The partition table and the volumes in it: sizes, places, identifiers.
 
-use super::build::{Contents, Ext4Options};
+use super::build::Contents;
 use super::error::PlanError;
 use super::identity::Identity;
 use crate::appliance::{DiskLayout, DiskProfile};
 use crate::boot::{BIOS_PARTITION_LBA, Slots};
 use crate::disk::{ALIGNMENT, Attributes, DiskSpec, PartitionSpec, SECTOR, types};
+use crate::fs::ext4::Ext4Options;
 use crate::fs::fat::{FatKind, FatOptions, VolumeLabel};
 use crate::units::{ByteSize, Guid, Timestamp};
 
@@ -105,11 +106,8 @@ fn volume(role: &str, size: ByteSize, identity: &Identity, source_date: Timestam
     let uuid = identity.guid(&format!("volume:{role}"));
     let seed = identity.guid(&format!("hash-seed:{role}"));
     Ext4Options {
-        size,
-        uuid,
-        hash_seed: seed,
         label: role.to_owned(),
-        source_date,
+        ..Ext4Options::new(size, uuid, seed, source_date)
     }
 }
 
