@@ -120,6 +120,19 @@ impl PendingFile {
     }
 }
 
+impl PendingFile {
+    /// Gives the bytes their name without a sync, mode 0600: for caches that
+    /// check what they read, and lose nothing but time.
+    ///
+    /// # Errors
+    ///
+    /// What `rename` reports; the old file is then intact.
+    pub fn commit_unsynced(self) -> io::Result<()> {
+        let kept = self.temporary.persist(&self.target);
+        kept.map(drop).map_err(|error| error.error)
+    }
+}
+
 /// Writes `bytes` to `target`, whole or not at all.
 ///
 /// # Errors

@@ -85,4 +85,6 @@ rooms! {
     Disk(crate::disk::DiskError),
     /// An ext4 volume.
     Ext4(crate::fs::ext4::Ext4Error),
+    /// An image file.
+    Image(crate::image::ImageError),
 }

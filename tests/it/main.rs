@@ -14,6 +14,7 @@ mod formats {
     mod gpt;
     mod lock;
     mod plan;
+    mod image;
     mod sums;
 }
 mod image {
