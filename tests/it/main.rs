@@ -1,5 +1,6 @@
 //! Integration tests.
 
+mod architecture;
 mod boot {
     mod buses;
     mod config;
