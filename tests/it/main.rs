@@ -13,9 +13,9 @@ mod formats {
     mod descriptor;
     mod fat;
     mod gpt;
+    mod image;
     mod lock;
     mod plan;
-    mod image;
     mod sums;
 }
 mod image {

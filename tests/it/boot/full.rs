@@ -2,7 +2,6 @@
 //! then: the page with the site's title, a login with the site's key.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use consign::machine::{Bus, Chipset, DirectKernel, Firmware, GuestSpec};
@@ -83,7 +82,14 @@ fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
     assert!(page.contains(name), "{page}");
     let facts = guest.ssh(&key, "root", FACTS)?;
     is_sound(name, &spec, &facts);
-    drop_and_compare(guest, &image.path, before)
+    let console = guest.console();
+    drop(guest);
+    assert_eq!(
+        digest_of(&image.path),
+        before,
+        "the image must stay as it is"
+    );
+    Some(console)
 }
 
 fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
@@ -124,17 +130,6 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
         );
     }
     seen.push(identity);
-}
-
-fn drop_and_compare(
-    guest: TestGuest,
-    image: &Path,
-    before: consign::digest::Digest,
-) -> Option<String> {
-    let console = guest.console();
-    drop(guest);
-    assert_eq!(digest_of(image), before, "the image must stay as it is");
-    Some(console)
 }
 
 #[test]
