@@ -6,7 +6,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::CliError;
 use crate::error::Error;
 use crate::machine::guest::{Guest, Qemu, free_port};
 use crate::machine::{
@@ -171,7 +170,7 @@ fn network(asked: &[PortForward]) -> Result<Network, MachineError> {
 }
 
 /// The image itself, or the one image of a folder: qcow2 before raw.
-fn find_image(place: &Path) -> Result<Disk, Error> {
+fn find_image(place: &Path) -> Result<Disk, MachineError> {
     let open = |source| MachineError::Open {
         path: place.to_owned(),
         source,
@@ -189,20 +188,18 @@ fn find_image(place: &Path) -> Result<Disk, Error> {
             .collect();
         if found.len() > 1 {
             let name = |path: &PathBuf| path.file_name().map(|name| name.display().to_string());
-            return Err(CliError::SeveralImages {
+            return Err(MachineError::SeveralImages {
                 folder: place.to_owned(),
                 names: found.iter().filter_map(name).collect(),
-            }
-            .into());
+            });
         }
         if let Some(path) = found.pop() {
             return Ok(disk(path));
         }
     }
-    Err(CliError::NoImage {
+    Err(MachineError::NoImage {
         folder: place.to_owned(),
-    }
-    .into())
+    })
 }
 
 /// The format goes by the name: a raw disk may hold anything, so looking
@@ -317,7 +314,7 @@ mod tests {
     fn of_a_folder_the_qcow2_image_is_taken() {
         let folder = tempfile::tempdir().expect("folder");
         let error = find_image(folder.path()).expect_err("empty");
-        assert_eq!(error.slug(), "boot-no-image");
+        assert_eq!(error.slug(), "machine-no-image");
         for name in ["wiki.raw", "wiki.qcow2", "appliance.xml"] {
             std::fs::write(folder.path().join(name), "").expect("write");
         }

@@ -27,20 +27,6 @@ pub enum CliError {
         /// As it was given.
         name: String,
     },
-    /// Nothing to boot.
-    #[error("there is no disk image in `{}`", folder.display())]
-    NoImage {
-        /// Where one was looked for.
-        folder: PathBuf,
-    },
-    /// More than one thing to boot.
-    #[error("`{}` has several disk images: {}", folder.display(), names.join(", ").escape_debug())]
-    SeveralImages {
-        /// Where one was looked for.
-        folder: PathBuf,
-        /// Their names.
-        names: Vec<String>,
-    },
     /// A file of the starter could not be written.
     #[error("cannot write `{}`", path.display())]
     Write {
@@ -59,8 +45,6 @@ impl CliError {
             Self::Output { .. } => "output-failed",
             Self::Exists { .. } => "init-exists",
             Self::Name { .. } => "init-name",
-            Self::NoImage { .. } => "boot-no-image",
-            Self::SeveralImages { .. } => "boot-several-images",
             Self::Write { .. } => "init-write",
         }
     }
@@ -78,8 +62,6 @@ impl CliError {
                  at most 64 characters"
                     .into(),
             ),
-            Self::NoImage { .. } => Some("run `consign build` first, or name an image".into()),
-            Self::SeveralImages { .. } => Some("name one of them".into()),
             Self::Output { .. } | Self::Write { .. } => None,
         }
     }
@@ -88,10 +70,7 @@ impl CliError {
     #[must_use]
     pub fn class(&self) -> ExitClass {
         match self {
-            Self::Exists { .. }
-            | Self::Name { .. }
-            | Self::NoImage { .. }
-            | Self::SeveralImages { .. } => ExitClass::Usage,
+            Self::Exists { .. } | Self::Name { .. } => ExitClass::Usage,
             Self::Output { .. } | Self::Write { .. } => ExitClass::Build,
         }
     }

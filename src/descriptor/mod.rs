@@ -15,7 +15,6 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Artifact, ArtifactKind, write_file};
 use crate::digest::{ContentRoot, Digest};
-use crate::image::ImageFormat;
 use crate::units::{ByteSize, ExitClass};
 
 /// The name of the virt-image descriptor in the output folder.
@@ -108,13 +107,34 @@ pub struct DiskFacts {
     /// File name without folders.
     pub file: String,
     /// Its format.
-    pub format: ImageFormat,
+    pub format: DiskFormat,
     /// The size that the guest sees.
     pub size: ByteSize,
     /// Digest of the file; `None` for a raw disk unless it was asked for.
     pub digest: Option<Digest>,
     /// The root over the logical content, the same in every format.
     pub content_root: Option<ContentRoot>,
+}
+
+/// Disk formats by the names that virt-image descriptors use, the preferred
+/// one first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiskFormat {
+    /// qcow2.
+    Qcow2,
+    /// Raw.
+    Raw,
+}
+
+impl DiskFormat {
+    /// The word in descriptors and in QEMU's options.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
 }
 
 impl Firmware {
@@ -262,14 +282,14 @@ fn check_text(field: &'static str, text: &str) -> Result<(), DescriptorError> {
     Ok(())
 }
 
-/// The image that a descriptor names: qcow2 before any other.
+/// The image that a descriptor names: qcow2 before raw.
 fn preferred<'a>(
     machine: &Machine,
     disks: &'a [DiskFacts],
 ) -> Result<&'a DiskFacts, DescriptorError> {
     disks
         .iter()
-        .min_by_key(|disk| disk.format != ImageFormat::Qcow2)
+        .min_by_key(|disk| disk.format)
         .ok_or_else(|| DescriptorError::NoDisk {
             name: machine.name.clone(),
         })
@@ -347,8 +367,8 @@ pub(crate) mod sample {
             content_root: None,
         };
         vec![
-            facts("wiki.raw", ImageFormat::Raw, None),
-            facts("wiki.qcow2", ImageFormat::Qcow2, Some(Digest::of(b"image"))),
+            facts("wiki.raw", DiskFormat::Raw, None),
+            facts("wiki.qcow2", DiskFormat::Qcow2, Some(Digest::of(b"image"))),
         ]
     }
 }

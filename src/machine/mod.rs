@@ -255,6 +255,20 @@ pub enum MachineError {
         /// What was looked for.
         kind: &'static str,
     },
+    /// Nothing to boot.
+    #[error("there is no disk image in `{}`", folder.display())]
+    NoImage {
+        /// Where one was looked for.
+        folder: PathBuf,
+    },
+    /// More than one thing to boot.
+    #[error("`{}` has several disk images: {}", folder.display(), escape(&names.join(", ")))]
+    SeveralImages {
+        /// Where one was looked for.
+        folder: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
     /// A board without that bus.
     #[error("the q35 board has no {} bus for disks", bus.name())]
     NoSuchBus {
@@ -332,6 +346,8 @@ impl MachineError {
         match self {
             Self::Qemu(error) => error.slug(),
             Self::NoFirmware { .. } => "machine-no-firmware",
+            Self::NoImage { .. } => "machine-no-image",
+            Self::SeveralImages { .. } => "machine-several-images",
             Self::NoSuchBus { .. } => "machine-no-such-bus",
             Self::Path { .. } => "machine-path",
             Self::Open { .. } => "machine-open",
@@ -351,6 +367,8 @@ impl MachineError {
         match self {
             Self::Qemu(error) => error.hint(),
             Self::NoFirmware { .. } => Some("install it: apt-get install ovmf".into()),
+            Self::NoImage { .. } => Some("run `consign build` first, or name an image".into()),
+            Self::SeveralImages { .. } => Some("name one of them".into()),
             Self::NoSuchBus { .. } => Some("choose the pc board, or another bus".into()),
             Self::Path { .. } => Some("rename the file or the folder".into()),
             Self::NotReady { .. } => Some(
@@ -373,7 +391,11 @@ impl MachineError {
             Self::NotReady { .. } | Self::WentOff { .. } | Self::NotInService { .. } => {
                 ExitClass::Guest
             }
-            Self::NoSuchBus { .. } | Self::Path { .. } | Self::Open { .. } => ExitClass::Usage,
+            Self::NoImage { .. }
+            | Self::SeveralImages { .. }
+            | Self::NoSuchBus { .. }
+            | Self::Path { .. }
+            | Self::Open { .. } => ExitClass::Usage,
             _ => ExitClass::Tool,
         }
     }

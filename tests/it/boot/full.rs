@@ -2,6 +2,7 @@
 //! then: the page with the site's title, a login with the site's key.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use consign::machine::{Bus, Chipset, DirectKernel, Firmware, GuestSpec};
@@ -82,14 +83,7 @@ fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
     assert!(page.contains(name), "{page}");
     let facts = guest.ssh(&key, "root", FACTS)?;
     is_sound(name, &spec, &facts);
-    let console = guest.console();
-    drop(guest);
-    assert_eq!(
-        digest_of(&image.path),
-        before,
-        "the image must stay as it is"
-    );
-    Some(console)
+    drop_and_compare(guest, &image.path, before)
 }
 
 fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
@@ -130,6 +124,17 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
         );
     }
     seen.push(identity);
+}
+
+fn drop_and_compare(
+    guest: TestGuest,
+    image: &Path,
+    before: consign::digest::Digest,
+) -> Option<String> {
+    let console = guest.console();
+    drop(guest);
+    assert_eq!(digest_of(image), before, "the image must stay as it is");
+    Some(console)
 }
 
 #[test]

@@ -1,9 +1,5 @@
 //! The same bytes, whoever builds, wherever and in whatever surroundings;
 //! and a build needs no root and no mounts.
-#![expect(
-    clippy::disallowed_types,
-    reason = "the builder is started as another user"
-)]
 
 use std::collections::BTreeMap;
 use std::fs;
