@@ -8,6 +8,9 @@ mod boot {
     mod loader;
     mod runner;
 }
+mod cli {
+    mod boot;
+}
 mod formats {
     mod appliance;
     mod descriptor;

@@ -11,42 +11,10 @@ use consign::machine::{
     Bus, Chipset, Disk, Firmware, Format, Guest, GuestSpec, HotPlug, MachineError, Writes,
 };
 
+use crate::support::sector::{Then, boot_sector};
 use crate::support::{TestFolder, digest_of, search_path, temp_folder};
 
-/// What a guest does after its text.
-enum Then {
-    Stops,
-    Resets,
-}
-
-/// A boot sector that writes `text` to the first serial line.
-fn boot_sector(text: &str, then: &Then) -> Vec<u8> {
-    let mut sector = vec![
-        0x31, 0xc0, // xor ax, ax
-        0x8e, 0xd8, // mov ds, ax
-        0xbe, 0x1a, 0x7c, // mov si, text
-        0xba, 0xf8, 0x03, // mov dx, 0x3f8
-        0xac, // next: lodsb
-        0x84, 0xc0, // test al, al
-        0x74, 0x03, // jz end
-        0xee, // out dx, al
-        0xeb, 0xf8, // jmp next
-    ];
-    match then {
-        Then::Stops => sector.extend([0xf4, 0xeb, 0xfd, 0, 0, 0, 0, 0]), // hlt; jmp hlt
-        Then::Resets => sector.extend([0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd, 0]), // 8042 reset
-    }
-    assert_eq!(sector.len(), 0x1a, "where `mov si` says the text is");
-    sector.extend(text.as_bytes());
-    assert!(sector.len() < 510, "a text of one sector");
-    sector.resize(510, 0);
-    sector.extend([0x55, 0xaa]);
-    // Some controllers refuse a disk of one sector.
-    sector.resize(1 << 20, 0);
-    sector
-}
-
-fn disk(folder: &TestFolder, text: &str, then: &Then) -> PathBuf {
+fn disk(folder: &TestFolder, text: &str, then: Then) -> PathBuf {
     let path = folder.path().join("disk, raw.img");
     fs::write(&path, boot_sector(text, then)).expect("write");
     path
@@ -74,7 +42,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 #[test]
 fn a_ready_line_is_heard_on_both_boards() {
     let folder = temp_folder();
-    let path = disk(&folder, "boot\r\nVA state=ready fw=bios\r\n", &Then::Stops);
+    let path = disk(&folder, "boot\r\nVA state=ready fw=bios\r\n", Then::Stops);
     let before = digest_of(&path);
     for (chipset, bus) in [(Chipset::Q35, Bus::VirtioBlk), (Chipset::Pc, Bus::Ide)] {
         let mut spec = spec(&path);
@@ -92,7 +60,7 @@ fn a_ready_line_is_heard_on_both_boards() {
 #[test]
 fn a_fenced_guest_is_not_waited_for() {
     let folder = temp_folder();
-    let path = disk(&folder, "VA state=fenced slot=a\r\n", &Then::Stops);
+    let path = disk(&folder, "VA state=fenced slot=a\r\n", Then::Stops);
     let Some(mut guest) = start(&spec(&path)) else {
         return;
     };
@@ -107,7 +75,7 @@ fn a_fenced_guest_is_not_waited_for() {
 #[test]
 fn a_silent_guest_is_late_and_its_last_line_is_told() {
     let folder = temp_folder();
-    let path = disk(&folder, "stuck here\r\n", &Then::Stops);
+    let path = disk(&folder, "stuck here\r\n", Then::Stops);
     let Some(mut guest) = start(&spec(&path)) else {
         return;
     };
@@ -122,7 +90,7 @@ fn a_silent_guest_is_late_and_its_last_line_is_told() {
 #[test]
 fn a_guest_that_resets_went_off() {
     let folder = temp_folder();
-    let path = disk(&folder, "panic\r\n", &Then::Resets);
+    let path = disk(&folder, "panic\r\n", Then::Resets);
     let Some(mut guest) = start(&spec(&path)) else {
         return;
     };
@@ -137,7 +105,7 @@ fn a_guest_that_resets_went_off() {
 #[test]
 fn a_disk_is_attached_only_where_a_slot_was_kept() {
     let folder = temp_folder();
-    let path = disk(&folder, "up\r\n", &Then::Stops);
+    let path = disk(&folder, "up\r\n", Then::Stops);
     let late = folder.path().join("late.img");
     fs::write(&late, [0; 4096]).expect("write");
     let late = Disk {
@@ -174,7 +142,7 @@ fn a_missing_image_is_named() {
 #[test]
 fn an_image_of_another_format_is_told_in_the_words_of_qemu() {
     let folder = temp_folder();
-    let path = disk(&folder, "", &Then::Stops);
+    let path = disk(&folder, "", Then::Stops);
     let mut spec = spec(&path);
     spec.disks[0].format = Format::Qcow2;
     if crate::support::program("qemu-system-x86_64", "qemu-system-x86").is_none() {

@@ -15,6 +15,7 @@ mod checker;
 pub(crate) mod guests;
 mod mount;
 pub(crate) mod sample;
+pub(crate) mod sector;
 pub(crate) mod volume;
 
 use std::ffi::OsString;
