@@ -102,7 +102,7 @@ fn reason(words: &str) -> Option<String> {
     let text = line
         .split_once("qemu-system-x86_64: ")
         .map_or(line, |(_, text)| text);
-    Some(text.to_owned())
+    Some(text.trim_start_matches("error: ").to_owned())
 }
 
 /// An unnamed file with the program as a boot sector.
@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn warnings_are_not_the_reason() {
-        let words = "qemu-system-x86_64: warning: no pni\nqemu-system-x86_64: failed to set MSR\n";
+        let words =
+            "qemu-system-x86_64: warning: no pni\nqemu-system-x86_64: error: failed to set MSR\n";
         assert_eq!(reason(words).as_deref(), Some("failed to set MSR"));
         assert_eq!(reason("qemu-system-x86_64: warning: x\n"), None);
     }

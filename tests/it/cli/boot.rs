@@ -131,7 +131,8 @@ fn a_killed_consign_leaves_no_guest_behind() {
     let mut boot = consign();
     boot.args(["boot", "--headless", "--memory", "32MiB"])
         .arg(&image);
-    let mut child = boot.stdout(Stdio::piped()).spawn().expect("it starts");
+    boot.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = boot.spawn().expect("it starts");
     let stdout = child.stdout.take().expect("piped above");
     let ready = BufReader::new(stdout)
         .lines()
