@@ -247,6 +247,16 @@ fn digest_of(file: &mut File) -> io::Result<Digest> {
     }
 }
 
+/// A file of the cache in the making, gone when dropped. Readable for all:
+/// nothing in it is secret, and a cache may be shared.
+pub(super) fn hidden_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".consign-")
+        .suffix(".part")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+}
+
 /// A package on its way: hidden, and gone when dropped.
 struct DebSink<'a> {
     file: tempfile::NamedTempFile,
@@ -257,11 +267,7 @@ struct DebSink<'a> {
 
 impl<'a> DebSink<'a> {
     fn create(folder: &Path, progress: &'a Progress<'a>) -> io::Result<Self> {
-        let file = tempfile::Builder::new()
-            .prefix(".consign-")
-            .suffix(".part")
-            .permissions(std::fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
+        let file = hidden_file(folder)?;
         Ok(Self {
             file,
             hasher: Hasher::new(),

@@ -19,6 +19,9 @@
 //! | `apt` | the host's files and settings | [`SourceEntry`]s, [`AptSettings`] |
 //! | `host` | sources, suite, `mirror` | [`Repository`]s |
 //! | `transport`, `proxy`, `address` | an address | bytes |
+//! | `openpgp` | a signed message and a keyring | its text |
+//! | `lists`, `release`, `index` | repositories | all their packages |
+//! | `resolve`, `relation`, `version` | a request and all packages | pins |
 //! | `fetch` | pins | files |
 //!
 //! Addresses never reach a pin or a lock: a pin names its suite, and the
@@ -34,11 +37,16 @@ mod apt;
 mod error;
 mod fetch;
 mod host;
+mod index;
+mod lists;
 mod openpgp;
 mod proxy;
+mod relation;
+mod release;
 mod resolve;
 mod stanza;
 mod transport;
+mod version;
 
 pub use address::Address;
 pub use apt::{AptSettings, HostEnvironment, SourceEntry, Trust, read_settings, read_sources};
@@ -49,9 +57,10 @@ pub use openpgp::SignatureProblem;
 pub use proxy::{Proxies, ProxyRule};
 pub use resolve::{
     Base, Chosen, Failure, LayerRequest, Obstacle, ReleaseFacts, Request, Resolution,
-    ResolvedLayer, Suggestion,
+    ResolvedLayer, Root, Suggestion, resolve,
 };
 pub use transport::{Client, Network};
+pub use version::Version;
 
 /// One suite of one archive, and how to trust it.
 #[derive(Debug, Clone, PartialEq, Eq)]

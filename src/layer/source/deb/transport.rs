@@ -204,13 +204,11 @@ impl Client {
                 .get(header::LOCATION)
                 .and_then(|value| value.to_str().ok())
                 .and_then(|location| redirect(&current, &url, location));
-            match target {
-                Some((next, address)) => (url, current) = (next, address),
-                None => {
-                    let reason = "it redirects to somewhere that is not allowed";
-                    return Err(unreachable(&current, reason.into()));
-                }
-            }
+            let Some((next, address)) = target else {
+                let reason = "it redirects to somewhere that is not allowed";
+                return Err(unreachable(&current, reason.into()));
+            };
+            (url, current) = (next, address);
         }
         Err(unreachable(&current, "it redirects in circles".into()))
     }

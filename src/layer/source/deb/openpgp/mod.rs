@@ -1,4 +1,4 @@
-//! Who signed a text: OpenPGP with a policy of our own.
+//! Who signed a text: `OpenPGP` with a policy of our own.
 //!
 //! In: a cleartext-signed message, a keyring, the clock. Out: the signed text
 //! and nothing else of the message. One good signature is enough; it is good
@@ -235,6 +235,19 @@ pub(super) fn verify_clearsigned(
         }
     }
     Err(most_telling(problems))
+}
+
+/// The text of a message that need not be signed.
+pub(super) fn unverified_text(message: &[u8]) -> Result<Verified, SignatureProblem> {
+    let not_utf8 = || SignatureProblem::Malformed("the text is not UTF-8".into());
+    let text = match Clearsigned::parse(message) {
+        Ok(message) => message.text(),
+        Err(SignatureProblem::NotSigned) => String::from_utf8(message.to_vec()).ok(),
+        Err(problem) => return Err(problem),
+    };
+    Ok(Verified {
+        text: text.ok_or_else(not_utf8)?,
+    })
 }
 
 fn most_telling(problems: Vec<SignatureProblem>) -> SignatureProblem {

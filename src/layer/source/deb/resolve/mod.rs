@@ -1,7 +1,309 @@
-//! From names to pins.
+//! From names to pins: which packages, in which layer, in which order.
+//!
+//! In: a [`Request`] and all packages of the repositories. Out: a
+//! [`Resolution`]. The straight way of apt first; where it gets stuck, a
+//! search over all choices; where that finds nothing, a [`Failure`] that names
+//! who does not go with whom and why each one is there.
+//! Checked by: apt's simulation of the same request (`tests/it/formats/deb.rs`).
 
+mod catalog;
 mod failure;
+mod order;
 mod request;
+mod search;
+mod selection;
 
-pub use failure::{Chosen, Failure, Obstacle, Suggestion};
+use crate::digest::Digest;
+use crate::layer::spec::PackagePin;
+use crate::report::Outcome;
+
+use super::error::SourceError;
+use super::fetch::stays_below;
+use super::index::{Archive, PackageId};
+use super::lists;
+use super::relation::Relation;
+use super::version::Version;
+use super::{Access, Expiry, Repository};
+use catalog::Catalog;
+use search::search;
+use selection::{Cause, Selection, Stop};
+
+pub use failure::{Chosen, Failure, Obstacle, Root, Suggestion};
 pub use request::{Base, LayerRequest, ReleaseFacts, Request, Resolution, ResolvedLayer};
+
+/// The step's name in events.
+const STEP: &str = "resolve";
+/// How many similar names an error suggests.
+const SUGGESTIONS: usize = 3;
+
+/// Chooses exact packages for every layer of the request, from signed lists.
+///
+/// # Errors
+///
+/// [`SourceError::UnknownPackage`], [`SourceError::NoSuchVersion`],
+/// [`SourceError::Unsatisfiable`]; [`SourceError::Signature`],
+/// [`SourceError::Expired`] and the others of reading the lists.
+pub fn resolve(
+    request: &Request,
+    repositories: &[Repository],
+    access: &Access<'_>,
+) -> Result<Resolution, SourceError> {
+    access.reporter.started(STEP);
+    if repositories.iter().any(|it| it.expiry == Expiry::Ignored) {
+        access.reporter.warn(
+            "apt's settings on this host switch off the expiry check of package lists, so that \
+             an old list would not be noticed",
+            Some("remove Acquire::Check-Valid-Until and Acquire::Check-Date from apt's settings"),
+        );
+    }
+    let (archive, releases) = lists::open_all(repositories, &request.architecture, access)?;
+    for name in request
+        .exclude
+        .iter()
+        .filter(|name| archive.versions(name).next().is_none())
+    {
+        access
+            .reporter
+            .warn(format!("`{name}` is excluded, but no source has it"), None);
+    }
+    let layers = solve(&archive, request)?;
+    let count: usize = layers.iter().map(|layer| layer.pins.len()).sum();
+    let detail = format!("{count} packages, out of {}", archive.len());
+    access.reporter.finished(STEP, Outcome::Done, detail);
+    Ok(Resolution { layers, releases })
+}
+
+/// [`resolve`] without the network: the decisions alone.
+fn solve(archive: &Archive, request: &Request) -> Result<Vec<ResolvedLayer>, SourceError> {
+    let mut provided = Vec::new();
+    for text in &request.provided {
+        let relation = Relation::parse(text).ok_or_else(|| SourceError::UnknownPackage {
+            layer: "provided".into(),
+            package: text.clone(),
+            suggestion: Suggestion::default(),
+        })?;
+        provided.push((relation.name, relation.version.map(|(_, version)| version)));
+    }
+    let names = || {
+        request
+            .layers
+            .iter()
+            .map(|layer| layer.name.clone())
+            .collect()
+    };
+    let excluded = request.exclude.iter().map(String::as_str);
+    let mut catalog = Catalog::new(archive, &request.architecture, excluded, provided, names());
+    let wanted = wanted(request, &mut catalog)?;
+    let essential = match request.base {
+        Base::Essential => catalog.essentials(),
+        Base::Nothing => Vec::new(),
+    };
+    let seeds = seeds(&essential, &wanted);
+    let mut selection = choose(&seeds, &catalog)?;
+    let follows = |cause| match cause {
+        Cause::Wanted(layer) => request.layers.get(layer).is_some_and(|it| it.recommends),
+        _ => false,
+    };
+    selection.add_recommended(follows, &catalog)?;
+    let layers = order::assign(&selection, &wanted, &essential, &catalog)?;
+    let pinned = |(layer, ids): (&LayerRequest, Vec<PackageId>)| {
+        let pins: Result<_, _> = ids
+            .into_iter()
+            .map(|id| pin(id, &selection, archive))
+            .collect();
+        Ok(ResolvedLayer {
+            name: layer.name.clone(),
+            pins: pins?,
+        })
+    };
+    request.layers.iter().zip(layers).map(pinned).collect()
+}
+
+/// The candidates that each layer asks for.
+fn wanted<'a>(
+    request: &'a Request,
+    catalog: &mut Catalog<'a>,
+) -> Result<Vec<Vec<PackageId>>, SourceError> {
+    let mut layers = Vec::new();
+    for layer in &request.layers {
+        let mut ids = Vec::new();
+        for text in &layer.packages {
+            let id = find(&layer.name, text, catalog)?;
+            catalog.prefer(id);
+            ids.push(id);
+        }
+        layers.push(ids);
+    }
+    Ok(layers)
+}
+
+/// The package that `NAME`, `NAME=VERSION` or `NAME/SUITE` means.
+fn find(layer: &str, text: &str, catalog: &Catalog<'_>) -> Result<PackageId, SourceError> {
+    let archive = catalog.archive;
+    let (name, version) = text
+        .split_once('=')
+        .map_or((text, None), |(n, v)| (n, Some(v)));
+    let (name, suite) = name
+        .split_once('/')
+        .map_or((name, None), |(n, s)| (n, Some(s)));
+    if catalog.is_excluded(name) {
+        let (package, layer) = (name.to_owned(), layer.to_owned());
+        return Err(SourceError::Unsatisfiable(Box::new(Failure::Excluded {
+            package,
+            layer,
+        })));
+    }
+    if version.is_none() && suite.is_none() {
+        return catalog
+            .candidate(name)
+            .ok_or_else(|| unknown(layer, name, archive));
+    }
+    let asked = version.map(Version::parse);
+    let is_it = |id: &PackageId| {
+        let version_fits = match asked {
+            None => true,
+            Some(asked) => asked == Some(archive.version(*id)),
+        };
+        version_fits && suite.is_none_or(|suite| archive.suite(*id) == suite)
+    };
+    archive.versions(name).find(is_it).ok_or_else(|| {
+        let shown = |id| format!("{} ({})", archive.version(id), archive.suite(id));
+        let available: Vec<_> = archive.versions(name).map(shown).collect();
+        if available.is_empty() {
+            return unknown(layer, name, archive);
+        }
+        let (layer, wanted) = (layer.to_owned(), text.to_owned());
+        SourceError::NoSuchVersion {
+            layer,
+            wanted,
+            available,
+        }
+    })
+}
+
+fn unknown(layer: &str, name: &str, archive: &Archive) -> SourceError {
+    let mut providers: Vec<_> = archive
+        .providers(name)
+        .map(|(id, _)| archive.name(id).to_owned())
+        .collect();
+    providers.sort();
+    providers.dedup();
+    let near = if providers.is_empty() {
+        near(name, archive)
+    } else {
+        Vec::new()
+    };
+    SourceError::UnknownPackage {
+        layer: layer.to_owned(),
+        package: name.to_owned(),
+        suggestion: Suggestion { near, providers },
+    }
+}
+
+/// Names that differ by little, or go on where `name` ends.
+fn near(name: &str, archive: &Archive) -> Vec<String> {
+    let most = 1 + name.len() / 4;
+    let mut found: Vec<(usize, &str)> = archive
+        .all_names()
+        .filter_map(|other| {
+            if name.len() >= 4 && other.starts_with(name) {
+                return Some((1 + (other.len() - name.len()) / 4, other));
+            }
+            let is_close = other.len().abs_diff(name.len()) <= most;
+            let distance = is_close.then(|| strsim::damerau_levenshtein(name, other))?;
+            (distance <= most).then_some((distance, other))
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+        .into_iter()
+        .take(SUGGESTIONS)
+        .map(|(_, other)| other.to_owned())
+        .collect()
+}
+
+/// What has to come in any case, each package once. The essential ones first,
+/// so that the choices below do not depend on what is wanted above.
+fn seeds(essential: &[PackageId], wanted: &[Vec<PackageId>]) -> Vec<(PackageId, Cause)> {
+    let layers = wanted.iter().enumerate();
+    let asked: Vec<(PackageId, Cause)> = layers
+        .flat_map(|(at, ids)| ids.iter().map(move |&id| (id, Cause::Wanted(at))))
+        .collect();
+    let mut seeds: Vec<(PackageId, Cause)> = Vec::new();
+    for &id in essential {
+        let cause = asked
+            .iter()
+            .find(|(asked, _)| *asked == id)
+            .map(|(_, cause)| *cause);
+        seeds.push((id, cause.unwrap_or(Cause::Essential)));
+    }
+    for seed in asked {
+        if !seeds.iter().any(|(id, _)| *id == seed.0) {
+            seeds.push(seed);
+        }
+    }
+    seeds
+}
+
+/// The straight way, then the search.
+fn choose<'a>(
+    seeds: &[(PackageId, Cause)],
+    catalog: &Catalog<'a>,
+) -> Result<Selection<'a>, SourceError> {
+    let mut selection = Selection::default();
+    let straight = selection
+        .add_wanted(seeds, catalog)
+        .and_then(|()| selection.close(0, catalog));
+    let first = match straight {
+        Ok(()) => return Ok(selection),
+        Err(Stop::Error(error)) => return Err(error),
+        Err(Stop::Stuck(failure)) => failure,
+    };
+    match search(seeds, catalog)? {
+        search::Outcome::Found(selection) => Ok(selection),
+        search::Outcome::Impossible => Err(SourceError::Unsatisfiable(first)),
+        search::Outcome::GaveUp(tries) => {
+            Err(SourceError::Unsatisfiable(Box::new(Failure::TooHard {
+                tries,
+                first,
+            })))
+        }
+    }
+}
+
+fn pin(
+    id: PackageId,
+    selection: &Selection<'_>,
+    archive: &Archive,
+) -> Result<PackagePin, SourceError> {
+    let malformed = |problem: &str| SourceError::Malformed {
+        suite: archive.suite(id).to_owned(),
+        file: "Packages".into(),
+        problem: format!("{} has {problem}", archive.name(id)),
+    };
+    let field = |name| archive.field(id, name);
+    let sha256 = field("SHA256").and_then(Digest::parse);
+    let size = field("Size").and_then(|size| size.parse().ok());
+    let path = field("Filename").filter(|path| stays_below(path));
+    Ok(PackagePin {
+        name: archive.name(id).to_owned(),
+        version: archive.version(id).to_string(),
+        architecture: field("Architecture").unwrap_or_default().to_owned(),
+        suite: archive.suite(id).to_owned(),
+        path: path
+            .ok_or_else(|| malformed("no good Filename"))?
+            .to_owned(),
+        size: size.ok_or_else(|| malformed("no good Size"))?,
+        sha256: sha256.ok_or_else(|| malformed("no good SHA256"))?,
+        source: field("Source").unwrap_or(archive.name(id)).to_owned(),
+        reason: match selection.cause(id) {
+            Some(Cause::Wanted(_)) => "requested".into(),
+            Some(Cause::NeededBy(parent)) => format!("needed by {}", archive.name(parent)),
+            Some(Cause::Essential) | None => "essential".into(),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;
