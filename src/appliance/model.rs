@@ -138,8 +138,6 @@ words! {
         Deflate = "deflate",
         /// Smaller and faster; needs QEMU 5.1.
         Zstd = "zstd",
-        /// Not at all.
-        None = "none",
     }
 }
 

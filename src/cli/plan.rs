@@ -196,7 +196,7 @@ mod tests {
     use crate::boot::TOOLS_PACKAGES;
     use crate::digest::Digest;
     use crate::layer::spec::PackagePin;
-    use crate::plan::{Builder, Lock, LockedRelease, request};
+    use crate::plan::{Builder, Lock, LockedRelease, Wishes, request};
     use crate::units::{MIB, Timestamp};
 
     fn plan() -> BuildPlan {
@@ -215,7 +215,7 @@ mod tests {
             version: "0.1.0".into(),
             agent: Digest::of(b"agent"),
         };
-        BuildPlan::resolve(&appliance, &lock, &builder).expect("a plan")
+        BuildPlan::resolve(&appliance, &lock, &builder, &Wishes::default()).expect("a plan")
     }
 
     fn pin(name: &str) -> PackagePin {

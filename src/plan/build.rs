@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::disk::DiskSpec;
 use crate::fs::ext4::Ext4Options;
 use crate::fs::fat::FatOptions;
+use crate::image::{Compression, FileSum, ImageFormat, ImageSpec, ZstdLevel};
 use crate::layer::spec::{FileRule, FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe};
 use crate::units::{ByteSize, Timestamp};
 
@@ -67,7 +68,7 @@ pub struct BuildPlan {
     /// What is in each partition, in the order of the disk's.
     pub contents: Vec<Contents>,
     /// The disk images.
-    pub images: Vec<ImagePlan>,
+    pub images: Vec<ImageSpec>,
     /// What descriptors say.
     pub machine: Machine,
     /// Which packages, from where.
@@ -89,15 +90,13 @@ pub enum Contents {
     Var,
 }
 
-/// One disk image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImagePlan {
-    /// Its container.
-    pub kind: ImageKind,
-    /// How it is packed, where the container can.
-    pub compression: Qcow2Compression,
-    /// Its name in the output folder.
-    pub file_name: String,
+/// What the command line wishes besides `appliance.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// These formats instead of the appliance's; empty for the appliance's.
+    pub formats: Vec<ImageFormat>,
+    /// The digest of raw images too, which takes a reading of every zero.
+    pub raw_sums: bool,
 }
 
 impl BuildPlan {
@@ -111,6 +110,7 @@ impl BuildPlan {
         appliance: &Appliance,
         lock: &Lock,
         builder: &Builder,
+        wishes: &Wishes,
     ) -> Result<Self, PlanError> {
         let drift = lock.drift(&request(appliance, boot::TOOLS_PACKAGES));
         if !drift.is_empty() {
@@ -154,7 +154,7 @@ impl BuildPlan {
             var,
             disk,
             contents,
-            images: images(appliance),
+            images: images(appliance, wishes),
             machine: machine(appliance),
             lock: lock.clone(),
         };
@@ -211,16 +211,33 @@ fn files_recipe(layer: &FilesLayer) -> Result<FilesRecipe, PlanError> {
     })
 }
 
-fn images(appliance: &Appliance) -> Vec<ImagePlan> {
-    let image = |kind: &ImageKind| ImagePlan {
-        kind: *kind,
-        compression: match kind {
-            ImageKind::Qcow2 => appliance.outputs.qcow2_compression,
-            ImageKind::Raw => Qcow2Compression::None,
-        },
-        file_name: format!("{}.{kind}", appliance.name),
+/// In the order of the formats' list, without repeats.
+fn images(appliance: &Appliance, wishes: &Wishes) -> Vec<ImageSpec> {
+    let written = appliance.outputs.formats.iter().map(|kind| match kind {
+        ImageKind::Raw => ImageFormat::Raw,
+        ImageKind::Qcow2 => ImageFormat::Qcow2,
+    });
+    let mut formats: Vec<_> = if wishes.formats.is_empty() {
+        written.collect()
+    } else {
+        wishes.formats.clone()
     };
-    appliance.outputs.formats.iter().map(image).collect()
+    formats.sort_unstable();
+    formats.dedup();
+    let image = |format| {
+        let mut spec = ImageSpec::new(appliance.name.as_str(), format);
+        if format == ImageFormat::Qcow2 {
+            spec.compression = match appliance.outputs.qcow2_compression {
+                Qcow2Compression::Deflate => Compression::Deflate,
+                Qcow2Compression::Zstd => Compression::Zstd(ZstdLevel::default()),
+            };
+        }
+        if wishes.raw_sums {
+            spec.sum = FileSum::Compute;
+        }
+        spec
+    };
+    formats.into_iter().map(image).collect()
 }
 
 fn machine(appliance: &Appliance) -> Machine {

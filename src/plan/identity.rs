@@ -30,13 +30,15 @@ impl Identity {
 }
 
 impl BuildPlan {
-    /// Digest of everything that determines the outputs, and of nothing else:
-    /// no path of the host, and not what is derived from this digest.
+    /// Digest of everything that determines the disk and what descriptors say
+    /// of the machine, and of nothing else: no path of the host, not what is
+    /// derived from this digest, and not in which files the disk is packed.
     #[must_use]
     pub fn digest(&self) -> Digest {
         let mut plan = self.clone();
         plan.boot.build_id.clear();
         plan.machine.build = Digest::from_bytes([0; 32]);
+        plan.images.clear();
         for layer in &mut plan.layers {
             if let Recipe::Files(files) = &mut layer.recipe {
                 files.folder = PathBuf::new();
@@ -45,5 +47,13 @@ impl BuildPlan {
         // Derived `Debug` names every field of every value, so that a new
         // field cannot be forgotten. Its text is that of the pinned compiler.
         Digest::of(format!("consign plan v1 {plan:?}").as_bytes())
+    }
+
+    /// Digest of everything that determines the output folder: the plan's, and
+    /// the files that are asked for.
+    #[must_use]
+    pub fn outputs_digest(&self) -> Digest {
+        let images = format!("{:?}", self.images);
+        of_fields([self.digest().bytes().as_slice(), images.as_bytes()])
     }
 }

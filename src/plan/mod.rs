@@ -20,7 +20,7 @@ mod request;
 mod show;
 mod stamp;
 
-pub use build::{BuildPlan, Builder, Contents, ImagePlan};
+pub use build::{BuildPlan, Builder, Contents, Wishes};
 pub use error::PlanError;
 pub use files::digest_of_folder;
 pub use lock::{Drift, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};

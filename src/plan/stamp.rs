@@ -20,12 +20,14 @@ const FORMAT: u32 = 1;
 /// A record of more than this is not ours.
 const LIMIT: u64 = 1 << 20;
 
-/// What an output folder holds, and which plan made it.
+/// What an output folder holds, and which plan made it: `plan` is a plan's
+/// [`outputs_digest`](super::BuildPlan::outputs_digest).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stamp {
     format: u32,
     plan: Digest,
+    consign: FileStamp,
     outputs: BTreeMap<String, FileStamp>,
 }
 
@@ -48,8 +50,8 @@ pub enum Freshness {
     NoRecord,
     /// Another plan made it.
     OtherPlan,
-    /// This build makes a file that the earlier one did not.
-    NotMade(String),
+    /// Another build of consign made it; its version may be the same.
+    OtherConsign,
     /// A file is gone.
     Missing(String),
     /// A file was replaced or changed.
@@ -62,7 +64,7 @@ impl fmt::Display for Freshness {
             Self::Fresh => write!(f, "nothing has changed"),
             Self::NoRecord => write!(f, "there is no finished build yet"),
             Self::OtherPlan => write!(f, "the plan has changed"),
-            Self::NotMade(name) => write!(f, "`{name}` was not asked for last time"),
+            Self::OtherConsign => write!(f, "consign itself has changed"),
             Self::Missing(name) => write!(f, "`{name}` is missing"),
             Self::Touched(name) => write!(f, "`{name}` was changed since it was built"),
         }
@@ -70,12 +72,18 @@ impl fmt::Display for Freshness {
 }
 
 impl Stamp {
-    /// Looks at the finished `outputs` (file names) in `folder`.
+    /// Looks at the finished `outputs` (file names) in `folder`. `executable`
+    /// is the file of consign itself.
     ///
     /// # Errors
     ///
     /// What `lstat` reports, `NotFound` for example.
-    pub fn take(plan: Digest, folder: &Path, outputs: &[String]) -> io::Result<Self> {
+    pub fn take(
+        plan: Digest,
+        executable: &Path,
+        folder: &Path,
+        outputs: &[String],
+    ) -> io::Result<Self> {
         let outputs = outputs
             .iter()
             .map(|name| Ok((name.clone(), FileStamp::of(&folder.join(name))?)))
@@ -83,6 +91,7 @@ impl Stamp {
         Ok(Self {
             format: FORMAT,
             plan,
+            consign: FileStamp::of(executable)?,
             outputs,
         })
     }
@@ -95,20 +104,20 @@ impl Stamp {
         text
     }
 
-    /// Whether `folder` still holds what `plan` makes: all of `outputs`, as
-    /// they were left. A record that cannot be read counts as none.
+    /// Whether `folder` still holds what `plan` makes, as it was left. A
+    /// record that cannot be read counts as none.
     #[must_use]
-    pub fn check(plan: Digest, folder: &Path, outputs: &[String]) -> Freshness {
+    pub fn check(plan: Digest, executable: &Path, folder: &Path) -> Freshness {
         let Some(stamp) = Self::open(&folder.join(STAMP_FILE_NAME)) else {
             return Freshness::NoRecord;
         };
         if stamp.plan != plan {
             return Freshness::OtherPlan;
         }
-        for name in outputs {
-            let Some(recorded) = stamp.outputs.get(name) else {
-                return Freshness::NotMade(name.clone());
-            };
+        if FileStamp::of(executable).ok() != Some(stamp.consign) {
+            return Freshness::OtherConsign;
+        }
+        for (name, recorded) in &stamp.outputs {
             match FileStamp::of(&folder.join(name)) {
                 Ok(found) if found == *recorded => {}
                 Ok(_) => return Freshness::Touched(name.clone()),
@@ -151,27 +160,28 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let plan = Digest::of(b"plan");
         let outputs = ["a.raw".to_owned(), "b.xml".to_owned()];
-        let check = |plan| Stamp::check(plan, folder.path(), &outputs);
+        let check = |plan| Stamp::check(plan, &at("consign"), folder.path());
         assert_eq!(check(plan), Freshness::NoRecord);
 
-        fs::write(at("a.raw"), "disk").expect("write");
-        fs::write(at("b.xml"), "text").expect("write");
-        let stamp = Stamp::take(plan, folder.path(), &outputs).expect("stamp");
+        for name in ["a.raw", "b.xml", "consign"] {
+            fs::write(at(name), name).expect("write");
+        }
+        let stamp = Stamp::take(plan, &at("consign"), folder.path(), &outputs).expect("stamp");
         fs::write(at(STAMP_FILE_NAME), stamp.to_json()).expect("write");
         assert_eq!(check(plan), Freshness::Fresh);
         assert_eq!(check(Digest::of(b"other")), Freshness::OtherPlan);
-        let more = [outputs.as_slice(), &["c.qcow2".to_owned()]].concat();
-        assert_eq!(
-            Stamp::check(plan, folder.path(), &more),
-            Freshness::NotMade("c.qcow2".into())
-        );
 
         // Same length, same name, another file.
-        fs::write(at("new"), "DISK").expect("write");
-        fs::rename(at("new"), at("a.raw")).expect("rename");
+        let replace = |name: &str| {
+            fs::write(at("new"), name).expect("write");
+            fs::rename(at("new"), at(name)).expect("rename");
+        };
+        replace("a.raw");
         assert_eq!(check(plan), Freshness::Touched("a.raw".into()));
         fs::remove_file(at("a.raw")).expect("remove");
         assert_eq!(check(plan), Freshness::Missing("a.raw".into()));
+        replace("consign");
+        assert_eq!(check(plan), Freshness::OtherConsign);
         fs::write(at(STAMP_FILE_NAME), "{").expect("write");
         assert_eq!(check(plan), Freshness::NoRecord);
     }

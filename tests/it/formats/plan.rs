@@ -2,7 +2,8 @@
 
 use consign::appliance::{Appliance, Style};
 use consign::digest::Digest;
-use consign::plan::{BuildPlan, Builder, PlanError};
+use consign::image::{FileSum, ImageFormat};
+use consign::plan::{BuildPlan, Builder, PlanError, Wishes};
 use consign::units::{ByteSize, MIB};
 use tempfile::TempDir;
 
@@ -28,7 +29,13 @@ fn plan_of(text: &str) -> BuildPlan {
 }
 
 fn resolve(appliance: &Appliance) -> BuildPlan {
-    BuildPlan::resolve(appliance, &sample::lock(appliance), &builder()).expect("a plan")
+    BuildPlan::resolve(
+        appliance,
+        &sample::lock(appliance),
+        &builder(),
+        &Wishes::default(),
+    )
+    .expect("a plan")
 }
 
 /// The smallest appliance and more below it.
@@ -168,8 +175,6 @@ fn each_change_that_reaches_the_outputs_changes_the_digest() {
         and("[disk]\nvar = \"2GiB\"\n"),
         and("[boot]\ncmdline = \"loglevel=7\"\n"),
         and("[machine]\nnics = 2\n"),
-        and("[outputs]\nformats = [\"raw\"]\n"),
-        and("[outputs]\nqcow2_compression = \"zstd\"\n"),
     ] {
         assert_ne!(plan_of(&text).digest(), before, "{text}");
     }
@@ -184,7 +189,7 @@ fn each_change_that_reaches_the_outputs_changes_the_digest() {
         ..builder()
     };
     let lock = sample::lock(&appliance);
-    let plan = BuildPlan::resolve(&appliance, &lock, &other).expect("a plan");
+    let plan = BuildPlan::resolve(&appliance, &lock, &other, &Wishes::default()).expect("a plan");
     assert_ne!(plan.digest(), resolve(&appliance).digest());
 }
 
@@ -229,7 +234,8 @@ fn a_lock_that_answers_another_request_is_refused_by_name() {
         folder.path(),
         &MINIMAL.replace("\"app\"]", "\"web\", \"app\"]"),
     );
-    let error = BuildPlan::resolve(&open(&folder), &lock, &builder()).expect_err("drift");
+    let error = BuildPlan::resolve(&open(&folder), &lock, &builder(), &Wishes::default())
+        .expect_err("drift");
     assert_eq!(
         error.to_string(),
         "`appliance.toml` has moved away from `appliance.lock`: layer `web` is new"
@@ -250,7 +256,8 @@ fn without_a_release_there_must_be_a_source_date() {
     let appliance = open(&folder);
     let mut lock = sample::lock(&appliance);
     lock.releases.clear();
-    let error = BuildPlan::resolve(&appliance, &lock, &builder()).expect_err("no date");
+    let error =
+        BuildPlan::resolve(&appliance, &lock, &builder(), &Wishes::default()).expect_err("no date");
     assert!(matches!(error, PlanError::NoSourceDate));
 }
 
@@ -260,4 +267,36 @@ fn the_largest_sizes_do_not_overflow() {
         "[disk]\nroot = \"8TiB\"\nvar = \"8TiB\"\nesp = \"2GiB\"\n",
     ));
     assert!(plan.disk.size > ByteSize::from_mib(24 << 20));
+}
+
+#[test]
+fn the_command_line_chooses_formats_and_sums() {
+    let folder = temp_folder();
+    sample::write(folder.path(), MINIMAL);
+    let appliance = open(&folder);
+    let wishes = Wishes {
+        formats: vec![ImageFormat::Raw],
+        raw_sums: true,
+    };
+    let lock = sample::lock(&appliance);
+    let plan = BuildPlan::resolve(&appliance, &lock, &builder(), &wishes).expect("a plan");
+    let [image] = plan.images.as_slice() else {
+        panic!("one image")
+    };
+    assert_eq!(image.file_name, "wiki.raw");
+    assert_eq!(image.sum, FileSum::Compute);
+    let usual = resolve(&appliance);
+    assert_ne!(plan.outputs_digest(), usual.outputs_digest());
+    assert_eq!(plan.digest(), usual.digest(), "the disk inside is the same");
+}
+
+#[test]
+fn how_the_disk_is_packed_is_not_part_of_the_disk() {
+    let before = plan_of(MINIMAL);
+    for outputs in ["formats = [\"raw\"]", "qcow2_compression = \"zstd\""] {
+        let plan = plan_of(&and(&format!("[outputs]\n{outputs}\n")));
+        assert_eq!(plan.boot, before.boot);
+        assert_eq!(plan.digest(), before.digest());
+        assert_ne!(plan.outputs_digest(), before.outputs_digest());
+    }
 }
