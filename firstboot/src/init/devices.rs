@@ -88,13 +88,17 @@ impl Events {
         })?;
         let mut poll = [PollFd::new(&self.0, PollFlags::IN)];
         match rustix::event::poll(&mut poll, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => self.drain(),
+            Ok(_) | Err(Errno::INTR) => self.pending(),
             Err(errno) => Err(Problem::system("wait for devices")(errno)),
         }
     }
 
-    /// Everything that waits in the socket.
-    fn drain(&self) -> Result<Vec<String>, Problem> {
+    /// The modaliases of what has come already.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem`] when the socket breaks.
+    pub fn pending(&self) -> Result<Vec<String>, Problem> {
         let mut found = Vec::new();
         let mut buffer = vec![0; EVENT_SIZE];
         loop {

@@ -83,6 +83,8 @@ fn find(wanted: &Wanted, events: &Events, modules: &mut Modules) -> Result<Found
             if !modules.load_next() {
                 break;
             }
+            // A bus driver's devices come before the next bus.
+            modules.want(events.pending()?);
         }
         let elapsed = begin.elapsed();
         if wanted.is_try && elapsed > TRY_PATIENCE {
