@@ -5,10 +5,17 @@
 //! `appliance`. Which one it is shows in the process number and in the
 //! command line, never in the environment.
 
+mod accounts;
 mod command;
+mod digest;
+mod image;
 mod init;
+mod item;
 mod media;
+mod root;
+mod step;
 mod sys;
+mod text;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,544 @@
+//! The system's files, below one root, written whole or not at all.
+//!
+//! Paths are absolute and resolved as in a chroot (`RESOLVE_IN_ROOT`): links
+//! among the parents are followed, but never out of the root; the last
+//! component is replaced, never followed. Files are compared first, so that
+//! a second apply writes nothing. Tests give a folder as root.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, fsync,
+    mkdirat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+
+/// A root of files.
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+}
+
+/// Whether something had to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was as it should be.
+    Same,
+    /// It has been written.
+    Written,
+}
+
+/// Owner and permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// The low 12 bits of `st_mode`.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Access {
+    /// Owned by root.
+    pub const fn root(mode: u32) -> Self {
+        Self {
+            mode,
+            uid: 0,
+            gid: 0,
+        }
+    }
+}
+
+impl Root {
+    /// The root at `path`.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(Self { fd })
+    }
+
+    /// Who owns what the agent writes: root, or whoever runs the tests.
+    pub fn owner(&self) -> (u32, u32) {
+        let uid = rustix::process::geteuid().as_raw();
+        let gid = rustix::process::getegid().as_raw();
+        (uid, gid)
+    }
+
+    /// Access for a person; where the agent cannot give files away, its own.
+    pub fn given_to(&self, id: u32, mode: u32) -> Access {
+        let (uid, gid) = self.owner();
+        let is_root = uid == 0;
+        Access {
+            mode,
+            uid: if is_root { id } else { uid },
+            gid: if is_root { id } else { gid },
+        }
+    }
+
+    /// The bytes of a file of at most `limit` bytes; nothing when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// `FileTooLarge`, and what the system reports.
+    pub fn read(&self, path: &str, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let fd = match self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = Vec::new();
+        File::from(fd)
+            .take(limit as u64 + 1)
+            .read_to_end(&mut bytes)?;
+        if bytes.len() > limit {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(Some(bytes))
+    }
+
+    /// As [`read`](Self::read), as text; empty when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when it is not UTF-8, and those of [`read`](Self::read).
+    pub fn read_text(&self, path: &str, limit: usize) -> io::Result<String> {
+        let bytes = self.read(path, limit)?.unwrap_or_default();
+        String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// Whether the path leads somewhere, links followed.
+    pub fn exists(&self, path: &str) -> bool {
+        self.open_at(path, OFlags::PATH).is_ok()
+    }
+
+    /// The names in a directory, sorted; none when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let fd = match self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::new(fd)? {
+            if let Ok(name) = entry?.file_name().to_str()
+                && !matches!(name, "." | "..")
+            {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Owner, mode and kind of what lies at the path, a link not followed.
+    pub fn stat(&self, path: &str) -> Option<Stat> {
+        let (parent, name) = self.parent(path).ok()?;
+        statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+    }
+
+    /// Makes the file hold exactly these bytes with this access.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports; the old file is untouched then.
+    pub fn put(&self, path: &str, bytes: &[u8], access: Access) -> io::Result<Change> {
+        let (parent, name) = self.parent_made(path)?;
+        if let Some(change) = amend(&parent, name, bytes, access)? {
+            return Ok(change);
+        }
+        let fresh = fresh_name(name);
+        remove_at(&parent, &fresh)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, &fresh, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = File::from(fd);
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| give(&file, access))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| Ok(renameat(&parent, &fresh, &parent, name)?));
+        if let Err(error) = written {
+            // The first error counts; what is left is cleared next time.
+            let _ = unlinkat(&parent, &fresh, AtFlags::empty());
+            return Err(error);
+        }
+        fsync(&parent)?;
+        Ok(Change::Written)
+    }
+
+    /// Makes the path a symbolic link to `target`.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn put_link(&self, path: &str, target: &str) -> io::Result<Change> {
+        let (parent, name) = self.parent_made(path)?;
+        if readlinkat(&parent, name, Vec::new())
+            .is_ok_and(|found| found.to_bytes() == target.as_bytes())
+        {
+            return Ok(Change::Same);
+        }
+        let fresh = fresh_name(name);
+        remove_at(&parent, &fresh)?;
+        symlinkat(target, &parent, &fresh)?;
+        renameat(&parent, &fresh, &parent, name)?;
+        fsync(&parent)?;
+        Ok(Change::Written)
+    }
+
+    /// Makes the path a directory with this access; one that is there keeps
+    /// what is in it.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn put_directory(&self, path: &str, access: Access) -> io::Result<Change> {
+        let (parent, name) = self.parent_made(path)?;
+        let change = match mkdirat(&parent, name, Mode::RWXU) {
+            Ok(()) => Change::Written,
+            Err(Errno::EXIST) => Change::Same,
+            Err(error) => return Err(error.into()),
+        };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
+        if has(&fstat(&fd)?, access) {
+            if change == Change::Written {
+                fsync(&parent)?;
+            }
+            return Ok(change);
+        }
+        give(&fd, access)?;
+        fsync(&fd)?;
+        fsync(&parent)?;
+        Ok(Change::Written)
+    }
+
+    /// Gives a file or directory another name, nothing being there.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (from_parent, from_name) = self.parent(from)?;
+        let (to_parent, to_name) = self.parent(to)?;
+        renameat(&from_parent, from_name, &to_parent, to_name)?;
+        fsync(&from_parent)?;
+        fsync(&to_parent)?;
+        Ok(())
+    }
+
+    /// Removes a file or link, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn remove(&self, path: &str) -> io::Result<Change> {
+        let (parent, name) = match self.parent(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::Same),
+            Err(error) => return Err(error),
+        };
+        match unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) => {
+                fsync(&parent)?;
+                Ok(Change::Written)
+            }
+            Err(Errno::NOENT) => Ok(Change::Same),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        openat2(
+            &self.fd,
+            relative(path),
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT,
+        )
+    }
+
+    /// The directory that holds the path, and the path's name in it.
+    fn parent<'p>(&self, path: &'p str) -> io::Result<(OwnedFd, &'p str)> {
+        let (folder, name) = split(path)?;
+        let fd = self.open_at(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok((fd, name))
+    }
+
+    /// As [`parent`](Self::parent), making the directories that are missing.
+    fn parent_made<'p>(&self, path: &'p str) -> io::Result<(OwnedFd, &'p str)> {
+        match self.parent(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let (folder, _) = split(path)?;
+        self.put_directory(folder, Access::root(0o755))?;
+        self.parent(path)
+    }
+}
+
+/// A path below the root's descriptor.
+fn relative(path: &str) -> &str {
+    match path.trim_start_matches('/') {
+        "" => ".",
+        inner => inner,
+    }
+}
+
+fn split(path: &str) -> io::Result<(&str, &str)> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if matches!(name, "" | "." | "..") {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok((folder, name))
+}
+
+fn fresh_name(name: &str) -> String {
+    format!(".{name}.consign-new")
+}
+
+fn remove_at(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the file is as it should be, made so when only its access is not;
+/// nothing when it must be written.
+fn amend(parent: &OwnedFd, name: &str, bytes: &[u8], access: Access) -> io::Result<Option<Change>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(fd) = rustix::fs::openat(parent, name, flags, Mode::empty()) else {
+        return Ok(None);
+    };
+    let stat = fstat(&fd)?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    if !is_file || u64::try_from(stat.st_size).ok() != Some(bytes.len() as u64) {
+        return Ok(None);
+    }
+    let file = File::from(fd);
+    let mut found = Vec::with_capacity(bytes.len());
+    (&file)
+        .take(bytes.len() as u64 + 1)
+        .read_to_end(&mut found)?;
+    if found != bytes {
+        return Ok(None);
+    }
+    if has(&stat, access) {
+        return Ok(Some(Change::Same));
+    }
+    give(&file, access)?;
+    file.sync_all()?;
+    Ok(Some(Change::Written))
+}
+
+fn has(stat: &Stat, access: Access) -> bool {
+    stat.st_mode & 0o7777 == access.mode && stat.st_uid == access.uid && stat.st_gid == access.gid
+}
+
+/// Owner first, since a change of owner clears setuid bits.
+fn give(fd: &impl AsFd, access: Access) -> io::Result<()> {
+    let fd = fd.as_fd();
+    let stat = fstat(fd)?;
+    if stat.st_uid != access.uid || stat.st_gid != access.gid {
+        fchown(
+            fd,
+            Some(Uid::from_raw(access.uid)),
+            Some(Gid::from_raw(access.gid)),
+        )?;
+    }
+    fchmod(fd, Mode::from_raw_mode(access.mode))?;
+    Ok(())
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! Folders that stand for a system in tests.
+
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::{Access, Root};
+
+    /// A root in a folder of its own, removed in the end.
+    pub struct Folder {
+        path: PathBuf,
+        pub root: Root,
+    }
+
+    impl Folder {
+        pub fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("consign-root-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir_all(&path).expect("a folder");
+            let root = Root::open(&path).expect("a root");
+            Self { path, root }
+        }
+
+        pub fn path(&self) -> &Path {
+            &self.path
+        }
+
+        /// A folder with these files.
+        pub fn with(files: &[(&str, &str)]) -> Self {
+            let folder = Self::new();
+            for (path, text) in files {
+                let path = folder.path.join(path.trim_start_matches('/'));
+                std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+                std::fs::write(path, text).expect("a file");
+            }
+            folder
+        }
+
+        pub fn text(&self, path: &str) -> String {
+            let path = self.path.join(path.trim_start_matches('/'));
+            std::fs::read_to_string(&path)
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+
+    /// Access as the one who runs the tests has it.
+    pub fn own(mode: u32) -> Access {
+        Access {
+            mode,
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Folder, own};
+    use super::*;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_file_is_written_once() {
+        let folder = Folder::new();
+        let put = |text: &str, mode| {
+            folder
+                .root
+                .put("/etc/deep/file", text.as_bytes(), own(mode))
+                .expect("put")
+        };
+        assert_eq!(put("one", 0o640), Change::Written);
+        let before = std::fs::metadata(folder.path().join("etc/deep/file")).expect("there");
+        assert_eq!(put("one", 0o640), Change::Same);
+        let after = std::fs::metadata(folder.path().join("etc/deep/file")).expect("there");
+        assert_eq!(
+            (before.ino(), before.mtime_nsec(), before.ctime_nsec()),
+            (after.ino(), after.mtime_nsec(), after.ctime_nsec())
+        );
+        assert_eq!(put("one", 0o600), Change::Written);
+        assert_eq!(put("two", 0o600), Change::Written);
+        assert_eq!(folder.text("etc/deep/file"), "two");
+        let names = folder.root.list("/etc/deep").expect("list");
+        assert_eq!(names, ["file"]);
+    }
+
+    #[test]
+    fn links_lead_nowhere_outside() {
+        let folder = Folder::with(&[("var/home/x", "")]);
+        symlink("/var/home", folder.path().join("home")).expect("a link");
+        symlink("../../../../etc", folder.path().join("out")).expect("a link");
+        folder
+            .root
+            .put("/home/file", b"in", own(0o644))
+            .expect("put");
+        assert_eq!(folder.text("var/home/file"), "in");
+        folder
+            .root
+            .put("/out/file", b"in", own(0o644))
+            .expect_err("the link leads nowhere inside");
+        assert!(!Path::new("/etc/file").exists());
+    }
+
+    #[test]
+    fn the_last_component_is_replaced_and_not_followed() {
+        let folder = Folder::with(&[("target", "keep")]);
+        symlink("target", folder.path().join("link")).expect("a link");
+        folder.root.put("/link", b"new", own(0o644)).expect("put");
+        assert_eq!(folder.text("target"), "keep");
+        assert_eq!(folder.text("link"), "new");
+        assert_eq!(
+            folder.root.put_link("/link", "target").expect("link"),
+            Change::Written
+        );
+        assert_eq!(
+            folder.root.put_link("/link", "target").expect("link"),
+            Change::Same
+        );
+        assert_eq!(folder.text("link"), "keep");
+    }
+
+    #[test]
+    fn a_leftover_of_a_cut_does_no_harm() {
+        let folder = Folder::with(&[("etc/.file.consign-new", "half")]);
+        folder
+            .root
+            .put("/etc/file", b"whole", own(0o600))
+            .expect("put");
+        assert_eq!(folder.text("etc/file"), "whole");
+        assert_eq!(folder.root.list("/etc").expect("list"), ["file"]);
+    }
+
+    #[test]
+    fn directories_get_their_access() {
+        let folder = Folder::new();
+        assert_eq!(
+            folder
+                .root
+                .put_directory("/home/ann", own(0o700))
+                .expect("made"),
+            Change::Written
+        );
+        assert_eq!(
+            folder
+                .root
+                .put_directory("/home/ann", own(0o700))
+                .expect("there"),
+            Change::Same
+        );
+        let mode = std::fs::metadata(folder.path().join("home/ann"))
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn reading_is_bounded() {
+        let folder = Folder::with(&[("big", "12345")]);
+        assert_eq!(
+            folder.root.read("/big", 5).expect("fits").as_deref(),
+            Some(b"12345".as_slice())
+        );
+        assert_eq!(
+            folder.root.read("/big", 4).expect_err("too large").kind(),
+            io::ErrorKind::FileTooLarge
+        );
+        assert_eq!(folder.root.read("/none/at/all", 4).expect("missing"), None);
+    }
+}

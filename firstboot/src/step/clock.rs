@@ -1,0 +1,94 @@
+//! Time zone and time servers.
+
+use consign_schema::{Problem, SiteConfig, TimeZone};
+
+use super::Machine;
+use crate::item::Item;
+use crate::root::Root;
+
+const ZONES: &str = "/usr/share/zoneinfo";
+/// Drop-in of systemd-timesyncd; on `/run`, as it is made at every start.
+pub const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-consign.conf";
+
+/// Whether the image has the zone.
+pub fn has_zone(root: &Root, zone: Option<&TimeZone>) -> bool {
+    zone.is_none_or(|zone| root.exists(&format!("{ZONES}/{zone}")))
+}
+
+/// `/etc/localtime`, `/etc/timezone` and the time servers.
+///
+/// # Errors
+///
+/// A zone that the image does not have, servers that nobody would ask.
+pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+    let mut items = Vec::new();
+    let mut problems = Vec::new();
+    if let Some(zone) = &site.system.timezone {
+        if !machine.has_zone {
+            problems.push(site.problem(
+                "system.timezone",
+                "this appliance does not have the time zone",
+                "write a zone such as \"UTC\", or ask the vendor for the package `tzdata`",
+            ));
+        }
+        // Relative, as localtime(5) asks for it.
+        let target = format!("..{ZONES}/{zone}");
+        let path = "/etc/localtime".to_owned();
+        items.push(Item::Link { path, target });
+        items.push(Item::text("/etc/timezone", 0o644, format!("{zone}\n")));
+    }
+    if !site.ntp.servers.is_empty() {
+        if !machine.has_timesyncd {
+            problems.push(site.problem(
+                "ntp",
+                "this appliance has no time service",
+                "delete [ntp], or ask the vendor for the package `systemd-timesyncd`",
+            ));
+        }
+        let servers: Vec<&str> = site
+            .ntp
+            .servers
+            .iter()
+            .map(|server| server.as_str())
+            .collect();
+        let text = format!("[Time]\nNTP={}\n", servers.join(" "));
+        items.push(Item::text(TIMESYNCD, 0o644, text));
+    }
+    if problems.is_empty() {
+        Ok(items)
+    } else {
+        Err(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{machine, site, text_of};
+    use super::*;
+
+    const TEXT: &str = "[system]\ntimezone = \"Europe/Berlin\"\n[ntp]\nservers = [\"a.example.org\", \"10.0.0.1\"]\n";
+
+    #[test]
+    fn zone_and_servers_are_set() {
+        let items = decide(&site(TEXT), &machine()).expect("decided");
+        assert!(items.contains(&Item::Link {
+            path: "/etc/localtime".into(),
+            target: "../usr/share/zoneinfo/Europe/Berlin".into(),
+        }));
+        assert_eq!(
+            text_of(&items, TIMESYNCD),
+            Some("[Time]\nNTP=a.example.org 10.0.0.1\n")
+        );
+    }
+
+    #[test]
+    fn what_the_image_cannot_do_is_said_at_its_place() {
+        let machine = Machine::default();
+        let problems = decide(&site(TEXT), &machine).expect_err("neither zone nor service");
+        let places: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.key.as_str(), problem.line, problem.column))
+            .collect();
+        assert_eq!(places, [("system.timezone", 6, 12), ("ntp", 7, 2)]);
+    }
+}

@@ -1,0 +1,183 @@
+//! What each part of a configuration makes of the system.
+//!
+//! In: a checked [`SiteConfig`] and the facts of this [`Machine`]. Out:
+//! [`Item`]s, in the order in which they are put in place, or every problem
+//! that only the machine could see. The modules of settings decide and write
+//! nothing; [`host_key`] and [`machine_id`] act on the machine and
+//! need no configuration.
+
+pub mod clock;
+pub mod host_key;
+pub mod identity;
+pub mod language;
+pub mod machine_id;
+pub mod name;
+pub mod network;
+pub mod people;
+pub mod role;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use consign_schema::{MAX_SIZE, Problem, Role, SiteConfig};
+
+use crate::image::{self, Image, Vendor};
+use crate::item::Item;
+use crate::root::Root;
+
+/// What a site configuration becomes on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The pieces, in the order in which they are put in place.
+    pub items: Vec<Item>,
+    /// Units that may start.
+    pub services: Vec<String>,
+}
+
+/// Facts of the machine that the decisions need, looked up before.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    /// The image.
+    pub image: Image,
+    /// The role that was chosen, and its templates by file name.
+    pub role: Option<(Role, BTreeMap<String, String>)>,
+    /// `/etc/passwd`.
+    pub passwd: String,
+    /// `/etc/group`.
+    pub group: String,
+    /// Numbers that accounts had in the previous generation, by name.
+    pub known_ids: BTreeMap<String, u32>,
+    /// The shell of people.
+    pub shell: String,
+    /// Whether the image has the time zone that is asked for.
+    pub has_zone: bool,
+    /// Whether it has the locale that is asked for.
+    pub has_locale: bool,
+    /// Whether sudo is there.
+    pub has_sudo: bool,
+    /// Whether systemd-timesyncd is there.
+    pub has_timesyncd: bool,
+    /// Whether systemd-resolved is there.
+    pub has_resolved: bool,
+}
+
+impl Machine {
+    /// Looks up what `site` needs to know.
+    ///
+    /// # Errors
+    ///
+    /// When a file of the image cannot be read.
+    pub fn look(
+        root: &Root,
+        site: &SiteConfig,
+        vendor: &Vendor,
+        known_ids: BTreeMap<String, u32>,
+    ) -> io::Result<Self> {
+        let role = vendor
+            .roles
+            .iter()
+            .find(|role| Some(&role.name) == site.role.as_ref());
+        let role = match role {
+            Some(role) => Some((role.clone(), image::templates(root, role)?)),
+            None => None,
+        };
+        let shells = ["/bin/bash", "/bin/sh"];
+        let shell = shells.iter().find(|shell| root.exists(shell));
+        Ok(Self {
+            image: Image::load(root),
+            role,
+            passwd: root.read_text("/etc/passwd", 4 * MAX_SIZE)?,
+            group: root.read_text("/etc/group", 4 * MAX_SIZE)?,
+            known_ids,
+            shell: (*shell.unwrap_or(&"/bin/sh")).to_owned(),
+            has_zone: clock::has_zone(root, site.system.timezone.as_ref()),
+            has_locale: language::has_locale(root, site.system.locale.as_ref()),
+            has_sudo: root.exists("/usr/bin/sudo"),
+            has_timesyncd: root.exists("/usr/lib/systemd/systemd-timesyncd"),
+            has_resolved: root.exists("/usr/lib/systemd/systemd-resolved"),
+        })
+    }
+}
+
+/// Decides everything, or says everything that is in the way.
+///
+/// # Errors
+///
+/// The problems, in the order of the file.
+pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Rendered, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut items = Vec::new();
+    let decisions: [fn(&SiteConfig, &Machine) -> Result<Vec<Item>, Vec<Problem>>; 7] = [
+        identity::decide,
+        name::decide,
+        clock::decide,
+        language::decide,
+        network::decide,
+        people::decide,
+        role::decide,
+    ];
+    for decide in decisions {
+        match decide(site, machine) {
+            Ok(more) => items.extend(more),
+            Err(more) => problems.extend(more),
+        }
+    }
+    if !problems.is_empty() {
+        problems.sort_by_key(|problem| (problem.line, problem.column));
+        return Err(problems);
+    }
+    let services = machine.role.as_ref().map(|(role, _)| role.services.clone());
+    Ok(Rendered {
+        items,
+        services: services.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+pub mod testing {
+    //! Site configurations for the tests of the steps.
+
+    use consign_schema::{Policy, Role, SiteConfig, check};
+
+    use super::Machine;
+    use crate::item::Item;
+
+    pub const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+
+    /// The head that every file needs, and then `text`.
+    pub fn site(text: &str) -> SiteConfig {
+        site_with(text, &[])
+    }
+
+    pub fn site_with(text: &str, roles: &[Role]) -> SiteConfig {
+        let text = format!("schema = 1\n[config]\nid = \"t\"\nserial = 1\n{text}");
+        check(&text, roles, &Policy::default()).expect("a good configuration")
+    }
+
+    /// A machine that has everything.
+    pub fn machine() -> Machine {
+        Machine {
+            shell: "/bin/bash".into(),
+            has_zone: true,
+            has_locale: true,
+            has_sudo: true,
+            has_timesyncd: true,
+            ..Machine::default()
+        }
+    }
+
+    /// The text of the file at `path` among `items`.
+    pub fn text_of<'i>(items: &'i [Item], path: &str) -> Option<&'i str> {
+        items.iter().find_map(|item| match item {
+            Item::File {
+                path: found, bytes, ..
+            } if found == path => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        })
+    }
+
+    pub fn paths(items: &[Item]) -> Vec<&str> {
+        items.iter().map(Item::place).collect()
+    }
+}
