@@ -80,6 +80,10 @@ impl Source {
     /// As [`open`](Self::open).
     pub fn open_within(path: &Path, limit: u64) -> Result<Self, ApplianceError> {
         let read = || {
+            // Opening a pipe would wait for its other end.
+            if !std::fs::metadata(path)?.is_file() {
+                return Err(io::Error::other("it is not a file"));
+            }
             let mut bytes = Vec::new();
             File::open(path)?
                 .take(limit.saturating_add(1))

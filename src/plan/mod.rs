@@ -23,6 +23,6 @@ mod stamp;
 pub use build::{BuildPlan, Builder, Contents, Wishes};
 pub use error::PlanError;
 pub use files::digest_of_folder;
-pub use lock::{Drift, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};
+pub use lock::{Change, Drift, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};
 pub use request::request;
 pub use stamp::{Freshness, STAMP_FILE_NAME, Stamp};

@@ -5,10 +5,13 @@
 //! fixed order, so that version control merges it line by line. It names
 //! suites and paths below a repository, never an address: mirrors differ.
 
+mod changes;
 mod read;
 mod write;
 
 use std::fmt;
+
+pub use changes::Change;
 
 use crate::digest::Digest;
 use crate::layer::spec::{PackageGroup, PackagePin, PackageRequest};

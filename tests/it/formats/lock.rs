@@ -2,11 +2,12 @@
 
 use consign::appliance::{Appliance, Source, Style};
 use consign::boot::TOOLS_PACKAGES;
+use consign::digest::Digest;
 use consign::layer::spec::PackageRequest;
 use consign::plan::{Lock, PlanError, request};
 use proptest::prelude::*;
 
-use crate::support::sample::{LAYERS, MINIMAL, lock, shelf};
+use crate::support::sample::{LAYERS, MINIMAL, lock, pin, shelf};
 use crate::support::{golden, temp_folder};
 
 fn appliance() -> Appliance {
@@ -162,6 +163,40 @@ fn each_kind_of_drift_is_named() {
         let said: Vec<_> = lock.drift(&asked).iter().map(ToString::to_string).collect();
         assert_eq!(said.join("; "), expected);
     }
+}
+
+#[test]
+fn what_a_new_lock_brings_is_said_package_by_package() {
+    let old = lock(&appliance());
+    let mut new = old.clone();
+    assert_eq!(old.changes(&new), []);
+    new.layers[0].packages[0].version = "2".into();
+    new.layers[0].packages[1].sha256 = Digest::of(b"other");
+    let nginx = new.layers[1].packages.pop().expect("nginx");
+    new.layers[0].packages.push(nginx);
+    new.layers[1].packages.push(pin("lighttpd", "bookworm"));
+    new.tools.retain(|pin| pin.name != "shim-signed");
+    let said: Vec<_> = old.changes(&new).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "+ lighttpd 1:2.3-4+deb12u1 (web)",
+            "  linux-image-amd64 1:2.3-4+deb12u1 -> 2",
+            "  nginx moves from web to base",
+            "- shim-signed 1:2.3-4+deb12u1 (boot tools)",
+            "! systemd 1:2.3-4+deb12u1 has other bytes than before",
+        ]
+    );
+}
+
+#[test]
+fn a_pipe_in_place_of_a_lock_does_not_hang() {
+    let folder = temp_folder();
+    let path = folder.path().join("appliance.lock");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).expect("a pipe");
+    let error = Lock::open(&path).expect_err("a pipe");
+    assert_eq!(error.slug(), "lock-unreadable");
 }
 
 proptest! {
