@@ -7,8 +7,10 @@ use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet}
 
 use super::source::Source;
 
-/// At most so many errors of one file are shown; the rest is counted.
-const SHOWN: usize = 50;
+/// At most so many errors of one file are drawn; the rest is counted.
+const DRAWN: usize = 50;
+/// At most so many are kept: each costs a walk through the file.
+const KEPT: usize = 1000;
 /// Foreign text in a message is cut after so many characters.
 const QUOTED: usize = 60;
 
@@ -67,6 +69,7 @@ pub enum Style {
 pub struct FileProblems {
     source: Source,
     diagnostics: Vec<Diagnostic>,
+    count: usize,
 }
 
 impl FileProblems {
@@ -79,9 +82,12 @@ impl FileProblems {
         // Stable: what was found first stays first at one place.
         diagnostics.sort_by_key(|one| one.span.as_ref().map_or(0, |span| span.start));
         diagnostics.dedup();
+        let count = diagnostics.len();
+        diagnostics.truncate(KEPT);
         Some(Self {
             source: source.clone(),
             diagnostics,
+            count,
         })
     }
 
@@ -91,7 +97,13 @@ impl FileProblems {
         &self.source
     }
 
-    /// What is wrong, in the order of the text.
+    /// How many errors there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// What is wrong, in the order of the text; the first 1000 errors.
     #[must_use]
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
@@ -105,12 +117,12 @@ impl FileProblems {
             Style::Colored => Renderer::styled(),
         };
         let mut drawn = String::new();
-        for diagnostic in self.diagnostics.iter().take(SHOWN) {
+        for diagnostic in self.diagnostics.iter().take(DRAWN) {
             let group = self.group(diagnostic);
             writeln!(drawn, "{}\n", renderer.render(&[group]))
                 .expect("writing to a string cannot fail");
         }
-        let hidden = self.diagnostics.len().saturating_sub(SHOWN);
+        let hidden = self.count.saturating_sub(DRAWN);
         if hidden > 0 {
             writeln!(drawn, "... and {hidden} more in {}\n", self.path())
                 .expect("writing to a string cannot fail");

@@ -54,7 +54,7 @@ fn count(files: &[FileProblems]) -> String {
         .iter()
         .map(|file| {
             let path = escape(&file.source().path().to_string_lossy());
-            match file.diagnostics().len() {
+            match file.count() {
                 1 => format!("`{path}` has an error"),
                 many => format!("`{path}` has {many} errors"),
             }

@@ -398,6 +398,21 @@ fn deep_nesting_is_an_error_and_not_a_crash() {
 }
 
 #[test]
+fn a_flood_of_errors_is_counted_and_cut() {
+    use std::fmt::Write as _;
+    let mut text = MINIMAL.to_owned();
+    for number in 0..60_000 {
+        writeln!(text, "k{number} = 1").expect("a string");
+    }
+    let error = parse(&text).expect_err("unknown keys");
+    assert_eq!(error.to_string(), "`appliance.toml` has 60000 errors");
+    let drawn = error.draw(Style::Plain);
+    assert!(drawn.ends_with("... and 59950 more in appliance.toml\n\n"));
+    assert_eq!(error.json().len(), 1000);
+    assert!(parse(&"\"".repeat(1 << 19)).is_err());
+}
+
+#[test]
 fn cut_and_flipped_files_never_panic() {
     let text = MINIMAL.as_bytes();
     for at in 0..text.len() {
