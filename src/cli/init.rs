@@ -40,13 +40,13 @@ pub(super) fn run(args: &InitArgs, out: &mut dyn Write) -> Result<(), Error> {
     })?;
     let files = starter(&name);
     for taken in [FILE_NAME, LAYERS_FOLDER] {
-        let path = args.folder.join(taken);
+        let path = below(&args.folder, taken);
         if path.symlink_metadata().is_ok() {
             return Err(CliError::Exists { path }.into());
         }
     }
     for (file, text) in &files {
-        write_new(&args.folder.join(file), text)?;
+        write_new(&below(&args.folder, file), text)?;
     }
     let list: String = files
         .iter()
@@ -58,6 +58,15 @@ pub(super) fn run(args: &InitArgs, out: &mut dyn Write) -> Result<(), Error> {
     );
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
+}
+
+/// `file` in `folder`, as one would write it.
+fn below(folder: &Path, file: &str) -> PathBuf {
+    if folder == Path::new(".") {
+        PathBuf::from(file)
+    } else {
+        folder.join(file)
+    }
 }
 
 /// The files of a starter, in the order in which they are written.
