@@ -543,6 +543,27 @@ impl TreeDelta {
     ///
     /// [`TreeError::NotADirectory`].
     pub fn put(&mut self, path: TreePath, node: Node) -> Result<NodeId, TreeError> {
+        self.imply_parents(&path);
+        self.implied.remove(&path);
+        if path.is_root() {
+            self.tree.nodes[0] = node;
+            return Ok(NodeId(0));
+        }
+        self.tree.insert(path, node)
+    }
+
+    /// Adds another name of a file that the layer names already.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`] when `target` is missing or a directory, or a parent is
+    /// not a directory.
+    pub fn put_link(&mut self, path: TreePath, target: &TreePath) -> Result<NodeId, TreeError> {
+        self.imply_parents(&path);
+        self.tree.link(path, target)
+    }
+
+    fn imply_parents(&mut self, path: &TreePath) {
         let mut at = path.parent();
         while let Some(parent) = at {
             if self.tree.get(&parent).is_none() {
@@ -550,12 +571,6 @@ impl TreeDelta {
             }
             at = parent.parent();
         }
-        self.implied.remove(&path);
-        if path.is_root() {
-            self.tree.nodes[0] = node;
-            return Ok(NodeId(0));
-        }
-        self.tree.insert(path, node)
     }
 }
 
