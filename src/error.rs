@@ -65,6 +65,8 @@ rooms! {
     Agent(crate::pipeline::agent::AgentError),
     /// An external program.
     Exec(crate::exec::ExecError),
+    /// A layer.
+    Layer(crate::layer::LayerError),
     /// A descriptor.
     Descriptor(crate::descriptor::DescriptorError),
     /// A guest.

@@ -1,4 +1,386 @@
 //! Layers: from specs to content-addressed, cached file-tree changes.
+//!
+//! In: [`LayerSpec`]s, lowest first, a [`Store`], and where .debs come from.
+//! Out: [`Layer`]s, each with its tar in the store and the change that it
+//! makes to the tree. Never here: extraction to the host outside of a root in
+//! the making, which only the sandbox enters; decisions, which are the plan's.
+//! Checked by: `tests/it/layer.rs` (GNU tar, the target's own dpkg, two users).
+//!
+//! | file | does |
+//! |---|---|
+//! | `key` | everything that can change a layer, as one digest |
+//! | `store` | layers by key, in the cache folder |
+//! | `tar` | tar streams, both ways |
+//! | `sandbox` | processes and namespaces in which packages are installed |
+//! | `package` | .debs into a root, dpkg's database |
+//! | `clean` | what a layer does not keep |
+//! | `files` | folders of the host as layers |
+//! | `source` | repositories, resolution, fetching |
 
+pub mod clean;
+mod error;
+pub mod files;
+pub mod key;
+mod package;
+pub mod sandbox;
 pub mod source;
 pub mod spec;
+pub mod store;
+pub mod tar;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use error::LayerError;
+pub use package::PROVIDED;
+pub use sandbox::SandboxSettings;
+pub use store::Store;
+
+use self::key::layer_key;
+use self::sandbox::protocol::{DebFile, PackagesJob, Request, ToolsJob};
+use self::sandbox::{Session, Watched, remove_abandoned};
+use self::source::deb::SourceError;
+use self::spec::{FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
+use self::store::{Record, Workplace};
+use self::tar::read_delta;
+use crate::digest::{DiffId, LayerKey};
+use crate::report::{Outcome, Reporter, Unit};
+use crate::tree::{Blob, TreeDelta};
+use crate::units::{ByteSize, Timestamp};
+
+/// A finished layer.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Its name in the appliance.
+    pub name: String,
+    /// Its key in the store.
+    pub key: LayerKey,
+    /// The digest of its tar.
+    pub diff_id: DiffId,
+    /// The packages that it brought.
+    pub packages: Vec<PackagePin>,
+    /// Length of its tar.
+    pub size: ByteSize,
+    /// The change that it makes; contents point into the store.
+    pub delta: TreeDelta,
+}
+
+/// Where .debs come from.
+pub trait DebSource: std::fmt::Debug + Sync {
+    /// Local paths of the packages, in the order of `pins`; what is missing
+    /// is fetched. Asked only for layers that are not in the store.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] when one of them cannot be had.
+    fn fetch(&self, pins: &[PackagePin]) -> Result<Vec<PathBuf>, SourceError>;
+}
+
+/// Everything that making layers needs besides the specs.
+#[derive(Debug)]
+pub struct LayerShop<'a> {
+    /// The store.
+    pub store: Store,
+    /// Where .debs come from.
+    pub debs: &'a dyn DebSource,
+    /// How the sandbox is entered.
+    pub sandbox: SandboxSettings,
+    /// What takes the place of every time of the build.
+    pub source_date: Timestamp,
+}
+
+/// Makes the layers of `specs`, lowest first; those that are in the store
+/// are taken from there.
+///
+/// # Errors
+///
+/// [`LayerError`], with the layer's name where it is about one.
+pub fn build_all(
+    specs: &[LayerSpec],
+    shop: &LayerShop<'_>,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Layer>, LayerError> {
+    let abandoned = shop.store.abandoned()?;
+    if !abandoned.is_empty() {
+        remove_abandoned(abandoned, &shop.sandbox)?;
+    }
+    let mut layers: Vec<Layer> = Vec::new();
+    let mut bench = Bench::default();
+    for spec in specs {
+        let step = format!("layer {}", spec.name);
+        reporter.started(&step);
+        let layer = one_layer(spec, &layers, shop, &mut bench, &step, reporter)
+            .map_err(|error| error.in_layer(&spec.name))?;
+        layers.push(layer);
+    }
+    bench.clear()?;
+    Ok(layers)
+}
+
+fn one_layer(
+    spec: &LayerSpec,
+    below: &[Layer],
+    shop: &LayerShop<'_>,
+    bench: &mut Bench,
+    step: &str,
+    reporter: &dyn Reporter,
+) -> Result<Layer, LayerError> {
+    let parents: Vec<DiffId> = below.iter().map(|layer| layer.diff_id).collect();
+    let key = layer_key(spec, &parents, shop.source_date);
+    if let Some((record, blob)) = shop.store.find(&key, reporter)? {
+        return cached(spec, record, &blob, step, reporter);
+    }
+    let _lock = shop.store.lock(&key, || {
+        reporter.warn("another build is making this layer; waiting for it", None);
+    })?;
+    // Another build may have made it while this one waited.
+    if let Some((record, blob)) = shop.store.find(&key, reporter)? {
+        return cached(spec, record, &blob, step, reporter);
+    }
+    let (output, (diff_id, size)) = make(spec, below, shop, bench, step, reporter)?;
+    let record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
+    let blob = shop.store.admit(&record, &output)?;
+    let layer = layer(spec, record, &blob)?;
+    let detail = format!("{} made", layer.size);
+    reporter.finished(step, Outcome::Done, detail);
+    Ok(layer)
+}
+
+fn cached(
+    spec: &LayerSpec,
+    record: Record,
+    blob: &Arc<Blob>,
+    step: &str,
+    reporter: &dyn Reporter,
+) -> Result<Layer, LayerError> {
+    let layer = layer(spec, record, blob)?;
+    reporter.finished(
+        step,
+        Outcome::Cached,
+        format!("{} from the cache", layer.size),
+    );
+    Ok(layer)
+}
+
+fn layer(spec: &LayerSpec, record: Record, blob: &Arc<Blob>) -> Result<Layer, LayerError> {
+    Ok(Layer {
+        name: spec.name.clone(),
+        key: record.key,
+        diff_id: record.diff_id,
+        packages: record.packages,
+        size: ByteSize::from_bytes(record.size),
+        delta: read_delta(blob)?,
+    })
+}
+
+fn packages_of(recipe: &Recipe) -> Vec<PackagePin> {
+    match recipe {
+        Recipe::Packages(recipe) => recipe.pins.clone(),
+        Recipe::Tools(recipe) => recipe.pins.clone(),
+        Recipe::Files(_) => Vec::new(),
+    }
+}
+
+/// Makes the layer's tar in a workplace.
+fn make(
+    spec: &LayerSpec,
+    below: &[Layer],
+    shop: &LayerShop<'_>,
+    bench: &mut Bench,
+    step: &str,
+    reporter: &dyn Reporter,
+) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+    match &spec.recipe {
+        Recipe::Files(recipe) => files_layer(recipe, shop, bench),
+        Recipe::Packages(recipe) => packages_layer(recipe, below, shop, bench, step, reporter),
+        Recipe::Tools(recipe) => tools_layer(recipe, shop, bench, step, reporter),
+    }
+}
+
+fn files_layer(
+    recipe: &FilesRecipe,
+    shop: &LayerShop<'_>,
+    bench: &mut Bench,
+) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+    let output = bench.next_output(&shop.store)?;
+    let built = files::write(recipe, shop.source_date, &output)?;
+    Ok((output, built))
+}
+
+fn packages_layer(
+    recipe: &PackagesRecipe,
+    below: &[Layer],
+    shop: &LayerShop<'_>,
+    bench: &mut Bench,
+    step: &str,
+    reporter: &dyn Reporter,
+) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+    let debs = deb_files(&recipe.pins, shop)?;
+    let output = bench.next_output(&shop.store)?;
+    let root = bench.root_with(below, shop)?;
+    let job = PackagesJob {
+        debs,
+        exclude_paths: recipe.exclude_paths.clone(),
+        include_paths: recipe.include_paths.clone(),
+        output: output.clone(),
+    };
+    let built = ask(&mut root.session, &Request::Packages(job), step, reporter)?;
+    // The root holds this layer too from now on.
+    root.layers += 1;
+    Ok((output, built))
+}
+
+fn tools_layer(
+    recipe: &ToolsRecipe,
+    shop: &LayerShop<'_>,
+    bench: &mut Bench,
+    step: &str,
+    reporter: &dyn Reporter,
+) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+    let bytes = |path: &crate::tree::TreePath| path.as_bytes().to_vec();
+    let output = bench.next_output(&shop.store)?;
+    let job = ToolsJob {
+        debs: deb_files(&recipe.pins, shop)?,
+        input: recipe
+            .input
+            .iter()
+            .map(|(path, content)| (bytes(path), content.clone()))
+            .collect(),
+        command: recipe.command.clone(),
+        keep: recipe.keep.iter().map(bytes).collect(),
+        output: output.clone(),
+    };
+    // A root of its own, with nothing of the appliance in it.
+    let mut own = Bench::default();
+    let root = own.root_with(&[], shop)?;
+    let built = ask(&mut root.session, &Request::Tools(job), step, reporter)?;
+    own.clear()?;
+    Ok((output, built))
+}
+
+fn deb_files(pins: &[PackagePin], shop: &LayerShop<'_>) -> Result<Vec<DebFile>, LayerError> {
+    let paths = shop.debs.fetch(pins)?;
+    Ok(pins
+        .iter()
+        .zip(paths)
+        .map(|(pin, path)| DebFile {
+            path,
+            package: pin.name.clone(),
+            sha256: pin.sha256,
+            size: pin.size,
+            is_automatic: pin.reason.starts_with("needed by"),
+        })
+        .collect())
+}
+
+/// Asks the sandbox for a tar, and tells the reporter how far it is.
+fn ask(
+    session: &mut Session,
+    request: &Request,
+    step: &str,
+    reporter: &dyn Reporter,
+) -> Result<(DiffId, u64), LayerError> {
+    let built = session.ask(request, &mut |watched| match watched {
+        Watched::Progress { phase, done, total } => {
+            let unit = if phase == "configure" {
+                Unit::Items
+            } else {
+                Unit::Bytes
+            };
+            reporter.event(crate::report::Event::Progress {
+                step: format!("{step}: {phase}"),
+                done,
+                total: Some(total),
+                unit,
+            });
+        }
+        Watched::Note(note) => reporter.warn(note, None),
+    })?;
+    built.ok_or_else(|| {
+        LayerError::Sandbox(Box::new(sandbox::Fault::Talk {
+            reason: "no tar came of the request".to_owned(),
+        }))
+    })
+}
+
+/// Where layers are made: tars that are not in the store yet, and a root that
+/// goes from one `packages` layer to the next, so that nothing is unpacked twice.
+#[derive(Debug, Default)]
+struct Bench {
+    workplace: Option<Workplace>,
+    outputs: u32,
+    root: Option<BenchRoot>,
+}
+
+#[derive(Debug)]
+struct BenchRoot {
+    session: Session,
+    /// How many of the lowest layers are in it.
+    layers: usize,
+}
+
+impl Bench {
+    fn workplace(&mut self, store: &Store) -> Result<&Workplace, LayerError> {
+        if self.workplace.is_none() {
+            self.workplace = Some(store.workplace()?);
+        }
+        Ok(self.workplace.as_ref().expect("made above"))
+    }
+
+    /// Where the next tar goes.
+    fn next_output(&mut self, store: &Store) -> Result<PathBuf, LayerError> {
+        self.outputs += 1;
+        let name = format!("layer-{}.tar", self.outputs);
+        Ok(self.workplace(store)?.folder().join(name))
+    }
+
+    /// The root, with exactly the layers `below` in it.
+    fn root_with(
+        &mut self,
+        below: &[Layer],
+        shop: &LayerShop<'_>,
+    ) -> Result<&mut BenchRoot, LayerError> {
+        if self.root.is_none() {
+            let folder = self.workplace(&shop.store)?.folder().to_owned();
+            let mut session = Session::start(&shop.sandbox)?;
+            let begin = Request::Begin {
+                folder,
+                source_date: shop.source_date.seconds,
+            };
+            session.ask(&begin, &mut |_| {})?;
+            self.root = Some(BenchRoot { session, layers: 0 });
+        }
+        let root = self.root.as_mut().expect("made above");
+        for layer in below.iter().skip(root.layers) {
+            let tar = shop.store.blob_path(&layer.diff_id);
+            root.session.ask(&Request::Apply(tar), &mut |_| {})?;
+            root.layers += 1;
+        }
+        Ok(root)
+    }
+
+    /// Removes all of it.
+    fn clear(&mut self) -> Result<(), LayerError> {
+        let workplace = self.workplace.take();
+        if let Some(root) = self.root.take() {
+            return root.session.end();
+        }
+        match workplace {
+            Some(workplace) => {
+                std::fs::remove_dir_all(workplace.folder()).map_err(|source| LayerError::Store {
+                    action: "remove",
+                    path: workplace.folder().to_owned(),
+                    source,
+                })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Bench {
+    /// After an error: what cannot be removed now is removed at the next start.
+    fn drop(&mut self) {
+        drop(self.clear());
+    }
+}

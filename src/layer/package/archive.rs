@@ -1,0 +1,443 @@
+//! A .deb, read once from front to back: digest, control files, and the
+//! files of the package into a staging folder.
+//!
+//! Source: deb(5) and ar(5). Members are never held in memory; the control
+//! archive is capped.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write as _};
+use std::path::{Path, PathBuf};
+
+use md5::Digest as _;
+
+use super::control::{Control, Stanza};
+use super::filter::PathFilter;
+use crate::digest::Hasher;
+use crate::layer::sandbox::protocol::DebFile;
+use crate::layer::sandbox::{Fault, StagedFile, finish_file};
+use crate::layer::tar::{Member, MemberKind, MemberReader, TarError};
+use crate::tree::{Metadata, NodeKind, TreePath};
+
+/// Longest control archive, uncompressed.
+const MAX_CONTROL: u64 = 64 << 20;
+/// Memory that an xz stream may ask for, in KiB: `xz -9` takes 65 MiB.
+const XZ_MEMORY_KIB: u32 = 256 << 10;
+/// Logarithm of the largest zstd window: 128 MiB, as `zstd --long`.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// A package whose files wait in the staging folder.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub(crate) control: Control,
+    pub(crate) is_automatic: bool,
+    /// In the order of the archive.
+    pub(crate) entries: Vec<Entry>,
+    /// MD5 of conffiles, and of every file when the package brought no sums.
+    pub(crate) sums: BTreeMap<TreePath, String>,
+}
+
+/// One path of a package.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) path: TreePath,
+    pub(crate) meta: Metadata,
+    pub(crate) what: What,
+}
+
+/// What is at a path of a package.
+#[derive(Debug)]
+pub(crate) enum What {
+    Directory,
+    File(StagedFile),
+    Symlink(Vec<u8>),
+    HardLink(TreePath),
+    Special(NodeKind),
+    /// Left out by the layer's `exclude_paths`. dpkg lists it all the same.
+    Excluded,
+}
+
+/// Reads the package into `stage`, an empty folder of its own.
+pub(crate) fn unpack(deb: &DebFile, stage: &Path, filter: &PathFilter) -> Result<Unpacked, Fault> {
+    let file = File::open(&deb.path)
+        .map_err(|error| Fault::system("open", deb.path.display().to_string(), error))?;
+    let mut stream = BufReader::with_capacity(128 << 10, Hashing::new(file));
+    let result = read_archive(deb, &mut stream, stage, filter);
+    // Damage is best explained by the digest, so it is looked at first.
+    io::copy(&mut stream, &mut io::sink())
+        .map_err(|error| Fault::system("read", deb.path.display().to_string(), error))?;
+    let found = stream.into_inner().hasher.finish();
+    if found != deb.sha256 {
+        return Err(Fault::Digest {
+            package: deb.package.clone(),
+            found: found.to_string(),
+            expected: deb.sha256.to_string(),
+        });
+    }
+    result
+}
+
+fn malformed(deb: &DebFile, reason: impl ToString) -> Fault {
+    Fault::Package {
+        package: deb.package.clone(),
+        reason: reason.to_string(),
+    }
+}
+
+fn read_archive(
+    deb: &DebFile,
+    stream: &mut impl Read,
+    stage: &Path,
+    filter: &PathFilter,
+) -> Result<Unpacked, Fault> {
+    let wrong = |reason: String| malformed(deb, reason);
+    let mut magic = [0; 8];
+    stream
+        .read_exact(&mut magic)
+        .map_err(|error| wrong(error.to_string()))?;
+    if &magic != b"!<arch>\n" {
+        return Err(wrong("it is not an ar archive".into()));
+    }
+    let mut control: Option<Control> = None;
+    while let Some((name, size)) = ar_member(stream).map_err(|error| wrong(error.to_string()))? {
+        let mut body = (&mut *stream).take(size);
+        match name.as_str() {
+            "debian-binary" => check_version(&mut body).map_err(wrong)?,
+            _ if name.starts_with("control.tar") => {
+                let found = read_control(&name, &mut body).map_err(wrong)?;
+                if found.package() != deb.package {
+                    return Err(wrong(format!("it calls itself `{}`", found.package())));
+                }
+                control = Some(found);
+            }
+            _ if name.starts_with("data.tar") => {
+                let control = control
+                    .ok_or_else(|| wrong("its data comes before its control files".into()))?;
+                return Stager::new(deb, control, stage, filter).take(&name, &mut body);
+            }
+            // deb(5): members whose name begins with `_` may be passed over.
+            _ if name.starts_with('_') => {}
+            _ => return Err(wrong(format!("it has a member `{name}`"))),
+        }
+        let padded = size % 2;
+        io::copy(&mut body, &mut io::sink())
+            .and_then(|_| io::copy(&mut (&mut *stream).take(padded), &mut io::sink()))
+            .map_err(|error| wrong(error.to_string()))?;
+    }
+    Err(wrong("it has no data".into()))
+}
+
+/// Name and size of the next ar member.
+fn ar_member(stream: &mut impl Read) -> io::Result<Option<(String, u64)>> {
+    let mut header = [0; 60];
+    let mut filled = 0;
+    while let Some(rest) = header.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest)? {
+            0 if filled == 0 => return Ok(None),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => filled += count,
+        }
+    }
+    let (fields, end) = header.split_at(58);
+    let (before, size) = fields.split_at(48);
+    let (name, _) = before.split_at(16);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let size = text(size)
+        .parse()
+        .map_err(|_| io::Error::other("the size of an ar member is not a number"))?;
+    if end != b"`\n" {
+        return Err(io::Error::other(
+            "an ar member's header does not end as it should",
+        ));
+    }
+    Ok(Some((text(name).trim_end_matches('/').to_owned(), size)))
+}
+
+fn check_version(body: &mut impl Read) -> Result<(), String> {
+    let mut text = String::new();
+    body.take(64)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    if text.starts_with("2.") {
+        Ok(())
+    } else {
+        Err(format!("its format is `{}`", text.trim().escape_default()))
+    }
+}
+
+/// The uncompressed form of a member, by the end of its name.
+fn decompress<'a>(name: &str, body: &'a mut dyn Read) -> Result<Box<dyn Read + 'a>, String> {
+    let kind = name.rsplit_once(".tar").map_or("", |(_, kind)| kind);
+    Ok(match kind {
+        "" => Box::new(body),
+        ".gz" => Box::new(flate2::read::MultiGzDecoder::new(body)),
+        ".xz" => Box::new(lzma_rust2::XzReader::new_mem_limit(
+            body,
+            true,
+            XZ_MEMORY_KIB,
+        )),
+        ".zst" => {
+            let mut decoder =
+                zstd::stream::read::Decoder::new(body).map_err(|error| error.to_string())?;
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG)
+                .map_err(|error| error.to_string())?;
+            Box::new(decoder)
+        }
+        other => return Err(format!("its compression `{other}` is not supported")),
+    })
+}
+
+fn read_control(name: &str, body: &mut dyn Read) -> Result<Control, String> {
+    let stream = decompress(name, body)?.take(MAX_CONTROL);
+    let mut members = MemberReader::new(BufReader::new(stream));
+    let mut control = Control::default();
+    while let Some(member) = members.next_member().map_err(|error| chain(&error))? {
+        if member.kind != MemberKind::File {
+            continue;
+        }
+        let path = TreePath::parse(&member.name).map_err(|error| error.to_string())?;
+        let name = String::from_utf8_lossy(path.as_bytes()).into_owned();
+        let mut bytes = Vec::new();
+        members
+            .read_to_end(&mut bytes)
+            .map_err(|error| error.to_string())?;
+        if name == "control" {
+            control.stanza = Stanza::parse(&String::from_utf8_lossy(&bytes))
+                .ok_or("its control file is malformed")?;
+        } else if name.contains('/') {
+            return Err(format!("it has a control file `{}`", name.escape_default()));
+        } else {
+            control.files.insert(name, (bytes, member.mode));
+        }
+    }
+    for field in ["Package", "Version", "Architecture"] {
+        if control.stanza.get(field).is_none() {
+            return Err(format!("its control file has no field `{field}`"));
+        }
+    }
+    Ok(control)
+}
+
+fn chain(error: &TarError) -> String {
+    match std::error::Error::source(&error.fault) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// Writes the files of one package into its staging folder.
+struct Stager<'a> {
+    deb: &'a DebFile,
+    stage: &'a Path,
+    filter: &'a PathFilter,
+    conffiles: Vec<TreePath>,
+    sums_all: bool,
+    buffer: Vec<u8>,
+    unpacked: Unpacked,
+}
+
+impl<'a> Stager<'a> {
+    fn new(deb: &'a DebFile, control: Control, stage: &'a Path, filter: &'a PathFilter) -> Self {
+        let conffiles = control
+            .conffiles()
+            .iter()
+            .filter_map(|path| TreePath::parse(path.trim_start_matches('/').as_bytes()).ok())
+            .collect();
+        Self {
+            deb,
+            stage,
+            filter,
+            conffiles,
+            sums_all: !control.files.contains_key("md5sums"),
+            buffer: vec![0; 128 << 10],
+            unpacked: Unpacked {
+                control,
+                is_automatic: deb.is_automatic,
+                entries: Vec::new(),
+                sums: BTreeMap::new(),
+            },
+        }
+    }
+
+    fn take(mut self, name: &str, body: &mut dyn Read) -> Result<Unpacked, Fault> {
+        let stream = decompress(name, body).map_err(|reason| malformed(self.deb, reason))?;
+        let mut members = MemberReader::new(BufReader::with_capacity(128 << 10, stream));
+        while let Some(member) = members
+            .next_member()
+            .map_err(|error| malformed(self.deb, chain(&error)))?
+        {
+            let path = TreePath::parse(&member.name)
+                .map_err(|error| malformed(self.deb, TarErrorAt(&member, &error.to_string())))?;
+            if path.is_root() {
+                continue;
+            }
+            let what = self.what(&path, &member, &mut members)?;
+            self.unpacked.entries.push(Entry {
+                path,
+                meta: metadata(member),
+                what,
+            });
+        }
+        Ok(self.unpacked)
+    }
+
+    fn what(
+        &mut self,
+        path: &TreePath,
+        member: &Member,
+        content: &mut impl Read,
+    ) -> Result<What, Fault> {
+        if self.filter.excludes(path) {
+            return Ok(What::Excluded);
+        }
+        Ok(match &member.kind {
+            MemberKind::Directory => What::Directory,
+            MemberKind::Symlink(target) => What::Symlink(target.clone()),
+            MemberKind::HardLink(target) => {
+                let target = TreePath::parse(target)
+                    .map_err(|error| malformed(self.deb, TarErrorAt(member, &error.to_string())))?;
+                if let Some(sum) = self.unpacked.sums.get(&target).cloned() {
+                    self.unpacked.sums.insert(path.clone(), sum);
+                }
+                What::HardLink(target)
+            }
+            MemberKind::File => What::File(self.stage_file(path, member, content)?),
+            MemberKind::Fifo => What::Special(NodeKind::Fifo),
+            MemberKind::CharDevice { major, minor } => What::Special(NodeKind::CharDevice {
+                major: *major,
+                minor: *minor,
+            }),
+            MemberKind::BlockDevice { major, minor } => What::Special(NodeKind::BlockDevice {
+                major: *major,
+                minor: *minor,
+            }),
+        })
+    }
+
+    fn stage_file(
+        &mut self,
+        path: &TreePath,
+        member: &Member,
+        content: &mut impl Read,
+    ) -> Result<StagedFile, Fault> {
+        let staged = self.stage.join(self.unpacked.entries.len().to_string());
+        let failed = |error: io::Error| Fault::system("write", staged.display().to_string(), error);
+        let mut file = File::create_new(&staged).map_err(failed)?;
+        let mut md5 = (self.sums_all || self.conffiles.contains(path)).then(md5::Md5::new);
+        loop {
+            let count = content
+                .read(&mut self.buffer)
+                .map_err(|error| malformed(self.deb, TarErrorAt(member, &error.to_string())))?;
+            if count == 0 {
+                break;
+            }
+            let (bytes, _) = self.buffer.split_at(count);
+            file.write_all(bytes).map_err(failed)?;
+            if let Some(md5) = &mut md5 {
+                md5.update(bytes);
+            }
+        }
+        finish_file(&file, &metadata(member.clone())).map_err(|error| failed(error.into()))?;
+        if let Some(md5) = md5 {
+            let sum: PathBytes = md5.finalize().into();
+            self.unpacked.sums.insert(path.clone(), hex(&sum));
+        }
+        Ok(StagedFile { path: staged })
+    }
+}
+
+type PathBytes = [u8; 16];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A message about one member.
+struct TarErrorAt<'a>(&'a Member, &'a str);
+
+impl std::fmt::Display for TarErrorAt<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = crate::layer::tar::escape_bytes(&self.0.name);
+        write!(f, "member `{name}`: {}", self.1)
+    }
+}
+
+fn metadata(member: Member) -> Metadata {
+    Metadata {
+        mode: member.mode,
+        uid: member.uid,
+        gid: member.gid,
+        mtime: member.mtime,
+        xattrs: member.xattrs,
+    }
+}
+
+/// Digests all that is read through it.
+struct Hashing {
+    file: File,
+    hasher: Hasher,
+}
+
+impl Hashing {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            hasher: Hasher::new(),
+        }
+    }
+}
+
+impl Read for Hashing {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buf)?;
+        self.hasher.update(buf.split_at(count).0);
+        Ok(count)
+    }
+}
+
+/// Reads packages on `workers` threads, the largest first, so that the last
+/// one does not keep the others waiting. The result is in the order of `debs`.
+pub(crate) fn unpack_all(
+    debs: &[DebFile],
+    stage: &Path,
+    filter: &PathFilter,
+    watch: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Unpacked>, Fault> {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let mut order: Vec<usize> = (0..debs.len()).collect();
+    order.sort_by_key(|at| std::cmp::Reverse(debs.get(*at).map_or(0, |deb| deb.size)));
+    let folders: Vec<PathBuf> = (0..debs.len())
+        .map(|at| stage.join(at.to_string()))
+        .collect();
+    for folder in &folders {
+        std::fs::create_dir(folder).map_err(|error| {
+            Fault::system("make the folder", folder.display().to_string(), error)
+        })?;
+    }
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (Some(deb), Some(folder)) = (debs.get(*at), folders.get(*at)) else {
+                        continue;
+                    };
+                    let result = unpack(deb, folder, filter);
+                    if result.is_err() {
+                        next.store(order.len(), Ordering::Relaxed);
+                    }
+                    let mut done = done.lock().unwrap_or_else(|held| held.into_inner());
+                    done.insert(*at, result);
+                    drop(done);
+                    watch(deb.size);
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(|held| held.into_inner());
+    done.into_values().collect()
+}

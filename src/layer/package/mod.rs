@@ -1,0 +1,525 @@
+//! Packages into a root: unpacked by us, configured by the target's own dpkg.
+//!
+//! In: .debs in their order, a root. Out: the root with every package
+//! `install ok installed`. Never here: dependencies (the lock has them), the
+//! network. Checked by: the target's own `dpkg --audit` (`tests/it/layer.rs`).
+//!
+//! All files are decompressed once, on all cores, into a staging folder on
+//! the same file system. Then they are placed package by package, which is
+//! only renaming, so that order, diversions and preinst scripts mean what
+//! they mean to dpkg. Packages come in waves: the essential ones first, since
+//! the scripts of the others count on them, then the rest; a package whose
+//! preinst needs one of its own wave configured begins another one.
+
+mod archive;
+mod control;
+mod database;
+mod filter;
+mod place;
+
+use std::collections::BTreeSet;
+
+use self::archive::{Unpacked, unpack_all};
+use self::control::Control;
+use self::database::{Database, write_triggers};
+use self::filter::PathFilter;
+use self::place::{Owners, place};
+use super::sandbox::protocol::{DebFile, PackagesJob};
+use super::sandbox::{Fault, Root, ScriptRunner};
+use crate::tree::TreePath;
+
+/// A package that exists in dpkg's database only: it stands for what consign
+/// does itself, so that dependencies on it hold for the target's own tools.
+const INITRAMFS_STANZA: &str = "\
+Package: consign-initramfs
+Status: install ok installed
+Priority: optional
+Section: kernel
+Maintainer: consign
+Architecture: all
+Multi-Arch: foreign
+Version: 1
+Provides: linux-initramfs-tool
+Description: stands for the initramfs that comes with the image
+ This package has no files. The initramfs of this image was made outside of
+ it, when the image was built, and is replaced together with the kernel.
+";
+
+/// What the synthetic package provides.
+pub const PROVIDED: &[&str] = &["linux-initramfs-tool"];
+
+/// Says how far a phase is.
+pub(crate) type Watch<'a> = &'a (dyn Fn(&str, u64, u64) + Sync);
+
+/// Installs the packages of `job`; staging happens in `stage`, which is
+/// empty and on the root's file system. Gives the paths that the packages
+/// brought, for the scan.
+pub(crate) fn install(
+    root: &mut Root,
+    job: &PackagesJob,
+    stage: &std::path::Path,
+    source_date: i64,
+    watch: Watch<'_>,
+) -> Result<BTreeSet<TreePath>, Fault> {
+    let filter = PathFilter::new(&job.exclude_paths, &job.include_paths);
+    let packages = unpack_watched(&job.debs, stage, &filter, watch)?;
+    merge_usr(root)?;
+    Database::create(root)?;
+    let mut database = Database::read(root)?;
+    check_new(&packages, &database)?;
+    let interested_before = database
+        .packages
+        .iter()
+        .map(|installed| installed.database_name.clone())
+        .collect();
+    write_triggers(root, &packages, &interested_before)?;
+    let shipped = shipped_paths(&packages);
+    stand_in(&packages, &mut database);
+    let guard = ServiceGuard::put_up(root)?;
+    let mut installer = Installer {
+        root,
+        packages: &packages,
+        owners: Owners::default(),
+        database,
+        source_date,
+        watch,
+        configured: 0,
+    };
+    for wave in waves(&packages) {
+        installer.wave(&wave)?;
+    }
+    guard.take_down(root)?;
+    // Every file has been renamed out of the staging folder or left out.
+    std::fs::remove_dir_all(stage)
+        .map_err(|error| Fault::system("remove", stage.display().to_string(), error))?;
+    Ok(shipped)
+}
+
+/// Unpacks packages into `root` without running a script of theirs.
+pub(crate) fn unpack_only(
+    root: &mut Root,
+    debs: &[DebFile],
+    stage: &std::path::Path,
+    watch: Watch<'_>,
+) -> Result<(), Fault> {
+    let packages = unpack_watched(debs, stage, &PathFilter::default(), watch)?;
+    merge_usr(root)?;
+    let mut owners = Owners::default();
+    let mut database = Database::default();
+    for at in 0..packages.len() {
+        place(root, &packages, at, &mut owners, &mut database)?;
+    }
+    Ok(())
+}
+
+fn unpack_watched(
+    debs: &[DebFile],
+    stage: &std::path::Path,
+    filter: &PathFilter,
+    watch: Watch<'_>,
+) -> Result<Vec<Unpacked>, Fault> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let total = debs.iter().map(|deb| deb.size).sum();
+    let done = AtomicU64::new(0);
+    unpack_all(debs, stage, filter, &|size| {
+        let done = done.fetch_add(size, Ordering::Relaxed) + size;
+        watch("unpack", done, total);
+    })
+}
+
+fn shipped_paths(packages: &[Unpacked]) -> BTreeSet<TreePath> {
+    packages
+        .iter()
+        .flat_map(|package| &package.entries)
+        .map(|entry| entry.path.clone())
+        .collect()
+}
+
+/// On a fresh root: the links of a merged /usr, before the first package.
+fn merge_usr(root: &mut Root) -> Result<(), Fault> {
+    let path = |text: &str| TreePath::parse(text.as_bytes()).expect("a relative path");
+    if root.status(&path("usr"))?.is_some() {
+        return Ok(());
+    }
+    // Of the others, libc6 makes what it needs.
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        let target = format!("usr/{name}");
+        root.make_directories(&path(&target))?;
+        let meta = crate::tree::Metadata::root_owned(0o777);
+        root.place_symlink(&path(name), target.as_bytes(), &meta)?;
+    }
+    Ok(())
+}
+
+fn check_new(packages: &[Unpacked], database: &Database) -> Result<(), Fault> {
+    for package in packages {
+        let control = &package.control;
+        let name = control.database_name();
+        let below = database
+            .packages
+            .iter()
+            .find(|installed| installed.database_name == name);
+        if let Some(below) = below {
+            return Err(Fault::AlreadyInstalled {
+                package: control.package().to_owned(),
+                version: control.version().to_owned(),
+                installed: below.stanza.get("Version").unwrap_or_default().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Enters the package that stands for our initramfs where a package needs
+/// one and none brings one.
+fn stand_in(packages: &[Unpacked], database: &mut Database) {
+    let needs = |field| {
+        packages.iter().any(|package| {
+            let relations = package.control.relations(field);
+            relations
+                .iter()
+                .flatten()
+                .any(|relation| PROVIDED.contains(&relation.name.as_str()))
+        })
+    };
+    let has = |names: &[String]| names.iter().any(|name| PROVIDED.contains(&name.as_str()));
+    let is_provided = packages.iter().any(|package| has(&package.control.names()))
+        || database.packages.iter().any(|installed| {
+            let control = Control {
+                stanza: installed.stanza.clone(),
+                ..Control::default()
+            };
+            has(&control.names())
+        });
+    if !is_provided && (needs("Depends") || needs("Pre-Depends")) {
+        let stanza = control::Stanza::parse(INITRAMFS_STANZA).expect("a stanza of our own");
+        database.packages.push(database::Installed {
+            database_name: "consign-initramfs".to_owned(),
+            stanza,
+        });
+    }
+}
+
+/// Packages that are placed together, and which are configured after that.
+#[derive(Debug, PartialEq, Eq)]
+struct Wave {
+    place: Vec<usize>,
+    /// `None`: all that are not configured yet.
+    configure: Option<BTreeSet<usize>>,
+}
+
+impl Wave {
+    fn of(place: Vec<usize>) -> Self {
+        Self {
+            place,
+            configure: None,
+        }
+    }
+}
+
+/// Which packages are unpacked and configured together, in order.
+fn waves(packages: &[Unpacked]) -> Vec<Wave> {
+    let essential = closure(packages, |package| package.control.is_essential());
+    let (first, rest): (Vec<usize>, Vec<usize>) =
+        (0..packages.len()).partition(|at| essential.contains(at));
+    let mut waves = vec![Wave::of(first)];
+    let mut done = essential;
+    let mut wave: Vec<usize> = Vec::new();
+    for at in rest {
+        let Some(package) = packages.get(at) else {
+            continue;
+        };
+        let relations = package.control.relations("Pre-Depends");
+        let wanted: BTreeSet<&str> = relations
+            .iter()
+            .flatten()
+            .map(|relation| relation.name.as_str())
+            .collect();
+        let is_wanted = |package: &Unpacked| {
+            let names = package.control.names();
+            names.iter().any(|name| wanted.contains(name.as_str()))
+        };
+        let is_waiting = wave
+            .iter()
+            .filter_map(|at| packages.get(*at))
+            .any(is_wanted);
+        if is_waiting && package.control.files.contains_key("preinst") {
+            let needed = closure(packages, is_wanted);
+            let configure: BTreeSet<usize> = needed.difference(&done).copied().collect();
+            done.extend(&configure);
+            waves.push(Wave {
+                place: std::mem::take(&mut wave),
+                configure: Some(configure),
+            });
+        }
+        wave.push(at);
+    }
+    waves.push(Wave::of(wave));
+    waves.retain(|wave| !wave.place.is_empty());
+    waves
+}
+
+/// The packages that are `wanted`, and all that they depend on.
+fn closure(packages: &[Unpacked], wanted: impl Fn(&Unpacked) -> bool) -> BTreeSet<usize> {
+    let mut found: BTreeSet<usize> = packages
+        .iter()
+        .enumerate()
+        .filter(|(_, package)| wanted(package))
+        .map(|(at, _)| at)
+        .collect();
+    let mut open: Vec<usize> = found.iter().copied().collect();
+    while let Some(package) = open.pop().and_then(|at| packages.get(at)) {
+        let depends = package.control.relations("Depends");
+        let wanted = package.control.relations("Pre-Depends");
+        for relation in depends.iter().chain(&wanted).flatten() {
+            for (at, other) in packages.iter().enumerate() {
+                if other.control.names().contains(&relation.name) && found.insert(at) {
+                    open.push(at);
+                }
+            }
+        }
+    }
+    found
+}
+
+struct Installer<'a> {
+    root: &'a mut Root,
+    packages: &'a [Unpacked],
+    owners: Owners,
+    database: Database,
+    source_date: i64,
+    watch: Watch<'a>,
+    configured: u64,
+}
+
+impl Installer<'_> {
+    fn wave(&mut self, wave: &Wave) -> Result<(), Fault> {
+        let is_first_ever = self.root.status(&path_of("usr/bin/dpkg"))?.is_none();
+        let mut runner = None;
+        if is_first_ever {
+            // Nothing can run before the shell is there: all files first.
+            let placed = self.place_all(&wave.place)?;
+            let runner = runner.insert(self.start()?);
+            for at in &wave.place {
+                self.preinst(runner, *at)?;
+            }
+            self.enter_all(&placed)?;
+        } else {
+            let mut placed = Vec::new();
+            for at in &wave.place {
+                if self.has_preinst(*at) {
+                    let runner = match &mut runner {
+                        Some(runner) => runner,
+                        none => none.insert(self.start()?),
+                    };
+                    self.preinst(runner, *at)?;
+                    self.database.reread_rules(self.root)?;
+                }
+                placed.push((*at, self.place_one(*at)?));
+            }
+            self.enter_all(&placed)?;
+        }
+        self.placeholders()?;
+        let mut runner = match runner {
+            Some(runner) => runner,
+            None => self.start()?,
+        };
+        self.configure(&mut runner, wave.configure.as_ref())?;
+        runner.end()?;
+        self.database = Database::read(self.root)?;
+        let packages = self.database.unfinished();
+        if wave.configure.is_some() || packages.is_empty() {
+            Ok(())
+        } else {
+            Err(Fault::NotConfigured { packages })
+        }
+    }
+
+    fn start(&mut self) -> Result<ScriptRunner, Fault> {
+        for name in ["proc", "dev", "sys"] {
+            self.root.make_directories(&path_of(name))?;
+        }
+        ScriptRunner::start(self.root.folder(), self.source_date)
+    }
+
+    fn has_preinst(&self, at: usize) -> bool {
+        self.packages
+            .get(at)
+            .is_some_and(|package| package.control.files.contains_key("preinst"))
+    }
+
+    fn place_one(&mut self, at: usize) -> Result<place::Placed, Fault> {
+        place(
+            self.root,
+            self.packages,
+            at,
+            &mut self.owners,
+            &mut self.database,
+        )
+    }
+
+    fn place_all(&mut self, wave: &[usize]) -> Result<Vec<(usize, place::Placed)>, Fault> {
+        let mut placed = Vec::new();
+        for at in wave {
+            placed.push((*at, self.place_one(*at)?));
+        }
+        Ok(placed)
+    }
+
+    fn enter_all(&mut self, placed: &[(usize, place::Placed)]) -> Result<(), Fault> {
+        for (at, placed) in placed {
+            if let Some(package) = self.packages.get(*at) {
+                self.database.enter(self.root, package, placed)?;
+            }
+        }
+        self.database.write_status(self.root)
+    }
+
+    /// Runs `preinst install`, as dpkg would, from where dpkg keeps it meanwhile.
+    fn preinst(&mut self, runner: &mut ScriptRunner, at: usize) -> Result<(), Fault> {
+        let Some(package) = self.packages.get(at) else {
+            return Ok(());
+        };
+        let Some((script, _)) = package.control.files.get("preinst") else {
+            return Ok(());
+        };
+        let place = path_of("var/lib/dpkg/tmp.ci/preinst");
+        self.root.write(&place, script, 0o755)?;
+        let name = package.control.package().to_owned();
+        let environment = [
+            ("DPKG_MAINTSCRIPT_NAME", "preinst"),
+            ("DPKG_MAINTSCRIPT_PACKAGE", &name),
+            ("DPKG_MAINTSCRIPT_ARCH", package.control.architecture()),
+            ("DPKG_MAINTSCRIPT_PACKAGE_REFCOUNT", "1"),
+            ("DPKG_ADMINDIR", "/var/lib/dpkg"),
+            ("DPKG_ROOT", ""),
+        ];
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let run = runner.run(vec![format!("/{place}"), "install".to_owned()], environment)?;
+        self.root.remove(&path_of("var/lib/dpkg/tmp.ci"))?;
+        self.root.forget();
+        if run.is_success {
+            return Ok(());
+        }
+        Err(Fault::Script {
+            package: name,
+            script: "preinst".to_owned(),
+            status: run.status,
+            output: run.output,
+        })
+    }
+
+    fn configure(
+        &mut self,
+        runner: &mut ScriptRunner,
+        only: Option<&BTreeSet<usize>>,
+    ) -> Result<(), Fault> {
+        let fixed = [
+            "/usr/bin/dpkg",
+            "--force-unsafe-io",
+            "--force-confdef",
+            "--force-confold",
+            "--abort-after=1",
+            "--log=/dev/null",
+            "--no-pager",
+            "--configure",
+        ];
+        let names = match only {
+            None => vec!["-a".to_owned()],
+            Some(only) => only
+                .iter()
+                .filter_map(|at| self.packages.get(*at))
+                .map(|package| package.control.database_name())
+                .collect(),
+        };
+        let total = self.packages.len() as u64;
+        let watch = self.watch;
+        let configured = &mut self.configured;
+        let mut last = String::new();
+        let argv = fixed.iter().map(|word| (*word).to_owned()).chain(names);
+        let run = runner.run_dpkg(argv.collect(), &mut |package| {
+            if package != last {
+                package.clone_into(&mut last);
+                *configured = (*configured + 1).min(total);
+                watch("configure", *configured, total);
+            }
+        })?;
+        if run.is_success {
+            return Ok(());
+        }
+        Err(match run.package {
+            Some(package) => Fault::Script {
+                package,
+                script: "postinst".to_owned(),
+                status: run.status,
+                output: run.output,
+            },
+            None => Fault::Dpkg {
+                status: run.status,
+                output: run.output,
+            },
+        })
+    }
+
+    /// Keeps openssh-server from making host keys, which take seconds and
+    /// would be thrown away: it leaves files alone that are there. The
+    /// placeholders go with the rule `ssh-host-keys`.
+    fn placeholders(&mut self) -> Result<(), Fault> {
+        if self.root.status(&path_of("usr/sbin/sshd"))?.is_none() {
+            return Ok(());
+        }
+        for kind in ["rsa", "ecdsa", "ed25519"] {
+            let path = path_of(&format!("etc/ssh/ssh_host_{kind}_key"));
+            if self.root.status(&path)?.is_none() {
+                self.root.write(&path, b"", 0o600)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn path_of(text: &str) -> TreePath {
+    TreePath::parse(text.as_bytes()).expect("a relative path without dots")
+}
+
+/// `policy-rc.d`, which keeps packages from starting services while they are
+/// configured (`invoke-rc.d`(8): 101 is "action forbidden by policy").
+struct ServiceGuard {
+    had_one: bool,
+}
+
+const GUARD: &str = "usr/sbin/policy-rc.d";
+const GUARD_ASIDE: &str = "usr/sbin/.policy-rc.d.consign";
+
+impl ServiceGuard {
+    fn put_up(root: &mut Root) -> Result<Self, Fault> {
+        let had_one = root.status(&path_of(GUARD))?.is_some();
+        if had_one {
+            root.rename(&path_of(GUARD), &path_of(GUARD_ASIDE))?;
+        }
+        root.write(&path_of(GUARD), b"#!/bin/sh\nexit 101\n", 0o755)?;
+        Ok(Self { had_one })
+    }
+
+    fn take_down(self, root: &mut Root) -> Result<(), Fault> {
+        root.remove(&path_of(GUARD))?;
+        if self.had_one {
+            root.rename(&path_of(GUARD_ASIDE), &path_of(GUARD))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `version` is in the relation `operator` to `limit`.
+fn satisfies(version: &str, operator: &str, limit: &str) -> bool {
+    // Replaces with a bound names versions that have lost the file since; a
+    // resolved set has only versions that fit together, so equality is all
+    // that could tell otherwise.
+    match operator {
+        "=" => version == limit,
+        _ => true,
+    }
+}

@@ -1,0 +1,94 @@
+//! Namespaces, from inside: the steps that each process takes before its work.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{ExitCode, Stdio};
+
+use rustix::process::{Signal, geteuid, set_parent_process_death_signal, umask};
+use rustix::thread::UnshareFlags;
+
+use super::fault::Fault;
+use super::protocol::{self, Reply, ScriptReply};
+use super::{ARG_INIT, ARG_SCRIPTS};
+use crate::exec::{Call, ExecError, Tool};
+
+/// The executable that this process runs, whatever happens to its file.
+const MYSELF: &str = "/proc/self/exe";
+
+/// Dies when the process that started this one dies.
+pub(super) fn die_with_parent() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
+fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "the safe form is fine: descriptors are not unshared, which is what could hurt"
+    )]
+    rustix::thread::unshare(flags)
+}
+
+/// Enters a user namespace and says how that went.
+pub(super) fn enter_user_namespace() -> Reply {
+    match unshare(UnshareFlags::NEWUSER) {
+        Ok(()) => Reply::Entered,
+        // Root can do without.
+        Err(_) if geteuid().is_root() => Reply::Direct,
+        Err(errno) => Reply::Refused(errno.raw_os_error()),
+    }
+}
+
+/// After the ids are mapped: no groups but root's, and no mode bits masked
+/// but what Debian masks.
+pub(super) fn become_root() -> io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
+    umask(rustix::fs::Mode::from_raw_mode(0o022));
+    die_with_parent()
+}
+
+/// Starts the next process inwards.
+pub(super) fn script_process() -> Result<std::process::Child, ExecError> {
+    myself(ARG_SCRIPTS).spawn(Stdio::piped(), Stdio::piped(), Stdio::inherit())
+}
+
+fn myself(argument: &str) -> Call {
+    Call::at(Tool::Myself, MYSELF.into()).arg(argument)
+}
+
+/// `__sandbox-scripts`: makes the namespaces, starts pid 1 in them, waits.
+pub(super) fn scripts_main() -> ExitCode {
+    let entered = die_with_parent().and_then(|()| {
+        Ok(unshare(
+            UnshareFlags::NEWNS
+                | UnshareFlags::NEWPID
+                | UnshareFlags::NEWIPC
+                | UnshareFlags::NEWUTS
+                | UnshareFlags::NEWNET,
+        )?)
+    });
+    let fault = match entered {
+        Err(error) => Fault::Namespaces {
+            reason: error.to_string(),
+        },
+        Ok(()) => match wait_for_init() {
+            Ok(code) => return code,
+            Err(reason) => Fault::Talk { reason },
+        },
+    };
+    match protocol::send(&mut io::stdout(), &ScriptReply::Failed(fault)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn wait_for_init() -> Result<ExitCode, String> {
+    let mut child = myself(ARG_INIT)
+        .spawn(Stdio::inherit(), Stdio::inherit(), Stdio::inherit())
+        .map_err(|error| error.to_string())?;
+    let status = child.wait().map_err(|error| error.to_string())?;
+    if let Some(signal) = status.signal() {
+        return Err(format!("the process that runs scripts got signal {signal}"));
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}

@@ -1,0 +1,250 @@
+//! The sandbox: where packages are unpacked and their scripts run.
+//!
+//! In: requests with local paths. Out: a layer's tar in the cache folder, its
+//! digest, or a [`Fault`]. Never here: the network, the clock, a choice.
+//!
+//! No code here needs `unsafe`: instead of forking, consign starts its own
+//! executable again with a hidden first argument, and each process takes one
+//! step further in:
+//!
+//! ```text
+//! consign                     asks, maps the user's subordinate ids
+//!   __sandbox                 in a user namespace: unpacks beneath the root, scans it,
+//!     __sandbox-scripts       in mount, pid, ipc, uts and net namespaces of its own
+//!       __sandbox-init        pid 1: /proc, a small /dev, pivot_root, runs the scripts
+//! ```
+//!
+//! Each dies with the one above it, and the kernel ends every process below a
+//! pid 1 that dies, so a killed build leaves no process. Scripts see the root
+//! and nothing of the host: no network device, no host files, no host name,
+//! no environment, no /sys.
+//!
+//! Root gets a user namespace too, with every id mapped to itself: scripts
+//! then cannot load modules, set the clock or reach devices. Where that is
+//! refused, root goes on without one.
+//!
+//! Checked by: `tests/it/layer.rs`, as root and as an ordinary user.
+
+mod dev;
+mod enter;
+mod fault;
+mod init;
+mod map;
+pub(crate) mod protocol;
+mod refusal;
+mod root;
+pub(crate) mod scan;
+mod scripts;
+mod worker;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
+
+pub use fault::Fault;
+pub use refusal::SandboxRefusal;
+pub(crate) use root::{Root, StagedFile, finish_file};
+pub(crate) use scripts::{Run, ScriptRunner};
+
+use self::protocol::{Reply, Request};
+use super::LayerError;
+use crate::digest::DiffId;
+use crate::exec::{Call, ExecError, Tool, read_tail};
+
+/// First argument of the process that unpacks.
+pub(crate) const ARG_WORKER: &str = "__sandbox";
+/// First argument of the process that makes namespaces for scripts.
+pub(crate) const ARG_SCRIPTS: &str = "__sandbox-scripts";
+/// First argument of the process that runs scripts.
+pub(crate) const ARG_INIT: &str = "__sandbox-init";
+
+/// Runs the part of the sandbox that `first_argument` names; `None` when it
+/// names none. `main` asks this before anything else, while the process has
+/// one thread.
+#[must_use]
+pub fn child_main(first_argument: Option<&OsStr>) -> Option<ExitCode> {
+    let run = match first_argument?.to_str()? {
+        ARG_WORKER => worker::run,
+        ARG_SCRIPTS => enter::scripts_main,
+        ARG_INIT => init::run,
+        _ => return None,
+    };
+    Some(run())
+}
+
+/// How the sandbox is entered.
+#[derive(Debug, Clone)]
+pub struct SandboxSettings {
+    /// The consign executable.
+    pub program: PathBuf,
+    /// The value of `PATH`, to find `newuidmap`.
+    pub search_path: OsString,
+}
+
+/// A running sandbox.
+#[derive(Debug)]
+pub(crate) struct Session {
+    child: Child,
+    requests: BufWriter<ChildStdin>,
+    replies: BufReader<ChildStdout>,
+    last_words: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Session {
+    /// Starts a sandbox, or says exactly why none can be had.
+    pub(crate) fn start(settings: &SandboxSettings) -> Result<Self, LayerError> {
+        let call = Call::at(Tool::Myself, settings.program.clone()).arg(ARG_WORKER);
+        let mut child = call.spawn(Stdio::piped(), Stdio::piped(), Stdio::piped())?;
+        let requests = BufWriter::new(child.stdin.take().expect("piped above"));
+        let replies = BufReader::new(child.stdout.take().expect("piped above"));
+        let mut stderr = child.stderr.take().expect("piped above");
+        let last_words = std::thread::spawn(move || read_tail(&mut stderr).unwrap_or_default());
+        let mut session = Self {
+            child,
+            requests,
+            replies,
+            last_words: Some(last_words),
+        };
+        match session.reply()? {
+            Reply::Direct => {}
+            Reply::Entered => {
+                map::map_ids(session.child.id(), settings)?;
+                session.send(&Request::Mapped)?;
+                session.wait(&mut |_| {})?;
+            }
+            Reply::Refused(errno) => {
+                return Err(SandboxRefusal::namespaces(errno).into());
+            }
+            other => return Err(session.nonsense(&other)),
+        }
+        Ok(session)
+    }
+
+    /// Sends one request and follows it to its end.
+    pub(crate) fn ask(
+        &mut self,
+        request: &Request,
+        watch: &mut dyn FnMut(Watched),
+    ) -> Result<Option<(DiffId, u64)>, LayerError> {
+        self.send(request)?;
+        self.wait(watch)
+    }
+
+    /// Removes the root and ends the sandbox.
+    pub(crate) fn end(mut self) -> Result<(), LayerError> {
+        self.ask(&Request::End, &mut |_| {})?;
+        self.child
+            .wait()
+            .map(|_| ())
+            .map_err(|source| talk_failed(source).into())
+    }
+
+    fn send(&mut self, request: &Request) -> Result<(), LayerError> {
+        match protocol::send(&mut self.requests, request) {
+            Ok(()) => Ok(()),
+            // Its own last words say more than the broken pipe.
+            Err(_) => Err(self.died()),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        watch: &mut dyn FnMut(Watched),
+    ) -> Result<Option<(DiffId, u64)>, LayerError> {
+        loop {
+            match self.reply()? {
+                Reply::Progress { phase, done, total } => {
+                    watch(Watched::Progress { phase, done, total });
+                }
+                Reply::Note(note) => watch(Watched::Note(note)),
+                Reply::Built { diff_id, size } => return Ok(Some((diff_id, size))),
+                Reply::Done => return Ok(None),
+                Reply::Failed(fault) => return Err(LayerError::Sandbox(Box::new(fault))),
+                other => return Err(self.nonsense(&other)),
+            }
+        }
+    }
+
+    fn reply(&mut self) -> Result<Reply, LayerError> {
+        match protocol::receive(&mut self.replies) {
+            Ok(Some(reply)) => Ok(reply),
+            Ok(None) => Err(self.died()),
+            Err(source) => Err(talk_failed(source).into()),
+        }
+    }
+
+    fn nonsense(&self, reply: &Reply) -> LayerError {
+        let reason = format!("unexpected answer {reply:?}");
+        LayerError::Sandbox(Box::new(Fault::Talk { reason }))
+    }
+
+    fn died(&mut self) -> LayerError {
+        let status = match self.child.wait() {
+            Ok(status) => status,
+            Err(source) => return talk_failed(source).into(),
+        };
+        let stderr = self
+            .last_words
+            .take()
+            .and_then(|reader| reader.join().ok())
+            .unwrap_or_default();
+        LayerError::Exec(ExecError::Failed {
+            tool: Tool::Myself,
+            status,
+            stderr,
+        })
+    }
+}
+
+impl Drop for Session {
+    /// Ends the sandbox whatever it is doing; `end` has come before if all is well.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
+            // Its exit status says nothing that the error on the way does not.
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// What a request says while it is under way.
+#[derive(Debug)]
+pub(crate) enum Watched {
+    /// Some of the steps are done.
+    Progress {
+        phase: String,
+        done: u64,
+        total: u64,
+    },
+    /// Something that a person should know.
+    Note(String),
+}
+
+fn talk_failed(source: std::io::Error) -> ExecError {
+    ExecError::Talk {
+        tool: Tool::Myself,
+        source,
+    }
+}
+
+/// Removes what killed builds left, inside a sandbox where their owners are known.
+pub(crate) fn remove_abandoned(
+    folders: Vec<PathBuf>,
+    settings: &SandboxSettings,
+) -> Result<(), LayerError> {
+    // Folders without files of other users need no sandbox.
+    let stubborn: Vec<PathBuf> = folders
+        .into_iter()
+        .filter(|folder| remove_plainly(folder).is_err())
+        .collect();
+    if stubborn.is_empty() {
+        return Ok(());
+    }
+    let mut session = Session::start(settings)?;
+    session.ask(&Request::Remove(stubborn), &mut |_| {})?;
+    session.end()
+}
+
+fn remove_plainly(folder: &Path) -> std::io::Result<()> {
+    std::fs::remove_dir_all(folder)
+}

@@ -1,0 +1,351 @@
+//! `__sandbox`: the process that unpacks, asks for scripts to be run, scans
+//! and writes the tar.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+
+use super::enter::{become_root, die_with_parent, enter_user_namespace};
+use super::fault::Fault;
+use super::protocol::{self, PackagesJob, Reply, Request, ToolsJob};
+use super::root::{Root, remove_folder};
+use super::scan::{Scan, Stamps, stamp_all};
+use super::scripts::ScriptRunner;
+use crate::digest::DiffId;
+use crate::layer::package;
+use crate::layer::tar::{TarError, read_delta};
+use crate::tree::{Blob, FileTree, NodeId, NodeKind, TreeDelta, TreePath};
+use crate::units::Timestamp;
+
+/// Longer than the kernel's clock tick, by which it stamps changes.
+const TICK: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Answers requests until the input ends.
+pub(super) fn run() -> ExitCode {
+    let mut input = io::stdin().lock();
+    let output = Mutex::new(io::stdout());
+    let answer = |reply: &Reply| {
+        let mut output = output.lock().unwrap_or_else(|held| held.into_inner());
+        protocol::send(&mut *output, reply)
+    };
+    if die_with_parent().is_err() || answer(&enter_user_namespace()).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let mut worker: Option<Worker> = None;
+    loop {
+        let request = match protocol::receive::<Request>(&mut input) {
+            Ok(Some(request)) => request,
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(_) => return ExitCode::FAILURE,
+        };
+        let is_end = matches!(request, Request::End);
+        let result = serve(request, &mut worker, &|reply| drop(answer(&reply)));
+        let has_failed = result.is_err();
+        if has_failed && let Some(worker) = worker.take() {
+            // The error that led here is the one to tell.
+            drop(worker.remove());
+        }
+        let said = answer(&result.unwrap_or_else(Reply::Failed));
+        if has_failed || is_end || said.is_err() {
+            return ExitCode::SUCCESS;
+        }
+    }
+}
+
+/// Takes replies while a request is under way.
+type Tell<'a> = &'a (dyn Fn(Reply) + Sync);
+
+fn serve(request: Request, worker: &mut Option<Worker>, tell: Tell<'_>) -> Result<Reply, Fault> {
+    let none = || Fault::Talk {
+        reason: "no root has been begun".into(),
+    };
+    let built = |(diff_id, size)| Reply::Built { diff_id, size };
+    match request {
+        Request::Mapped => {
+            become_root().map_err(|error| Fault::Namespaces {
+                reason: error.to_string(),
+            })?;
+        }
+        Request::Remove(folders) => {
+            for folder in folders {
+                remove_folder(&folder).map_err(|error| {
+                    Fault::system("remove", folder.display().to_string(), error)
+                })?;
+            }
+        }
+        Request::Begin {
+            folder,
+            source_date,
+        } => *worker = Some(Worker::begin(folder, source_date)?),
+        Request::Apply(tar) => worker.as_mut().ok_or_else(none)?.apply(&tar)?,
+        Request::Packages(job) => {
+            let worker = worker.as_mut().ok_or_else(none)?;
+            return worker.packages(&job, tell).map(built);
+        }
+        Request::Tools(job) => {
+            let worker = worker.as_mut().ok_or_else(none)?;
+            return worker.tools(&job, tell).map(built);
+        }
+        Request::End => {
+            if let Some(worker) = worker.take() {
+                worker.remove()?;
+            }
+        }
+    }
+    Ok(Reply::Done)
+}
+
+struct Worker {
+    folder: PathBuf,
+    root: Root,
+    source_date: Timestamp,
+    /// Times from here on are this build's own.
+    began: Timestamp,
+    /// The layers in the root, merged.
+    before: FileTree,
+    /// Of the root as it was when `before` was true; `None` when layers have
+    /// been laid down since.
+    stamps: Option<Stamps>,
+    stages: u32,
+}
+
+impl Worker {
+    fn begin(folder: PathBuf, source_date: i64) -> Result<Self, Fault> {
+        use std::os::unix::fs::MetadataExt as _;
+        let place = folder.join("root");
+        let failed =
+            |error: io::Error| Fault::system("make the folder", place.display().to_string(), error);
+        std::fs::create_dir(&place).map_err(failed)?;
+        rustix::fs::chmod(&place, rustix::fs::Mode::from_raw_mode(0o755))
+            .map_err(|error| failed(error.into()))?;
+        // The file system's own clock says when this build began.
+        let now = std::fs::metadata(&place).map_err(failed)?;
+        Ok(Self {
+            root: Root::open(&place).map_err(failed)?,
+            folder,
+            source_date: Timestamp::from_seconds(source_date),
+            began: Timestamp::from_seconds(now.mtime()),
+            before: FileTree::new(),
+            stamps: None,
+            stages: 0,
+        })
+    }
+
+    fn apply(&mut self, tar: &Path) -> Result<(), Fault> {
+        let delta = delta_of(tar)?;
+        lay(&mut self.root, &delta)?;
+        self.before.apply(&delta).map_err(|error| Fault::Below {
+            reason: error.to_string(),
+        })?;
+        self.stamps = None;
+        Ok(())
+    }
+
+    fn stage(&mut self) -> Result<PathBuf, Fault> {
+        self.stages += 1;
+        let stage = self.folder.join(format!("stage-{}", self.stages));
+        std::fs::create_dir(&stage).map_err(|error| {
+            Fault::system("make the folder", stage.display().to_string(), error)
+        })?;
+        Ok(stage)
+    }
+
+    fn packages(&mut self, job: &PackagesJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+        let stamps = match self.stamps.take() {
+            Some(stamps) => stamps,
+            None => stamp_all(&self.root)?,
+        };
+        // A change within the tick of the last stamp would look like none.
+        std::thread::sleep(TICK);
+        let stage = self.stage()?;
+        let date = self.source_date.seconds;
+        let shipped = package::install(&mut self.root, job, &stage, date, &progress(tell))?;
+        let scan = Scan {
+            before: &self.before,
+            stamps: &stamps,
+            cleaning: Some(&shipped),
+            began: self.began,
+            source_date: self.source_date,
+        };
+        let difference = scan.run(&self.root)?;
+        self.root.forget();
+        let total = difference.content_size();
+        let watch = progress(tell);
+        let built = difference.write(&job.output, &mut |done| watch("pack", done, total))?;
+        let delta = delta_of(&job.output)?;
+        self.before.apply(&delta).map_err(|error| Fault::Below {
+            reason: error.to_string(),
+        })?;
+        self.stamps = Some(difference.stamps);
+        Ok(built)
+    }
+
+    fn tools(&mut self, job: &ToolsJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+        let path = |bytes: &Vec<u8>| {
+            TreePath::parse(bytes).map_err(|error| Fault::Talk {
+                reason: error.to_string(),
+            })
+        };
+        let stage = self.stage()?;
+        package::unpack_only(&mut self.root, &job.debs, &stage, &progress(tell))?;
+        for (name, bytes) in &job.input {
+            self.root.write(&path(name)?, bytes, 0o644)?;
+        }
+        let program = job.command.first().cloned().unwrap_or_default();
+        let run = self.run_tool(job)?;
+        if !run.is_success {
+            return Err(Fault::Program {
+                program,
+                status: run.status,
+                output: run.output,
+            });
+        }
+        let mut kept = BTreeMap::new();
+        for name in &job.keep {
+            let path = path(name)?;
+            let bytes = self.root.read(&path, u64::MAX)?;
+            let bytes = bytes.ok_or_else(|| Fault::NotMade {
+                program: program.clone(),
+                path: format!("/{path}"),
+            })?;
+            kept.insert(path, bytes);
+        }
+        write_kept(&kept, self.source_date, &job.output)
+    }
+
+    fn run_tool(&mut self, job: &ToolsJob) -> Result<super::Run, Fault> {
+        for name in ["proc", "dev", "tmp"] {
+            let path = TreePath::parse(name.as_bytes()).expect("a relative path");
+            self.root.make_directories(&path)?;
+        }
+        let mut runner = ScriptRunner::start(self.root.folder(), self.source_date.seconds)?;
+        let run = runner.run(job.command.clone(), Vec::new())?;
+        runner.end()?;
+        Ok(run)
+    }
+
+    /// Removes the root, whoever owns what is in it.
+    fn remove(self) -> Result<(), Fault> {
+        let Self { folder, root, .. } = self;
+        drop(root);
+        remove_folder(&folder)
+            .map_err(|error| Fault::system("remove", folder.display().to_string(), error))
+    }
+}
+
+/// Tells how far a phase is, whenever another percent is done.
+fn progress(tell: Tell<'_>) -> impl Fn(&str, u64, u64) + Sync {
+    let last = Mutex::new((String::new(), 0));
+    move |phase, done, total| {
+        let percent = done.saturating_mul(100) / total.max(1);
+        let mut last = last.lock().unwrap_or_else(|held| held.into_inner());
+        if last.0 != phase || last.1 != percent {
+            *last = (phase.to_owned(), percent);
+            tell(Reply::Progress {
+                phase: phase.to_owned(),
+                done,
+                total,
+            });
+        }
+    }
+}
+
+fn delta_of(tar: &Path) -> Result<TreeDelta, Fault> {
+    let failed = |error: io::Error| Fault::system("open", tar.display().to_string(), error);
+    let blob = Blob::open(tar).map_err(failed)?;
+    read_delta(&blob).map_err(|error| Fault::Below {
+        reason: in_full(&error),
+    })
+}
+
+fn in_full(error: &TarError) -> String {
+    error.to_string()
+}
+
+fn write_kept(
+    kept: &BTreeMap<TreePath, Vec<u8>>,
+    date: Timestamp,
+    output: &Path,
+) -> Result<(DiffId, u64), Fault> {
+    use crate::tree::{Content, Node};
+    let failed = |reason: String| Fault::System {
+        action: "write".into(),
+        path: output.display().to_string(),
+        reason,
+        is_full: false,
+    };
+    let mut delta = TreeDelta::new();
+    for (path, bytes) in kept {
+        let mut node = Node::file(0o644, Content::from_bytes(bytes.clone()));
+        node.meta.mtime = date;
+        delta
+            .put(path.clone(), node)
+            .map_err(|error| failed(error.to_string()))?;
+    }
+    let file = std::fs::File::create_new(output)
+        .map_err(|error| Fault::system("write", output.display().to_string(), error))?;
+    let (mut out, diff_id, size) = crate::layer::tar::write_delta(&delta, io::BufWriter::new(file))
+        .map_err(|error| failed(error.to_string()))?;
+    out.flush().map_err(|error| failed(error.to_string()))?;
+    Ok((diff_id, size))
+}
+
+/// Lays a layer over the root, as [`FileTree::apply`] does in memory.
+fn lay(root: &mut Root, delta: &TreeDelta) -> Result<(), Fault> {
+    for path in &delta.opaque {
+        root.remove_inside(path)?;
+    }
+    for path in &delta.removed {
+        root.remove(path)?;
+    }
+    root.forget();
+    let mut first_names: BTreeMap<NodeId, &TreePath> = BTreeMap::new();
+    for (path, id, node) in delta.tree.iter() {
+        if delta.implied.contains(path) {
+            if !root.is_directory(path) {
+                root.remove(path)?;
+                root.make_directories(path)?;
+            }
+            continue;
+        }
+        if node.is_directory() {
+            lay_directory(root, path, &node.meta)?;
+            continue;
+        }
+        if root.has_real_directory(path)? {
+            root.remove(path)?;
+        }
+        if let Some(first) = first_names.get(&id) {
+            root.place_link(path, first)?;
+            continue;
+        }
+        first_names.insert(id, path);
+        match &node.kind {
+            NodeKind::File(content) => root.place_content(path, content, &node.meta)?,
+            NodeKind::Symlink(target) => root.place_symlink(path, target, &node.meta)?,
+            kind => root.place_special(path, kind, &node.meta)?,
+        }
+    }
+    for (path, target) in &delta.links {
+        root.place_link(path, target)?;
+    }
+    Ok(())
+}
+
+fn lay_directory(
+    root: &mut Root,
+    path: &TreePath,
+    meta: &crate::tree::Metadata,
+) -> Result<(), Fault> {
+    if path.is_root() {
+        return root.set_metadata(path, meta);
+    }
+    if root.has_real_directory(path)? {
+        return root.set_metadata(path, meta);
+    }
+    root.remove(path)?;
+    root.forget();
+    root.place_directory(path, meta)
+}
