@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::item::{Account, owner};
+use crate::item::Account;
 use crate::root::{Access, Change, Root};
 
 const PASSWD: &str = "/etc/passwd";
@@ -108,7 +108,7 @@ fn edit(
             uid: stat.st_uid,
             gid: stat.st_gid,
         },
-        _ => owner(root, mode),
+        _ => Access::own(mode),
     };
     let old = String::from_utf8(old.unwrap_or_default()).map_err(|_| io::ErrorKind::InvalidData)?;
     root.put(path, change(&old).as_bytes(), access)
@@ -186,7 +186,7 @@ fn put_home(root: &Root, account: &Account) -> io::Result<Change> {
     if root.exists(&account.home) {
         return Ok(Change::Same);
     }
-    let access = |mode| root.given_to(account.id, mode);
+    let access = |mode| Access::of(account.id, mode);
     // Under another name until it is whole, so that a cut leaves no half.
     let (parent, name) = account.home.rsplit_once('/').unwrap_or(("", &account.home));
     let fresh = format!("{parent}/.{name}.consign-new");

@@ -26,11 +26,6 @@ impl Digest {
         is_hex.then_some(Self(bytes))
     }
 
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-
     /// The first 8 hex digits, for people.
     pub fn short(&self) -> String {
         let mut text = self.to_string();

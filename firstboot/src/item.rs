@@ -70,7 +70,7 @@ impl Item {
     /// What the system reports.
     pub fn put(&self, root: &Root) -> io::Result<Change> {
         match self {
-            Self::File { path, mode, bytes } => root.put(path, bytes, owner(root, *mode)),
+            Self::File { path, mode, bytes } => root.put(path, bytes, Access::own(*mode)),
             Self::Link { path, target } => root.put_link(path, target),
             Self::HostsName { name } => put_hosts_name(root, name),
             Self::Account(account) => accounts::put(root, account),
@@ -87,12 +87,6 @@ impl Item {
     }
 }
 
-/// Files belong to root; in the tests, to whoever runs them.
-pub fn owner(root: &Root, mode: u32) -> Access {
-    let (uid, gid) = root.owner();
-    Access { mode, uid, gid }
-}
-
 const HOSTS: &str = "/etc/hosts";
 /// Debian's address of a machine's own name (Debian Reference, section 5.1.1).
 const OWN_ADDRESS: &str = "127.0.1.1";
@@ -100,7 +94,7 @@ const OWN_ADDRESS: &str = "127.0.1.1";
 fn put_hosts_name(root: &Root, name: &str) -> io::Result<Change> {
     let old = root.read_text(HOSTS, consign_schema::MAX_SIZE)?;
     let new = hosts_with(&old, name);
-    root.put(HOSTS, new.as_bytes(), owner(root, 0o644))
+    root.put(HOSTS, new.as_bytes(), Access::own(0o644))
 }
 
 /// `hosts` with one line for the machine's own name.
@@ -117,13 +111,10 @@ fn hosts_with(hosts: &str, name: &str) -> String {
         .filter(|line| line.split_ascii_whitespace().next() != Some(OWN_ADDRESS))
         .collect();
     let is_local = |line: &&str| line.split_ascii_whitespace().next() == Some("127.0.0.1");
-    if !lines.iter().any(|line| is_local(&line)) {
+    if !lines.iter().any(is_local) {
         lines.insert(0, "127.0.0.1\tlocalhost");
     }
-    let at = lines
-        .iter()
-        .position(|line| is_local(&line))
-        .map_or(0, |at| at + 1);
+    let at = lines.iter().position(is_local).map_or(0, |at| at + 1);
     lines.insert(at, &own);
     lines.join("\n") + "\n"
 }

@@ -6,15 +6,23 @@
 //! command line, never in the environment.
 
 mod accounts;
+mod addresses;
+mod boot;
 mod command;
+mod configure;
+mod console;
 mod digest;
+mod generation;
 mod image;
 mod init;
 mod item;
 mod media;
 mod root;
+mod state;
+mod status;
 mod step;
 mod sys;
+mod systemd;
 mod text;
 
 use std::process::ExitCode;

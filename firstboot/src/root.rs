@@ -15,6 +15,7 @@ use rustix::fs::{
     mkdirat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 
 /// A root of files.
 #[derive(Debug)]
@@ -43,12 +44,24 @@ pub struct Access {
 }
 
 impl Access {
-    /// Owned by root.
-    pub const fn root(mode: u32) -> Self {
+    /// For what belongs to the agent: root's, or in the tests whose they are.
+    pub fn own(mode: u32) -> Self {
         Self {
             mode,
-            uid: 0,
-            gid: 0,
+            uid: geteuid().as_raw(),
+            gid: getegid().as_raw(),
+        }
+    }
+
+    /// For a person's; only root can give files away.
+    pub fn of(id: u32, mode: u32) -> Self {
+        if !geteuid().is_root() {
+            return Self::own(mode);
+        }
+        Self {
+            mode,
+            uid: id,
+            gid: id,
         }
     }
 }
@@ -63,24 +76,6 @@ impl Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())?;
         Ok(Self { fd })
-    }
-
-    /// Who owns what the agent writes: root, or whoever runs the tests.
-    pub fn owner(&self) -> (u32, u32) {
-        let uid = rustix::process::geteuid().as_raw();
-        let gid = rustix::process::getegid().as_raw();
-        (uid, gid)
-    }
-
-    /// Access for a person; where the agent cannot give files away, its own.
-    pub fn given_to(&self, id: u32, mode: u32) -> Access {
-        let (uid, gid) = self.owner();
-        let is_root = uid == 0;
-        Access {
-            mode,
-            uid: if is_root { id } else { uid },
-            gid: if is_root { id } else { gid },
-        }
     }
 
     /// The bytes of a file of at most `limit` bytes; nothing when it is missing.
@@ -239,25 +234,16 @@ impl Root {
         Ok(())
     }
 
-    /// Removes a file or link, if there is one.
+    /// Removes a directory and all below it, links not followed.
     ///
     /// # Errors
     ///
     /// What the system reports.
-    pub fn remove(&self, path: &str) -> io::Result<Change> {
-        let (parent, name) = match self.parent(path) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::Same),
-            Err(error) => return Err(error),
-        };
-        match unlinkat(&parent, name, AtFlags::empty()) {
-            Ok(()) => {
-                fsync(&parent)?;
-                Ok(Change::Written)
-            }
-            Err(Errno::NOENT) => Ok(Change::Same),
-            Err(error) => Err(error.into()),
-        }
+    pub fn remove_tree(&self, path: &str) -> io::Result<()> {
+        let (parent, name) = self.parent(path)?;
+        remove_tree_at(&parent, name, 0)?;
+        fsync(&parent)?;
+        Ok(())
     }
 
     fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -285,7 +271,7 @@ impl Root {
             found => return found,
         }
         let (folder, _) = split(path)?;
-        self.put_directory(folder, Access::root(0o755))?;
+        self.put_directory(folder, Access::own(0o755))?;
         self.parent(path)
     }
 }
@@ -315,6 +301,27 @@ fn remove_at(parent: &OwnedFd, name: &str) -> io::Result<()> {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Directories in directories that [`Root::remove_tree`] descends into.
+const MAX_DEPTH: usize = 16;
+
+fn remove_tree_at(parent: &OwnedFd, name: &str, depth: usize) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(folder) if depth < MAX_DEPTH => folder,
+        Err(Errno::NOENT) => return Ok(()),
+        _ => return Ok(unlinkat(parent, name, AtFlags::empty())?),
+    };
+    for entry in rustix::fs::Dir::read_from(&folder)? {
+        let entry = entry?;
+        match entry.file_name().to_str() {
+            Ok("." | "..") => {}
+            Ok(inner) => remove_tree_at(&folder, inner, depth + 1)?,
+            Err(_) => unlinkat(&folder, entry.file_name(), AtFlags::empty())?,
+        }
+    }
+    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
 /// Whether the file is as it should be, made so when only its access is not;
@@ -371,7 +378,7 @@ pub mod testing {
     use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    use super::{Access, Root};
+    use super::Root;
 
     /// A root in a folder of its own, removed in the end.
     pub struct Folder {
@@ -417,20 +424,11 @@ pub mod testing {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
-
-    /// Access as the one who runs the tests has it.
-    pub fn own(mode: u32) -> Access {
-        Access {
-            mode,
-            uid: rustix::process::getuid().as_raw(),
-            gid: rustix::process::getgid().as_raw(),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Folder, own};
+    use super::testing::Folder;
     use super::*;
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
@@ -440,7 +438,7 @@ mod tests {
         let put = |text: &str, mode| {
             folder
                 .root
-                .put("/etc/deep/file", text.as_bytes(), own(mode))
+                .put("/etc/deep/file", text.as_bytes(), Access::own(mode))
                 .expect("put")
         };
         assert_eq!(put("one", 0o640), Change::Written);
@@ -465,12 +463,12 @@ mod tests {
         symlink("../../../../etc", folder.path().join("out")).expect("a link");
         folder
             .root
-            .put("/home/file", b"in", own(0o644))
+            .put("/home/file", b"in", Access::own(0o644))
             .expect("put");
         assert_eq!(folder.text("var/home/file"), "in");
         folder
             .root
-            .put("/out/file", b"in", own(0o644))
+            .put("/out/file", b"in", Access::own(0o644))
             .expect_err("the link leads nowhere inside");
         assert!(!Path::new("/etc/file").exists());
     }
@@ -479,7 +477,10 @@ mod tests {
     fn the_last_component_is_replaced_and_not_followed() {
         let folder = Folder::with(&[("target", "keep")]);
         symlink("target", folder.path().join("link")).expect("a link");
-        folder.root.put("/link", b"new", own(0o644)).expect("put");
+        folder
+            .root
+            .put("/link", b"new", Access::own(0o644))
+            .expect("put");
         assert_eq!(folder.text("target"), "keep");
         assert_eq!(folder.text("link"), "new");
         assert_eq!(
@@ -498,7 +499,7 @@ mod tests {
         let folder = Folder::with(&[("etc/.file.consign-new", "half")]);
         folder
             .root
-            .put("/etc/file", b"whole", own(0o600))
+            .put("/etc/file", b"whole", Access::own(0o600))
             .expect("put");
         assert_eq!(folder.text("etc/file"), "whole");
         assert_eq!(folder.root.list("/etc").expect("list"), ["file"]);
@@ -510,14 +511,14 @@ mod tests {
         assert_eq!(
             folder
                 .root
-                .put_directory("/home/ann", own(0o700))
+                .put_directory("/home/ann", Access::own(0o700))
                 .expect("made"),
             Change::Written
         );
         assert_eq!(
             folder
                 .root
-                .put_directory("/home/ann", own(0o700))
+                .put_directory("/home/ann", Access::own(0o700))
                 .expect("there"),
             Change::Same
         );

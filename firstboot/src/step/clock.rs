@@ -1,8 +1,8 @@
 //! Time zone and time servers.
 
-use consign_schema::{Problem, SiteConfig, TimeZone};
+use consign_schema::{Endpoint, Problem, SiteConfig, TimeZone};
 
-use super::Machine;
+use super::{Feature, Machine};
 use crate::item::Item;
 use crate::root::Root;
 
@@ -24,7 +24,7 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     let mut items = Vec::new();
     let mut problems = Vec::new();
     if let Some(zone) = &site.system.timezone {
-        if !machine.has_zone {
+        if !machine.has.contains(&Feature::Zone) {
             problems.push(site.problem(
                 "system.timezone",
                 "this appliance does not have the time zone",
@@ -38,19 +38,14 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
         items.push(Item::text("/etc/timezone", 0o644, format!("{zone}\n")));
     }
     if !site.ntp.servers.is_empty() {
-        if !machine.has_timesyncd {
+        if !machine.has.contains(&Feature::Timesyncd) {
             problems.push(site.problem(
                 "ntp",
                 "this appliance has no time service",
                 "delete [ntp], or ask the vendor for the package `systemd-timesyncd`",
             ));
         }
-        let servers: Vec<&str> = site
-            .ntp
-            .servers
-            .iter()
-            .map(|server| server.as_str())
-            .collect();
+        let servers: Vec<&str> = site.ntp.servers.iter().map(Endpoint::as_str).collect();
         let text = format!("[Time]\nNTP={}\n", servers.join(" "));
         items.push(Item::text(TIMESYNCD, 0o644, text));
     }

@@ -10,8 +10,7 @@ use ed25519_dalek::SigningKey;
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest as _, Sha256};
 
-use crate::item::owner;
-use crate::root::{Change, Root};
+use crate::root::{Access, Change, Root};
 
 /// The private key; `HostKey` of our sshd drop-in names it.
 pub const PRIVATE: &str = "/var/lib/consign/ssh/ssh_host_ed25519_key";
@@ -43,13 +42,13 @@ pub fn settle(root: &Root) -> io::Result<Change> {
     let (seed, check) = chance.split_first_chunk::<32>().expect("36 bytes");
     let key = SigningKey::from_bytes(seed);
     let check = check.first_chunk::<4>().expect("4 bytes after 32");
-    root.put_directory(FOLDER, owner(root, 0o755))?;
+    root.put_directory(FOLDER, Access::own(0o755))?;
     root.put(
         PRIVATE,
         private_file(&key, *check).as_bytes(),
-        owner(root, 0o600),
+        Access::own(0o600),
     )?;
-    root.put(PUBLIC, public_file(&key).as_bytes(), owner(root, 0o644))?;
+    root.put(PUBLIC, public_file(&key).as_bytes(), Access::own(0o644))?;
     Ok(Change::Written)
 }
 
@@ -159,7 +158,6 @@ fn unbase64(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::root::testing::Folder;
-    use std::process::Command;
 
     #[test]
     fn base64_has_the_vectors_of_its_rfc() {
@@ -196,12 +194,17 @@ mod tests {
     }
 
     #[test]
+    #[expect(
+        clippy::disallowed_types,
+        clippy::disallowed_methods,
+        reason = "tests run other people's programs, and CI must have them"
+    )]
     fn ssh_keygen_reads_the_key_and_agrees_on_the_fingerprint() {
         let folder = Folder::new();
         settle(&folder.root).expect("made");
         let private = folder.path().join(&PRIVATE[1..]);
         let keygen = |args: &[&str]| {
-            Command::new("ssh-keygen")
+            std::process::Command::new("ssh-keygen")
                 .args(args)
                 .arg("-f")
                 .arg(&private)

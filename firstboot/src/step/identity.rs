@@ -1,8 +1,9 @@
 //! Which configuration this is, for everybody on the machine to read.
 
-use consign_schema::{Problem, SiteConfig};
+use std::fmt::Write as _;
 
-use super::Machine;
+use consign_schema::SiteConfig;
+
 use crate::item::Item;
 use crate::text::quoted;
 
@@ -10,18 +11,14 @@ use crate::text::quoted;
 const FACTS: &str = "/run/consign/site-facts.toml";
 
 /// A small file with identifier, serial and role.
-///
-/// # Errors
-///
-/// None.
-pub fn decide(site: &SiteConfig, _machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+pub fn decide(site: &SiteConfig) -> Vec<Item> {
     let mut text = format!(
         "id = {}\nserial = {}\n",
         quoted(site.id.as_str()),
         site.serial
     );
     if let Some(role) = &site.role {
-        text.push_str(&format!("role = {}\n", quoted(role)));
+        let _ = writeln!(text, "role = {}", quoted(role));
     }
-    Ok(vec![Item::text(FACTS, 0o644, text)])
+    vec![Item::text(FACTS, 0o644, text)]
 }

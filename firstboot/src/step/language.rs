@@ -2,7 +2,7 @@
 
 use consign_schema::{Locale, Problem, SiteConfig};
 
-use super::Machine;
+use super::{Feature, Machine};
 use crate::item::Item;
 use crate::root::Root;
 
@@ -45,7 +45,7 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     let Some(locale) = &site.system.locale else {
         return Ok(Vec::new());
     };
-    if !machine.has_locale {
+    if !machine.has.contains(&Feature::Locale) {
         return Err(vec![site.problem(
             "system.locale",
             "this appliance does not have the locale",

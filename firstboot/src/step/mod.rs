@@ -16,7 +16,7 @@ pub mod network;
 pub mod people;
 pub mod role;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use consign_schema::{MAX_SIZE, Problem, Role, SiteConfig};
@@ -24,15 +24,6 @@ use consign_schema::{MAX_SIZE, Problem, Role, SiteConfig};
 use crate::image::{self, Image, Vendor};
 use crate::item::Item;
 use crate::root::Root;
-
-/// What a site configuration becomes on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
-    /// The pieces, in the order in which they are put in place.
-    pub items: Vec<Item>,
-    /// Units that may start.
-    pub services: Vec<String>,
-}
 
 /// Facts of the machine that the decisions need, looked up before.
 #[derive(Debug, Clone, Default)]
@@ -49,16 +40,23 @@ pub struct Machine {
     pub known_ids: BTreeMap<String, u32>,
     /// The shell of people.
     pub shell: String,
-    /// Whether the image has the time zone that is asked for.
-    pub has_zone: bool,
-    /// Whether it has the locale that is asked for.
-    pub has_locale: bool,
-    /// Whether sudo is there.
-    pub has_sudo: bool,
-    /// Whether systemd-timesyncd is there.
-    pub has_timesyncd: bool,
-    /// Whether systemd-resolved is there.
-    pub has_resolved: bool,
+    /// What the image has of what was asked for.
+    pub has: BTreeSet<Feature>,
+}
+
+/// What a configuration may need of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    /// The time zone that is asked for.
+    Zone,
+    /// The locale that is asked for.
+    Locale,
+    /// sudo.
+    Sudo,
+    /// systemd-timesyncd.
+    Timesyncd,
+    /// systemd-resolved.
+    Resolved,
 }
 
 impl Machine {
@@ -81,6 +79,26 @@ impl Machine {
             Some(role) => Some((role.clone(), image::templates(root, role)?)),
             None => None,
         };
+        let features = [
+            (
+                Feature::Zone,
+                clock::has_zone(root, site.system.timezone.as_ref()),
+            ),
+            (
+                Feature::Locale,
+                language::has_locale(root, site.system.locale.as_ref()),
+            ),
+            (Feature::Sudo, root.exists("/usr/bin/sudo")),
+            (
+                Feature::Timesyncd,
+                root.exists("/usr/lib/systemd/systemd-timesyncd"),
+            ),
+            (
+                Feature::Resolved,
+                root.exists("/usr/lib/systemd/systemd-resolved"),
+            ),
+        ];
+        let features = features.into_iter().filter(|(_, is_there)| *is_there);
         let shells = ["/bin/bash", "/bin/sh"];
         let shell = shells.iter().find(|shell| root.exists(shell));
         Ok(Self {
@@ -90,11 +108,7 @@ impl Machine {
             group: root.read_text("/etc/group", 4 * MAX_SIZE)?,
             known_ids,
             shell: (*shell.unwrap_or(&"/bin/sh")).to_owned(),
-            has_zone: clock::has_zone(root, site.system.timezone.as_ref()),
-            has_locale: language::has_locale(root, site.system.locale.as_ref()),
-            has_sudo: root.exists("/usr/bin/sudo"),
-            has_timesyncd: root.exists("/usr/lib/systemd/systemd-timesyncd"),
-            has_resolved: root.exists("/usr/lib/systemd/systemd-resolved"),
+            has: features.map(|(feature, _)| feature).collect(),
         })
     }
 }
@@ -104,19 +118,17 @@ impl Machine {
 /// # Errors
 ///
 /// The problems, in the order of the file.
-pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Rendered, Vec<Problem>> {
+pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+    let mut items = identity::decide(site);
+    items.extend(name::decide(site));
+    items.extend(network::decide(site, machine));
     let mut problems = Vec::new();
-    let mut items = Vec::new();
-    let decisions: [fn(&SiteConfig, &Machine) -> Result<Vec<Item>, Vec<Problem>>; 7] = [
-        identity::decide,
-        name::decide,
+    for decide in [
         clock::decide,
         language::decide,
-        network::decide,
         people::decide,
         role::decide,
-    ];
-    for decide in decisions {
+    ] {
         match decide(site, machine) {
             Ok(more) => items.extend(more),
             Err(more) => problems.extend(more),
@@ -126,11 +138,7 @@ pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Rendered, Vec<Prob
         problems.sort_by_key(|problem| (problem.line, problem.column));
         return Err(problems);
     }
-    let services = machine.role.as_ref().map(|(role, _)| role.services.clone());
-    Ok(Rendered {
-        items,
-        services: services.unwrap_or_default(),
-    })
+    Ok(items)
 }
 
 #[cfg(test)]
@@ -139,7 +147,7 @@ pub mod testing {
 
     use consign_schema::{Policy, Role, SiteConfig, check};
 
-    use super::Machine;
+    use super::{Feature, Machine};
     use crate::item::Item;
 
     pub const KEY: &str =
@@ -159,10 +167,13 @@ pub mod testing {
     pub fn machine() -> Machine {
         Machine {
             shell: "/bin/bash".into(),
-            has_zone: true,
-            has_locale: true,
-            has_sudo: true,
-            has_timesyncd: true,
+            has: [
+                Feature::Zone,
+                Feature::Locale,
+                Feature::Sudo,
+                Feature::Timesyncd,
+            ]
+            .into(),
             ..Machine::default()
         }
     }

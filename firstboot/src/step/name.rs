@@ -1,8 +1,7 @@
 //! The machine's name.
 
-use consign_schema::{Problem, SiteConfig};
+use consign_schema::SiteConfig;
 
-use super::Machine;
 use crate::item::Item;
 use crate::root::Root;
 
@@ -10,20 +9,16 @@ use crate::root::Root;
 pub const HOSTNAME: &str = "/etc/hostname";
 
 /// `/etc/hostname`, and the name in `/etc/hosts`.
-///
-/// # Errors
-///
-/// None.
-pub fn decide(site: &SiteConfig, _machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+pub fn decide(site: &SiteConfig) -> Vec<Item> {
     let Some(name) = &site.system.hostname else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    Ok(vec![
+    vec![
         Item::text(HOSTNAME, 0o644, format!("{name}\n")),
         Item::HostsName {
             name: name.to_string(),
         },
-    ])
+    ]
 }
 
 /// Tells the kernel the name that the system has now; systemd read the file
@@ -44,19 +39,19 @@ pub fn tell_kernel(root: &Root) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{machine, paths, site, text_of};
+    use super::super::testing::{paths, site, text_of};
     use super::*;
 
     #[test]
     fn a_name_is_written_with_its_domain() {
         let site = site("[system]\nhostname = \"web-1.example.org\"\n");
-        let items = decide(&site, &machine()).expect("decided");
+        let items = decide(&site);
         assert_eq!(paths(&items), ["/etc/hostname", "/etc/hosts"]);
         assert_eq!(text_of(&items, HOSTNAME), Some("web-1.example.org\n"));
     }
 
     #[test]
     fn without_a_name_the_image_keeps_its_own() {
-        assert_eq!(decide(&site(""), &machine()).expect("decided"), []);
+        assert_eq!(decide(&site("")), []);
     }
 }

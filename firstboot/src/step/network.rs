@@ -7,9 +7,9 @@
 
 use std::fmt::Write as _;
 
-use consign_schema::{Dns, Nic, NicMatch, Problem, SiteConfig};
+use consign_schema::{Dns, HostName, Nic, NicMatch, SiteConfig};
 
-use super::Machine;
+use super::{Feature, Machine};
 use crate::item::Item;
 
 const FOLDER: &str = "/run/systemd/network";
@@ -19,20 +19,16 @@ pub const RESOLV: &str = "/run/consign/resolv.conf";
 const HEAD: &str = "# Made by the first-boot agent from site.toml at every start.\n";
 
 /// The network's files.
-///
-/// # Errors
-///
-/// None.
-pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+pub fn decide(site: &SiteConfig, machine: &Machine) -> Vec<Item> {
     let mut items = if site.nics.is_empty() {
         vec![default_network(&site.dns)]
     } else {
         networks(&site.nics, &site.dns)
     };
-    if !machine.has_resolved && !site.dns.servers.is_empty() {
+    if !machine.has.contains(&Feature::Resolved) && !site.dns.servers.is_empty() {
         items.push(Item::text(RESOLV, 0o644, resolv_conf(&site.dns)));
     }
-    Ok(items)
+    items
 }
 
 /// Without `[[nic]]`: DHCP and router advertisements on all that is Ethernet
@@ -43,10 +39,13 @@ fn default_network(dns: &Dns) -> Item {
     Item::text(format!("{FOLDER}/90-consign-default.network"), 0o644, text)
 }
 
+/// What a `[[nic]]` matches, its own settings, and its VLANs with their names.
+type Parent<'n> = (&'n NicMatch, Option<&'n Nic>, Vec<(&'n Nic, String)>);
+
 /// The interfaces by what they match, in the order of the file, each with its
 /// own settings, if any, and those of its VLANs.
 fn networks(nics: &[Nic], dns: &Dns) -> Vec<Item> {
-    let mut parents: Vec<(&NicMatch, Option<&Nic>, Vec<(&Nic, String)>)> = Vec::new();
+    let mut parents: Vec<Parent<'_>> = Vec::new();
     let mut vlan_names: Vec<String> = Vec::new();
     for nic in nics {
         let at = parents
@@ -168,14 +167,14 @@ fn push_dns(text: &mut String, dns: &Dns) {
         let _ = writeln!(text, "DNS={server}");
     }
     if !dns.search.is_empty() {
-        let names: Vec<&str> = dns.search.iter().map(|name| name.as_str()).collect();
+        let names: Vec<&str> = dns.search.iter().map(HostName::as_str).collect();
         let _ = writeln!(text, "Domains={}", names.join(" "));
     }
 }
 
 fn resolv_conf(dns: &Dns) -> String {
     let servers: Vec<String> = dns.servers.iter().map(ToString::to_string).collect();
-    let search: Vec<&str> = dns.search.iter().map(|name| name.as_str()).collect();
+    let search: Vec<&str> = dns.search.iter().map(HostName::as_str).collect();
     resolv_text(&servers, &search)
 }
 
@@ -223,7 +222,7 @@ mod tests {
 
     #[test]
     fn without_interfaces_all_ethernet_gets_dhcp() {
-        let items = decide(&site(""), &machine()).expect("decided");
+        let items = decide(&site(""), &machine());
         assert_eq!(
             paths(&items),
             ["/run/systemd/network/90-consign-default.network"]
@@ -237,7 +236,7 @@ mod tests {
     #[test]
     fn fixed_addresses_are_written_with_gateway_and_servers() {
         let text = "[[nic]]\nmatch = { mac = \"52:54:00:12:34:56\" }\naddress = [\"10.1.2.10/24\", \"fd00::10/64\"]\ngateway = [\"10.1.2.1\", \"fd00::1\"]\nmtu = 9000\n[dns]\nservers = [\"10.1.2.1\"]\nsearch = [\"example.org\"]\n";
-        let items = decide(&site(text), &machine()).expect("decided");
+        let items = decide(&site(text), &machine());
         assert_eq!(
             body(&items, "20-consign-1.network"),
             "[Match]\nMACAddress=52:54:00:12:34:56\nKind=!*\n\n[Link]\nMTUBytes=9000\n\n[Network]\nDHCP=no\nAddress=10.1.2.10/24\nAddress=fd00::10/64\nGateway=10.1.2.1\nGateway=fd00::1\nDNS=10.1.2.1\nDomains=example.org\n"
@@ -246,18 +245,16 @@ mod tests {
             text_of(&items, RESOLV),
             Some("# Made by the first-boot agent.\nnameserver 10.1.2.1\nsearch example.org\n")
         );
-        let resolved = Machine {
-            has_resolved: true,
-            ..machine()
-        };
-        let items = decide(&site(text), &resolved).expect("decided");
+        let mut resolved = machine();
+        resolved.has.insert(Feature::Resolved);
+        let items = decide(&site(text), &resolved);
         assert_eq!(text_of(&items, RESOLV), None);
     }
 
     #[test]
     fn vlans_ride_on_the_interface_they_match() {
         let text = "[[nic]]\nmatch = { slot = \"00:03.0\" }\ndhcp4 = true\nvlan = 7\n[[nic]]\nmatch = { name = \"eth1\" }\ndhcp6 = true\nvlan = 7\n[[nic]]\nmatch = { name = \"eth1\" }\ndhcp4 = true\n";
-        let items = decide(&site(text), &machine()).expect("decided");
+        let items = decide(&site(text), &machine());
         assert_eq!(
             paths(&items),
             [

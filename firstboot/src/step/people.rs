@@ -6,7 +6,7 @@
 
 use consign_schema::{Problem, SiteConfig, User};
 
-use super::Machine;
+use super::{Feature, Machine};
 use crate::accounts::{free_id, id_of};
 use crate::item::{Account, Item};
 
@@ -37,7 +37,7 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
                 "choose another name",
             )),
         }
-        if user.sudo && !machine.has_sudo {
+        if user.sudo && !machine.has.contains(&Feature::Sudo) {
             problems.push(site.problem(
                 &format!("{key}.sudo"),
                 "this appliance has no sudo",
@@ -121,11 +121,13 @@ mod tests {
     use super::*;
 
     fn accounts(items: &[Item]) -> Vec<(&str, u32)> {
-        let account = |item| match item {
-            &Item::Account(ref account) => Some((account.name.as_str(), account.id)),
-            _ => None,
-        };
-        items.iter().filter_map(account).collect()
+        let mut found = Vec::new();
+        for item in items {
+            if let Item::Account(account) = item {
+                found.push((account.name.as_str(), account.id));
+            }
+        }
+        found
     }
 
     #[test]
@@ -165,10 +167,8 @@ mod tests {
     #[test]
     fn accounts_of_the_system_are_refused() {
         let text = format!("[user.nginx]\nssh_keys = [\"{KEY}\"]\nsudo = true\n");
-        let mut machine = Machine {
-            has_sudo: false,
-            ..machine()
-        };
+        let mut machine = machine();
+        machine.has.remove(&Feature::Sudo);
         machine.passwd = "nginx:x:101:101::/:/bin/false\n".into();
         let problems = decide(&site(&text), &machine).expect_err("taken, and no sudo");
         let keys: Vec<&str> = problems
