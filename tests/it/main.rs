@@ -13,6 +13,7 @@ mod cli {
 }
 mod formats {
     mod appliance;
+    mod deb;
     mod descriptor;
     mod fat;
     mod gpt;

@@ -12,7 +12,7 @@ pub struct Version<'a>(&'a str);
 
 impl<'a> Version<'a> {
     /// Takes a text as a version; `None` for what dpkg would refuse: nothing,
-    /// white space, an epoch that is no number, a character outside of
+    /// white space, an epoch that is no number, an empty part, a character outside of
     /// letters, digits and `.+-~:`.
     #[must_use]
     pub fn parse(text: &'a str) -> Option<Self> {
@@ -20,7 +20,9 @@ impl<'a> Version<'a> {
         let is_number = !epoch.is_empty() && epoch.bytes().all(|byte| byte.is_ascii_digit());
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".+-~:".contains(&byte);
         let fits = is_number && epoch.parse::<i32>().is_ok();
-        (fits && !rest.is_empty() && rest.bytes().all(is_plain)).then_some(Self(text))
+        let (upstream, revision) = rest.rsplit_once('-').unwrap_or((rest, "0"));
+        let is_whole = !upstream.is_empty() && !revision.is_empty();
+        (fits && is_whole && rest.bytes().all(is_plain)).then_some(Self(text))
     }
 
     /// The text.
@@ -169,19 +171,25 @@ mod tests {
 
     #[test]
     fn different_texts_can_be_equal() {
-        for (one, two) in [
-            ("1.0", "1.00"),
-            ("0:1", "1"),
-            ("1-0", "1"),
-            ("1.0-", "1.0-0"),
-        ] {
+        for (one, two) in [("1.0", "1.00"), ("0:1", "1"), ("1-0", "1"), ("a1", "a01")] {
             assert_eq!(version(one), version(two), "{one} = {two}");
         }
     }
 
     #[test]
     fn what_dpkg_refuses_is_refused() {
-        for text in ["", ":1", "a:1", "1:", "1 2", "1_2", "99999999999:1", "ä"] {
+        for text in [
+            "",
+            ":1",
+            "1-",
+            "-1",
+            "a:1",
+            "1:",
+            "1 2",
+            "1_2",
+            "99999999999:1",
+            "ä",
+        ] {
             assert!(Version::parse(text).is_none(), "{text}");
         }
     }

@@ -1,0 +1,9 @@
+//! Debian repositories: what is trusted, what is refused, and in which words.
+
+mod archive;
+mod fetch;
+mod judge;
+mod lists;
+mod server;
+mod signature;
+mod signer;
