@@ -6,7 +6,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, open};
+use rustix::io::Errno;
 
 use crate::digest::{ContentRoot, Digest};
 use crate::units::ByteSize;
@@ -54,30 +58,45 @@ pub enum ArtifactKind {
 }
 
 /// A file in the making. Dropped before [`commit`](Self::commit), it leaves nothing.
+///
+/// Where the file system can (`O_TMPFILE`: ext4, xfs, btrfs, tmpfs, …) the
+/// bytes have no name at all until then, so that even a killed process leaves
+/// none; elsewhere they have a hidden one.
 #[derive(Debug)]
 pub struct PendingFile {
-    temporary: tempfile::NamedTempFile,
+    bytes: Bytes,
+    folder: PathBuf,
     target: PathBuf,
 }
 
+#[derive(Debug)]
+enum Bytes {
+    Nameless(File),
+    Hidden(tempfile::NamedTempFile),
+}
+
 impl PendingFile {
-    /// Starts a file that will be called `target`. The bytes go to a hidden
-    /// file, mode 0600, in the same folder, which must exist.
+    /// Starts a file that will be called `target`, with mode 0600, in the
+    /// same folder, which must exist.
     ///
     /// # Errors
     ///
-    /// What the creation of the hidden file reports.
+    /// What the creation reports.
     pub fn create(target: &Path) -> io::Result<Self> {
         let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
         };
-        let temporary = tempfile::Builder::new()
-            .prefix(".consign-")
-            .suffix(".part")
-            .tempfile_in(folder)?;
+        let bytes = match nameless(&folder) {
+            Ok(file) => Bytes::Nameless(file),
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {
+                Bytes::Hidden(hidden().tempfile_in(&folder)?)
+            }
+            Err(error) => return Err(error.into()),
+        };
         Ok(Self {
-            temporary,
+            bytes,
+            folder,
             target: target.to_owned(),
         })
     }
@@ -85,18 +104,18 @@ impl PendingFile {
     /// The open file.
     #[must_use]
     pub fn file(&self) -> &File {
-        self.temporary.as_file()
+        match &self.bytes {
+            Bytes::Nameless(file) => file,
+            Bytes::Hidden(file) => file.as_file(),
+        }
     }
 
     /// The open file, for writers that need it mutable.
     pub fn file_mut(&mut self) -> &mut File {
-        self.temporary.as_file_mut()
-    }
-
-    /// Where the bytes are until then, for programs that read by path.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.temporary.path()
+        match &mut self.bytes {
+            Bytes::Nameless(file) => file,
+            Bytes::Hidden(file) => file.as_file_mut(),
+        }
     }
 
     /// Syncs the bytes, gives them their name (replacing an older file) with
@@ -104,33 +123,53 @@ impl PendingFile {
     ///
     /// # Errors
     ///
-    /// What `fsync`, `chmod` or `rename` report; the old file is then intact.
+    /// What `fsync`, `chmod`, `link` or `rename` report; the old file is then
+    /// intact.
     pub fn commit(self) -> io::Result<()> {
-        use rustix::fs::{Mode, fchmod};
-        fchmod(self.temporary.as_file(), Mode::from_raw_mode(0o644))?;
-        self.temporary.as_file().sync_all()?;
-        let folder = self.temporary.path().parent().map(Path::to_owned);
-        self.temporary
-            .persist(&self.target)
-            .map_err(|error| error.error)?;
-        if let Some(folder) = folder {
-            File::open(folder)?.sync_all()?;
+        self.file().sync_all()?;
+        let folder = self.folder.clone();
+        self.commit_unsynced()?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// The same without syncs, for a cache whose entries are checked when they
+    /// are read: a power cut may leave a torn file under the name.
+    ///
+    /// # Errors
+    ///
+    /// What `chmod`, `link` or `rename` report; the old file is then intact.
+    pub fn commit_unsynced(self) -> io::Result<()> {
+        fchmod(self.file(), Mode::from_raw_mode(0o644))?;
+        match self.bytes {
+            Bytes::Hidden(file) => {
+                file.persist(&self.target).map_err(|error| error.error)?;
+            }
+            Bytes::Nameless(file) => publish(&file, &self.folder, &self.target)?,
         }
         Ok(())
     }
 }
 
-impl PendingFile {
-    /// Gives the bytes their name without a sync, mode 0600: for caches that
-    /// check what they read, and lose nothing but time.
-    ///
-    /// # Errors
-    ///
-    /// What `rename` reports; the old file is then intact.
-    pub fn commit_unsynced(self) -> io::Result<()> {
-        let kept = self.temporary.persist(&self.target);
-        kept.map(drop).map_err(|error| error.error)
-    }
+fn hidden() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".consign-").suffix(".part");
+    builder
+}
+
+fn nameless(folder: &Path) -> Result<File, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    Ok(File::from(open(folder, flags, Mode::from_raw_mode(0o600))?))
+}
+
+/// A link cannot replace a file, and a nameless file cannot be renamed: it
+/// gets a hidden name for the moment between the two.
+fn publish(file: &File, folder: &Path, target: &Path) -> io::Result<()> {
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let link = hidden().make_in(folder, |name| {
+        linkat(CWD, own.as_str(), CWD, name, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
+    })?;
+    let name = link.into_temp_path();
+    name.persist(target).map_err(|error| error.error)
 }
 
 /// Writes `bytes` to `target`, whole or not at all.

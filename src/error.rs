@@ -63,6 +63,10 @@ rooms! {
     Cli(crate::cli::CliError),
     /// The first-boot agent's file.
     Agent(crate::pipeline::agent::AgentError),
+    /// A site configuration and its disk.
+    Factory(crate::factory::FactoryError),
+    /// The spine.
+    Pipeline(crate::pipeline::PipelineError),
     /// An external program.
     Exec(crate::exec::ExecError),
     /// A layer.

@@ -14,6 +14,7 @@
 //! | [`disk`] | volumes | one partitioned disk |
 //! | [`image`] | the disk | image files |
 //! | [`descriptor`] | machine facts and images | XML |
+//! | [`factory`] | `site.toml` | a verdict, a config disk |
 //! | [`release`] | the files of a build | sums |
 //!
 //! Below them the ground floor: [`units`], [`digest`], [`sparse`],
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod disk;
 pub mod error;
 pub mod exec;
+pub mod factory;
 pub mod fs;
 pub mod image;
 pub mod layer;

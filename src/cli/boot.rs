@@ -6,6 +6,9 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::config::disk_for_boot;
+use super::error::CliError;
+use crate::appliance::FILE_NAME;
 use crate::error::Error;
 use crate::machine::guest::{Guest, Qemu, free_port};
 use crate::machine::{
@@ -24,9 +27,16 @@ pub(super) struct BootArgs {
     /// What starts before the disk.
     #[arg(long, value_enum, default_value_t = FirmwareName::Bios)]
     firmware: FirmwareName,
-    /// A config disk.
+    /// A config disk, or a site configuration (`*.toml`) to make one of.
+    /// Without it: the appliance's own sample.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// No config disk at all.
+    #[arg(long, conflicts_with = "config")]
+    no_config: bool,
+    /// The appliance, for its roles and its sample.
+    #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
+    file: PathBuf,
     /// Shows no console; prints forwarded ports and what the guest says of itself.
     #[arg(long)]
     headless: bool,
@@ -108,7 +118,16 @@ pub(super) fn run(
     reporter: &dyn Reporter,
 ) -> Result<(), Error> {
     let image = find_image(&args.image)?;
-    let spec = guest_spec(args, image)?;
+    let made = tempfile::tempdir().map_err(|source| CliError::Folder {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let config = if args.no_config {
+        None
+    } else {
+        disk_for_boot(args.config.as_deref(), &args.file, made.path())?
+    };
+    let spec = guest_spec(args, image, config)?;
     let qemu = Qemu::find(search_path, reporter)?;
     if !args.headless {
         announce_ports(&mut std::io::stderr(), &spec);
@@ -128,7 +147,11 @@ pub(super) fn run(
     Ok(ended?)
 }
 
-fn guest_spec(args: &BootArgs, image: Disk) -> Result<GuestSpec, MachineError> {
+fn guest_spec(
+    args: &BootArgs,
+    image: Disk,
+    config: Option<PathBuf>,
+) -> Result<GuestSpec, MachineError> {
     let firmware = match args.firmware {
         FirmwareName::Bios => Firmware::Bios,
         FirmwareName::Uefi => Firmware::Uefi,
@@ -140,7 +163,7 @@ fn guest_spec(args: &BootArgs, image: Disk) -> Result<GuestSpec, MachineError> {
         spec.chipset = Chipset::Pc;
     }
     spec.disks = vec![image];
-    spec.disks.extend(args.config.clone().map(disk));
+    spec.disks.extend(config.map(disk));
     spec.network = Some(network(&args.port_forward)?);
     Ok(spec)
 }

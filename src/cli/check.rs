@@ -24,6 +24,13 @@ pub(super) struct CheckArgs {
     format: ReportFormat,
 }
 
+impl CheckArgs {
+    /// How the user wants errors.
+    pub(super) fn format(&self) -> ReportFormat {
+        self.format
+    }
+}
+
 /// How the lock stands to the appliance.
 enum LockState {
     None,

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt::Write as _;
 
+use super::config::{problem_lines, problem_objects};
 use crate::appliance::Style;
 use crate::error::Error;
 use crate::exec::escape;
@@ -24,6 +25,10 @@ pub fn text(error: &Error, style: Style) -> String {
     let mut drawn = match error {
         Error::Appliance(error) => error.draw(style),
         Error::Plan(error) => error.draw(style),
+        Error::Factory(error) => problem_lines(error)
+            .iter()
+            .map(|line| format!("{}\n", escape(line)))
+            .collect(),
         _ => String::new(),
     };
     writeln!(
@@ -64,6 +69,7 @@ fn places(error: &Error) -> Vec<serde_json::Value> {
     match error {
         Error::Appliance(error) => error.json(),
         Error::Plan(error) => error.json(),
+        Error::Factory(error) => problem_objects(error),
         _ => Vec::new(),
     }
 }

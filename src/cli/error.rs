@@ -15,6 +15,45 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not tell where consign itself is.
+    #[error("cannot find the file of consign itself")]
+    Environment {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No such folder to work in.
+    #[error("cannot work in `{}`", path.display())]
+    Directory {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No place for packages and layers.
+    #[error("there is no home folder to keep packages and layers in")]
+    NoCache,
+    /// `--locked` without a lock.
+    #[error("`{}` does not exist", path.display())]
+    NoLock {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A folder could not be made.
+    #[error("cannot make the folder `{}`", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A starter would overwrite something.
     #[error("`{}` exists already", path.display())]
     Exists {
@@ -43,6 +82,12 @@ impl CliError {
     pub fn slug(&self) -> &'static str {
         match self {
             Self::Output { .. } => "output-failed",
+            Self::Environment { .. } => "no-executable",
+            Self::Directory { .. } => "no-directory",
+            Self::NoCache => "no-cache",
+            Self::NoLock { .. } => "no-lock",
+            Self::Read { .. } => "read-failed",
+            Self::Folder { .. } => "folder-failed",
             Self::Exists { .. } => "init-exists",
             Self::Name { .. } => "init-name",
             Self::Write { .. } => "init-write",
@@ -62,7 +107,14 @@ impl CliError {
                  at most 64 characters"
                     .into(),
             ),
-            Self::Output { .. } | Self::Write { .. } => None,
+            Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
+            Self::NoLock { .. } => Some("make it with `consign lock`".into()),
+            Self::Folder { .. } => Some("choose a folder that you may write to".into()),
+            Self::Output { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Environment { .. }
+            | Self::Directory { .. } => None,
         }
     }
 
@@ -70,8 +122,15 @@ impl CliError {
     #[must_use]
     pub fn class(&self) -> ExitClass {
         match self {
-            Self::Exists { .. } | Self::Name { .. } => ExitClass::Usage,
-            Self::Output { .. } | Self::Write { .. } => ExitClass::Build,
+            Self::Exists { .. }
+            | Self::Name { .. }
+            | Self::Directory { .. }
+            | Self::NoCache
+            | Self::NoLock { .. } => ExitClass::Usage,
+            Self::Output { .. } | Self::Read { .. } | Self::Write { .. } | Self::Folder { .. } => {
+                ExitClass::Build
+            }
+            Self::Environment { .. } => ExitClass::Bug,
         }
     }
 }

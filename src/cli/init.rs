@@ -15,6 +15,7 @@ const DEFAULT_NAME: &str = "my-appliance";
 const BASE: &str = include_str!("../../layers/base/layer.toml");
 const APPLIANCE: &str = include_str!("starter/appliance.toml");
 const APP: &str = include_str!("starter/layer.toml");
+const SITE: &str = include_str!("starter/site.toml");
 const MOTD: &str = include_str!("starter/motd");
 
 /// Writes a starter: a commented appliance.toml, a layer of packages and a
@@ -75,6 +76,7 @@ fn starter(name: &Name) -> Vec<(&'static str, String)> {
         (FILE_NAME, APPLIANCE.replace("NAME", name.as_str())),
         ("layers/base/layer.toml", BASE.to_owned()),
         ("layers/app/layer.toml", APP.to_owned()),
+        ("layers/app/site.toml", SITE.to_owned()),
         (
             "layers/app/files/etc/motd",
             MOTD.replace("NAME", name.as_str()),

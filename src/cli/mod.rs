@@ -4,11 +4,180 @@
 //! subcommand is one file that calls the library.
 
 mod boot;
+mod build;
 mod check;
+mod config;
 mod draw;
+mod environment;
 mod error;
 mod init;
+mod manual;
 mod plan;
 mod terminal;
 
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
 pub use error::CliError;
+
+use crate::appliance::Style;
+use crate::error::Error;
+use crate::report::Reporter;
+use draw::ReportFormat;
+use environment::Environment;
+use terminal::Progress;
+
+/// Builds bootable virtual appliances from appliance.toml, without root,
+/// mounts or virtual machines.
+///
+/// `consign init` writes a starter, `consign build` makes the disk and its
+/// descriptor in out/, `consign boot` starts it.
+#[derive(Debug, Parser)]
+#[command(name = "consign", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Works in FOLDER, as if started there.
+    #[arg(short = 'C', long, global = true, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
+    /// Where packages and layers are kept; safe to share.
+    #[arg(long, global = true, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    progress: Progress,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 build or fetch failed; 2 usage, appliance.toml or \
+site.toml; 3 verification failed; 4 an external tool is missing or failed; 5 the guest did not \
+get ready; 70 a bug in consign.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds the appliance: disk images, descriptor, sums.
+    Build(build::BuildArgs),
+    /// Starts an image in QEMU, with a sample config disk.
+    Boot(boot::BootArgs),
+    /// Judges appliance.toml, its layers and its lock.
+    Check(check::CheckArgs),
+    /// Shows what a build would decide, fetch, make and reuse, and why.
+    Plan(plan::PlanArgs),
+    /// Resolves the packages anew and writes appliance.lock.
+    Lock(build::LockArgs),
+    /// Writes a commented starter.
+    Init(init::InitArgs),
+    /// The customer's side: site.toml and its config disk.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Prints a completion script for a shell.
+    Completion(manual::CompletionArgs),
+    /// Writes the manual pages.
+    Man(manual::ManArgs),
+}
+
+impl Command {
+    /// How the user wants errors.
+    fn format(&self) -> ReportFormat {
+        match self {
+            Self::Check(args) => args.format(),
+            Self::Plan(args) => args.format,
+            Self::Config(command) => command.format(),
+            _ => ReportFormat::Text,
+        }
+    }
+}
+
+/// Runs consign with these arguments, the program's name first.
+#[must_use]
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let environment = match Environment::read() {
+        Ok(environment) => environment,
+        Err(source) => {
+            return fail(
+                &Error::from(CliError::Environment { source }),
+                ReportFormat::Text,
+                false,
+            );
+        }
+    };
+    let format = arguments.command.format();
+    match dispatch(arguments, &environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, format, environment.color),
+    }
+}
+
+fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error> {
+    if let Some(folder) = &arguments.directory {
+        std::env::set_current_dir(folder).map_err(|source| CliError::Directory {
+            path: folder.clone(),
+            source,
+        })?;
+    }
+    let reporter = terminal::reporter(arguments.progress, environment.color);
+    let out = &mut io::stdout().lock();
+    let context = build::Context {
+        environment,
+        cache: arguments.cache,
+        reporter: reporter.as_ref(),
+    };
+    match &arguments.command {
+        Command::Build(args) => build::run(args, &context, out),
+        Command::Lock(args) => build::lock(args, &context, out),
+        Command::Plan(args) => build::plan(args, &context, out),
+        Command::Boot(args) => boot_with(args, environment, context.reporter),
+        Command::Check(args) => check::run(args, out),
+        Command::Init(args) => init::run(args, out),
+        Command::Config(command) => config::run(command, out),
+        Command::Completion(args) => manual::completion::<Arguments>(args, out),
+        Command::Man(args) => manual::pages::<Arguments>(args, out),
+    }
+}
+
+fn boot_with(
+    args: &boot::BootArgs,
+    environment: &Environment,
+    reporter: &dyn Reporter,
+) -> Result<(), Error> {
+    boot::run(args, &environment.search_path, reporter)
+}
+
+/// clap's own words, with our exit code for wrong usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Whoever closed the other end does not want to know.
+    let _printed = error.print();
+    if error.use_stderr() {
+        ExitCode::from(2)
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// `consign plan | head` is no failure.
+fn is_closed_output(error: &Error) -> bool {
+    matches!(error, Error::Cli(CliError::Output { source }) if source.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Draws the error and gives its exit code.
+fn fail(error: &Error, format: ReportFormat, color: bool) -> ExitCode {
+    let style = if color { Style::Colored } else { Style::Plain };
+    match format {
+        ReportFormat::Text => print(&mut io::stderr(), &draw::text(error, style)),
+        ReportFormat::Json => print(&mut io::stdout(), &format!("{}\n", draw::json(error))),
+    }
+    ExitCode::from(error.class().code())
+}
+
+fn print(to: &mut dyn Write, text: &str) {
+    // There is nowhere left to say that nothing can be said.
+    let _written = to.write_all(text.as_bytes());
+}

@@ -1,3 +1,301 @@
-//! The spine: one function, one line per step of a build.
+//! The spine: one function, one line for each step of a build.
+//!
+//! In: a [`BuildPlan`], the agent, a [`Workshop`]. Out: the [`Artifact`]s in
+//! the output folder. No step looks back, none edits its input, none reads
+//! configuration. Never here: work of its own. Checked by: every boot test,
+//! and two builds in different surroundings that give the same bytes.
 
 pub mod agent;
+pub mod packages;
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use crate::artifact::{Artifact, ArtifactKind, write_file};
+use crate::boot::{self, Bootable, DirectBoot};
+use crate::descriptor::{self, DiskFacts, DiskFormat};
+use crate::digest::Digest;
+use crate::disk::{Disk, DiskSpec};
+use crate::error::Error;
+use crate::fs::ext4::Ext4Volume;
+use crate::fs::fat::FatVolume;
+use crate::image::{self, ImageFormat, WriteOptions};
+use crate::layer::{self, Layer, LayerShop};
+use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
+use crate::release;
+use crate::report::Reporter;
+use crate::sparse::{Bytes, SparseSource, Zeros};
+use crate::tree::{Content, FileTree, TreeError};
+use crate::units::{ByteSize, ExitClass};
+
+/// Names of the files for loaders on the host.
+const DIRECT: [&str; 3] = ["vmlinuz", "initrd", "cmdline"];
+/// One line for each disk: its content root, and its name.
+const ROOTS_FILE: &str = "CONTENT-ROOTS";
+
+/// Where a build works.
+#[derive(Debug)]
+pub struct Workshop<'a> {
+    /// Makes layers and keeps them.
+    pub layers: LayerShop<'a>,
+    /// Folder for packed clusters of earlier builds.
+    pub cluster_cache: PathBuf,
+    /// Where the outputs go; it is there.
+    pub out: &'a Path,
+    /// Worker threads; `None`: as many as there are cores.
+    pub threads: Option<NonZeroUsize>,
+    /// The file of consign itself, for the stamp.
+    pub executable: &'a Path,
+    /// Who is told.
+    pub reporter: &'a dyn Reporter,
+}
+
+/// Builds what `plan` describes, and leaves it in the workshop's output folder.
+///
+/// # Errors
+///
+/// The first room's error that stops it; nothing half-made is left under a
+/// final name.
+pub fn build(
+    plan: &BuildPlan,
+    agent: &Content,
+    shop: &Workshop<'_>,
+) -> Result<Vec<Artifact>, Error> {
+    let layers = layer::build_all(&plan.layers, &shop.layers, shop.reporter)?;
+    let tools = layer::build_all(
+        std::slice::from_ref(&plan.tools),
+        &shop.layers,
+        shop.reporter,
+    )?;
+    let tree = merge(&layers)?;
+    let bootable = boot::install(tree, &merge(&tools)?, agent, &plan.boot)?;
+    let direct = bootable.direct.clone();
+    let spec = DiskSpec {
+        boot_mbr: Some(bootable.boot_code.mbr),
+        ..plan.disk.clone()
+    };
+    let disk = Disk::assemble(&spec, volumes(plan, bootable)?)?;
+    let mut artifacts = write_images(plan, &disk, shop)?;
+    let facts = disk_facts(plan, &disk, &artifacts);
+    artifacts.extend(descriptor::write_all(&plan.machine, &facts, shop.out)?);
+    artifacts.extend(write_direct(&direct, shop.out)?);
+    artifacts.push(write_roots(&artifacts, shop.out)?);
+    artifacts.push(release::sums::write(&artifacts, shop.out)?);
+    write_stamp(plan, shop)?;
+    Ok(artifacts)
+}
+
+/// Names of all files that a build of `plan` leaves, without the stamp.
+#[must_use]
+pub fn output_names(plan: &BuildPlan) -> Vec<String> {
+    let images = plan.images.iter().map(|image| image.file_name.clone());
+    let others = [
+        descriptor::VIRT_IMAGE_FILE,
+        descriptor::START_FILE,
+        ROOTS_FILE,
+        release::sums::SUMS_FILE,
+    ];
+    images
+        .chain(others.into_iter().chain(DIRECT).map(str::to_owned))
+        .collect()
+}
+
+fn merge(layers: &[Layer]) -> Result<FileTree, PipelineError> {
+    let mut tree = FileTree::new();
+    for layer in layers {
+        let merge = |source| PipelineError::Merge {
+            layer: layer.name.clone(),
+            source,
+        };
+        tree.apply(&layer.delta).map_err(merge)?;
+    }
+    Ok(tree)
+}
+
+/// One volume for each partition, in the order of the disk's.
+fn volumes(plan: &BuildPlan, bootable: Bootable) -> Result<Vec<Box<dyn SparseSource>>, Error> {
+    let Bootable {
+        root,
+        var,
+        esp,
+        boot_code,
+        ..
+    } = bootable;
+    let (mut root, mut var) = (Some(root), var);
+    let mut volumes: Vec<Box<dyn SparseSource>> = Vec::new();
+    for contents in &plan.contents {
+        volumes.push(match contents {
+            Contents::CoreImage => Box::new(Bytes(boot_code.core_image.as_slice().into())),
+            Contents::Esp => Box::new(FatVolume::new(&esp, &plan.esp)?),
+            Contents::Nothing => Box::new(Zeros(ByteSize::ZERO)),
+            Contents::Root => Box::new(Ext4Volume::new(
+                root.take().unwrap_or_default(),
+                &plan.root,
+            )?),
+            Contents::Var => {
+                let options = plan
+                    .var
+                    .as_ref()
+                    .expect("a plan with this partition has its options");
+                Box::new(Ext4Volume::new(var.take().unwrap_or_default(), options)?)
+            }
+        });
+    }
+    Ok(volumes)
+}
+
+fn write_images(
+    plan: &BuildPlan,
+    disk: &Disk,
+    shop: &Workshop<'_>,
+) -> Result<Vec<Artifact>, Error> {
+    let options = WriteOptions {
+        threads: shop.threads,
+        cluster_cache: Some(shop.cluster_cache.clone()),
+    };
+    Ok(image::write_all(
+        &plan.images,
+        disk,
+        shop.out,
+        &options,
+        shop.reporter,
+    )?)
+}
+
+fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<DiskFacts> {
+    let facts = plan
+        .images
+        .iter()
+        .zip(artifacts)
+        .map(|(image, artifact)| DiskFacts {
+            file: image.file_name.clone(),
+            format: match image.format {
+                ImageFormat::Raw => DiskFormat::Raw,
+                _ => DiskFormat::Qcow2,
+            },
+            size: disk.size(),
+            digest: artifact.digest,
+            content_root: artifact.content_root,
+        });
+    facts.collect()
+}
+
+/// Kernel, initramfs and command line, for hosts that load them themselves.
+fn write_direct(direct: &DirectBoot, out: &Path) -> Result<Vec<Artifact>, Error> {
+    const LIMIT: u64 = 64 << 20;
+    let [kernel, initrd, cmdline] = DIRECT;
+    let read = |content: &Content| {
+        content
+            .read_all(LIMIT)
+            .map_err(|source| PipelineError::Read { source })
+    };
+    let files = [
+        (kernel, read(&direct.kernel)?),
+        (initrd, read(&direct.initrd)?),
+        (cmdline, format!("{}\n", direct.cmdline).into_bytes()),
+    ];
+    let artifacts = files
+        .into_iter()
+        .map(|(name, bytes)| write(out.join(name), ArtifactKind::DirectBoot, &bytes));
+    artifacts.collect::<Result<_, _>>().map_err(Error::from)
+}
+
+/// `sha256:<root>  <file>`, a line for each disk.
+fn write_roots(artifacts: &[Artifact], out: &Path) -> Result<Artifact, Error> {
+    let line = |artifact: &Artifact| {
+        Some(format!(
+            "{}  {}\n",
+            artifact.content_root?,
+            artifact.file_name()
+        ))
+    };
+    let text: String = artifacts.iter().filter_map(line).collect();
+    Ok(write(
+        out.join(ROOTS_FILE),
+        ArtifactKind::Sums,
+        text.as_bytes(),
+    )?)
+}
+
+fn write(path: PathBuf, kind: ArtifactKind, bytes: &[u8]) -> Result<Artifact, PipelineError> {
+    match write_file(&path, bytes) {
+        Ok(()) => Ok(Artifact {
+            kind,
+            size: ByteSize::from_bytes(bytes.len() as u64),
+            digest: Some(Digest::of(bytes)),
+            content_root: None,
+            path,
+        }),
+        Err(source) => Err(PipelineError::Write { path, source }),
+    }
+}
+
+/// Remembers what made the outputs, so that the next build may be none.
+fn write_stamp(plan: &BuildPlan, shop: &Workshop<'_>) -> Result<(), PipelineError> {
+    let path = shop.out.join(STAMP_FILE_NAME);
+    let failed = |source| PipelineError::Write {
+        path: path.clone(),
+        source,
+    };
+    let names = output_names(plan);
+    let stamp =
+        Stamp::take(plan.outputs_digest(), shop.executable, shop.out, &names).map_err(failed)?;
+    write_file(&path, stamp.to_json().as_bytes()).map_err(failed)
+}
+
+/// What the spine itself can fail at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// A layer does not fit those below it.
+    #[error("layer `{layer}` does not fit the layers below it")]
+    Merge {
+        /// The layer.
+        layer: String,
+        /// What does not fit.
+        source: TreeError,
+    },
+    /// The store lost what it had.
+    #[error("cannot read the kernel or the initramfs from the store")]
+    Read {
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// An output could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+impl PipelineError {
+    /// A stable name of the kind of error.
+    #[must_use]
+    pub fn slug(&self) -> &'static str {
+        match self {
+            Self::Merge { .. } => "layer-conflict",
+            Self::Read { .. } => "store-read",
+            Self::Write { .. } => "output-write",
+        }
+    }
+
+    /// What the reader can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Merge { .. } | Self::Read { .. } => None,
+            Self::Write { .. } => {
+                Some("choose another folder with `-o FOLDER`, or make room".into())
+            }
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn class(&self) -> ExitClass {
+        ExitClass::Build
+    }
+}

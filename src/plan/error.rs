@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::lock::{Drift, LOCK_FILE_NAME};
 use crate::appliance::{ApplianceError, FileProblems, Style};
+use crate::layer::LayerError;
 use crate::units::ExitClass;
 
 /// Why there is no [`BuildPlan`](super::BuildPlan).
@@ -25,13 +26,11 @@ pub enum PlanError {
         /// The entry.
         path: PathBuf,
     },
-    /// Folders nested without end.
-    #[error("`{}` lies more than {limit} folders deep", folder.display())]
-    TooDeep {
-        /// The folder.
-        folder: PathBuf,
-        /// How deep is allowed.
-        limit: usize,
+    /// A folder of a files layer that makes no layer.
+    #[error("cannot take the digest of a files layer")]
+    Folder {
+        /// Why not.
+        source: Box<LayerError>,
     },
     /// The lock could not be read.
     #[error("cannot read `{LOCK_FILE_NAME}`")]
@@ -74,7 +73,7 @@ impl PlanError {
         match self {
             Self::ReadFolder { .. } => "plan-unreadable-folder",
             Self::OddFile { .. } => "plan-odd-file",
-            Self::TooDeep { .. } => "plan-too-deep",
+            Self::Folder { .. } => "plan-folder",
             Self::LockUnreadable { .. } => "lock-unreadable",
             Self::LockInvalid { .. } => "lock-invalid",
             Self::Drift { .. } => "lock-drift",
@@ -91,7 +90,7 @@ impl PlanError {
                 "remove it from the layer; devices and sockets are made by the running system"
                     .into(),
             ),
-            Self::TooDeep { .. } => Some("look for a folder that was copied into itself".into()),
+            Self::Folder { source } => source.hint(),
             Self::LockInvalid { .. } => Some("run `consign lock` to make it anew".into()),
             Self::Drift { .. } => Some(
                 "run `consign lock` to resolve the packages again, or take the change back".into(),

@@ -1,17 +1,11 @@
 //! The digest of a folder: names, kinds and bytes, never owners or times.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::error::PlanError;
-use crate::digest::{Digest, Hasher};
-use crate::tree::list_folder;
-
-/// Folders within folders; deeper is a mistake, or a trap for the stack.
-const DEPTH: usize = 128;
+use crate::digest::Digest;
+use crate::layer::LayerError;
+use crate::layer::files::digest_folder;
 
 /// Digest of all that can reach the image from `folder`: for each entry, in
 /// sorted order, its path, its kind, the target of a symbolic link, the bytes
@@ -19,61 +13,16 @@ const DEPTH: usize = 128;
 ///
 /// # Errors
 ///
-/// [`PlanError::ReadFolder`], [`PlanError::OddFile`] for devices, pipes and
-/// sockets, [`PlanError::TooDeep`].
+/// [`PlanError::ReadFolder`]; [`PlanError::OddFile`] for devices, pipes and
+/// sockets.
 pub fn digest_of_folder(folder: &Path) -> Result<Digest, PlanError> {
-    let mut hasher = Hasher::new();
-    hasher.field(b"consign folder v1");
-    walk(folder, &mut Vec::new(), &mut hasher)?;
-    Ok(hasher.finish())
-}
-
-fn walk(folder: &Path, names: &mut Vec<Vec<u8>>, hasher: &mut Hasher) -> Result<(), PlanError> {
-    if names.len() > DEPTH {
-        return Err(PlanError::TooDeep {
-            folder: folder.to_owned(),
-            limit: DEPTH,
-        });
-    }
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| PlanError::ReadFolder { path, source }
-    };
-    for entry in list_folder(folder).map_err(failed(folder))? {
-        names.push(entry.name.as_bytes().to_vec());
-        hasher.field(&names.join(&b'/'));
-        let kind = entry.metadata.file_type();
-        if kind.is_dir() {
-            hasher.field(b"directory");
-            walk(&entry.path, names, hasher)?;
-        } else if kind.is_symlink() {
-            let target = std::fs::read_link(&entry.path).map_err(failed(&entry.path))?;
-            hasher.field(b"link");
-            hasher.field(target.as_os_str().as_bytes());
-        } else if kind.is_file() {
-            let is_executable = entry.metadata.mode() & 0o100 != 0;
-            let kind: &[u8] = if is_executable { b"program" } else { b"file" };
-            hasher.field(kind);
-            let content = digest_of_file(&entry.path).map_err(failed(&entry.path))?;
-            hasher.field(content.bytes());
-        } else {
-            return Err(PlanError::OddFile { path: entry.path });
-        }
-        names.pop();
-    }
-    Ok(())
-}
-
-fn digest_of_file(path: &Path) -> std::io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finish()),
-            read => hasher.update(buffer.get(..read).unwrap_or_default()),
-        }
-    }
+    digest_folder(folder).map_err(|error| match error {
+        LayerError::Read { path, source } => PlanError::ReadFolder { path, source },
+        LayerError::SpecialFile { path } => PlanError::OddFile { path },
+        source => PlanError::Folder {
+            source: Box::new(source),
+        },
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,391 @@
+//! `consign build`, `consign lock` and `consign plan`: from the files of an
+//! appliance to its outputs, as far as each goes.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::error::{CliError, output};
+use super::plan::{BuildWork, PlanArgs, show};
+use crate::appliance::{Appliance, FILE_NAME};
+use crate::artifact::{Artifact, write_file};
+use crate::boot::TOOLS_PACKAGES;
+use crate::error::Error;
+use crate::image::ImageFormat;
+use crate::layer::key::layer_key;
+use crate::layer::source::deb::Network;
+use crate::layer::spec::{LayerSpec, PackagePin};
+use crate::layer::{LayerShop, SandboxSettings, Store};
+use crate::pipeline::agent::{AgentSearch, locate};
+use crate::pipeline::packages::{SourceSettings, Sources};
+use crate::pipeline::{self, Workshop};
+use crate::plan::{BuildPlan, Builder, Freshness, LOCK_FILE_NAME, Lock, Stamp, Wishes, request};
+use crate::report::Reporter;
+use crate::tree::{Blob, Content};
+
+/// What every subcommand gets.
+#[derive(Debug)]
+pub(super) struct Context<'a> {
+    pub(super) environment: &'a Environment,
+    pub(super) cache: Option<PathBuf>,
+    pub(super) reporter: &'a dyn Reporter,
+}
+
+impl Context<'_> {
+    /// The cache folder, made if need be.
+    fn cache(&self) -> Result<PathBuf, CliError> {
+        let folder = self.cache.as_ref().or(self.environment.cache.as_ref());
+        let folder = folder.ok_or(CliError::NoCache)?;
+        let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::canonicalize(folder));
+        made.map_err(|source| CliError::Folder {
+            path: folder.clone(),
+            source,
+        })
+    }
+
+    fn sources<'a>(
+        &'a self,
+        appliance: &'a Appliance,
+        cache: &'a Path,
+        network: Network,
+    ) -> Sources<'a> {
+        let own = appliance
+            .system
+            .mirror
+            .as_ref()
+            .map(|mirror| mirror.as_str());
+        let settings = SourceSettings {
+            search_path: &self.environment.search_path,
+            http_proxy: self.environment.proxies.http.as_deref(),
+            https_proxy: self.environment.proxies.https.as_deref(),
+            no_proxy: self.environment.proxies.none_for.as_deref(),
+            mirror: self.environment.mirror.as_deref().or(own),
+            network,
+            cache,
+            reporter: self.reporter,
+        };
+        Sources {
+            suite: appliance.system.suite.as_str(),
+            settings,
+        }
+    }
+
+    fn shop<'a>(
+        &self,
+        plan: &BuildPlan,
+        cache: &Path,
+        sources: &'a Sources<'a>,
+    ) -> Result<LayerShop<'a>, Error> {
+        Ok(LayerShop {
+            store: Store::open(cache)?,
+            debs: sources,
+            sandbox: SandboxSettings {
+                program: self.environment.executable.clone(),
+                search_path: self.environment.search_path.clone(),
+            },
+            source_date: plan.source_date,
+        })
+    }
+
+    fn agent(&self, explicit: Option<PathBuf>) -> Result<Agent, Error> {
+        let search = AgentSearch {
+            explicit,
+            executable: self.environment.executable.clone(),
+            search_path: self.environment.search_path.clone(),
+            environment: self.environment.for_cargo.clone(),
+        };
+        let path = locate(&search, self.reporter)?;
+        let read = |source| CliError::Read {
+            path: path.clone(),
+            source,
+        };
+        let size = path.metadata().map_err(read)?.len();
+        let content = Content::stored(Blob::open(&path).map_err(read)?, 0, size);
+        let digest = content.digest().map_err(read)?;
+        Ok(Agent {
+            content,
+            builder: Builder {
+                version: env!("CARGO_PKG_VERSION").into(),
+                agent: digest,
+            },
+        })
+    }
+}
+
+/// The agent's bytes, and what they make of the plan.
+struct Agent {
+    content: Content,
+    builder: Builder,
+}
+
+/// Builds the appliance: fetches packages, makes layers, and leaves disk
+/// images, descriptor and sums in the output folder. A second run with
+/// nothing changed is done at once.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct BuildArgs {
+    /// The appliance.
+    #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
+    file: PathBuf,
+    /// Where the outputs go; made if need be.
+    #[arg(short, long, value_name = "FOLDER", default_value = "out")]
+    output: PathBuf,
+    /// Disk image formats instead of those of appliance.toml: raw, qcow2.
+    #[arg(long, value_name = "FORMATS", value_delimiter = ',', value_parser = image_format)]
+    format: Vec<ImageFormat>,
+    /// Sums raw disks as well: reads every zero of them.
+    #[arg(long)]
+    sums: bool,
+    /// Builds from appliance.lock as it is; an error when it is missing or
+    /// has fallen behind.
+    #[arg(long)]
+    locked: bool,
+    /// Uses no network: all packages must be in the cache.
+    #[arg(long)]
+    offline: bool,
+    /// The first-boot agent, instead of the one beside consign or in its checkout.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+    /// Worker threads; as many as there are cores when left out.
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+/// Resolves the packages anew, with today's lists of the repositories.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct LockArgs {
+    /// The appliance.
+    #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
+    file: PathBuf,
+}
+
+fn image_format(text: &str) -> Result<ImageFormat, String> {
+    let known = || {
+        ImageFormat::ALL
+            .iter()
+            .map(|format| format.name())
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    text.parse().map_err(|_| format!("known are {}", known()))
+}
+
+/// `consign build`.
+///
+/// # Errors
+///
+/// That of the room that stops it.
+pub(super) fn run(
+    args: &BuildArgs,
+    context: &Context<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let appliance = Appliance::open(&args.file)?;
+    let cache = context.cache()?;
+    let agent = context.agent(args.agent.clone())?;
+    let network = if args.offline {
+        Network::Offline
+    } else {
+        Network::Online
+    };
+    let lock = ensure_lock(args, &appliance, context, &cache, network)?;
+    let wishes = Wishes {
+        formats: args.format.clone(),
+        raw_sums: args.sums,
+    };
+    let plan = BuildPlan::resolve(&appliance, &lock, &agent.builder, &wishes)?;
+    let folder = make_folder(&args.output)?;
+    let freshness = Stamp::check(
+        plan.outputs_digest(),
+        &context.environment.executable,
+        &folder,
+    );
+    if freshness == Freshness::Fresh {
+        return print(
+            out,
+            &format!(
+                "{}: up to date, {freshness} since it was built\n",
+                args.output.display()
+            ),
+        );
+    }
+    let sources = context.sources(&appliance, &cache, network);
+    let workshop = Workshop {
+        layers: context.shop(&plan, &cache, &sources)?,
+        cluster_cache: cache.join("clusters"),
+        out: &folder,
+        threads: args.jobs,
+        executable: &context.environment.executable,
+        reporter: context.reporter,
+    };
+    let artifacts = pipeline::build(&plan, &agent.content, &workshop)?;
+    print(out, &summary(&artifacts, &args.output))
+}
+
+/// `consign lock`.
+///
+/// # Errors
+///
+/// What stops the resolver, and a lock that cannot be written.
+pub(super) fn lock(
+    args: &LockArgs,
+    context: &Context<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let appliance = Appliance::open(&args.file)?;
+    let cache = context.cache()?;
+    let path = args.file.with_file_name(LOCK_FILE_NAME);
+    // An older lock that is damaged is no reason not to make a sound one.
+    let old = Lock::open(&path).ok().flatten();
+    let new = context
+        .sources(&appliance, &cache, Network::Online)
+        .lock(&appliance)?;
+    write_lock(&path, &new)?;
+    print(out, &changes(old.as_ref(), &new, &path))
+}
+
+/// `consign plan`.
+///
+/// # Errors
+///
+/// Those of the plan; a missing lock is made first, as a build would.
+pub(super) fn plan(
+    args: &PlanArgs,
+    context: &Context<'_>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let appliance = Appliance::open(&args.file)?;
+    let cache = context.cache()?;
+    let agent = context.agent(None)?;
+    let path = args.file.with_file_name(LOCK_FILE_NAME);
+    let lock = match Lock::open(&path)? {
+        Some(lock) if lock.drift(&request(&appliance, TOOLS_PACKAGES)).is_empty() => lock,
+        _ => context
+            .sources(&appliance, &cache, Network::Online)
+            .lock(&appliance)?,
+    };
+    let plan = BuildPlan::resolve(&appliance, &lock, &agent.builder, &Wishes::default())?;
+    let folder = args.file.with_file_name("out");
+    let freshness = Stamp::check(
+        plan.outputs_digest(),
+        &context.environment.executable,
+        &folder,
+    );
+    let has_package = |pin: &PackagePin| {
+        cache
+            .join("debs")
+            .join(format!("{}.deb", pin.sha256.hex()))
+            .is_file()
+    };
+    let store = Store::open(&cache)?;
+    // The layers below one that is looked up are in the store.
+    let mut parents = Vec::new();
+    let is_cached = |layer: &LayerSpec| {
+        let below = if *layer == plan.tools {
+            &[]
+        } else {
+            parents.as_slice()
+        };
+        let key = layer_key(layer, below, plan.source_date);
+        let record = store.record(&key).ok().flatten();
+        parents.extend(record.as_ref().map(|record| record.diff_id));
+        record.is_some()
+    };
+    let work = BuildWork::of(&plan, is_cached, has_package, freshness.to_string());
+    show(&plan, &work, args.format, out)
+}
+
+/// The lock beside the appliance; made anew when it is missing or fell behind.
+fn ensure_lock(
+    args: &BuildArgs,
+    appliance: &Appliance,
+    context: &Context<'_>,
+    cache: &Path,
+    network: Network,
+) -> Result<Lock, Error> {
+    let path = args.file.with_file_name(LOCK_FILE_NAME);
+    if let Some(lock) = Lock::open(&path)? {
+        let drift = lock.drift(&request(appliance, TOOLS_PACKAGES));
+        if drift.is_empty() || args.locked {
+            // With `--locked` the plan refuses the drift, and names it.
+            return Ok(lock);
+        }
+        let moved: Vec<String> = drift.iter().map(ToString::to_string).collect();
+        let message = format!("`{LOCK_FILE_NAME}` is made anew: {}", moved.join("; "));
+        context
+            .reporter
+            .warn(message, Some("`--locked` makes this an error"));
+    } else if args.locked {
+        return Err(CliError::NoLock { path }.into());
+    }
+    let lock = context.sources(appliance, cache, network).lock(appliance)?;
+    write_lock(&path, &lock)?;
+    Ok(lock)
+}
+
+fn write_lock(path: &Path, lock: &Lock) -> Result<(), CliError> {
+    let written = write_file(path, lock.to_string().as_bytes());
+    written.map_err(|source| CliError::Write {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn make_folder(path: &Path) -> Result<PathBuf, CliError> {
+    let made = std::fs::create_dir_all(path).and_then(|()| std::fs::canonicalize(path));
+    made.map_err(|source| CliError::Folder {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What has moved between two locks.
+fn changes(old: Option<&Lock>, new: &Lock, path: &Path) -> String {
+    let versions = |lock: &Lock| {
+        let pins = lock
+            .packages()
+            .map(|pin| (pin.name.clone(), pin.version.clone()));
+        pins.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let (before, after) = (old.map(versions).unwrap_or_default(), versions(new));
+    let mut text = format!("wrote `{}`: {} packages\n", path.display(), after.len());
+    if old.is_none() {
+        return text;
+    }
+    let mut lines = Vec::new();
+    for (name, version) in &after {
+        match before.get(name) {
+            None => lines.push(format!("  + {name} {version}\n")),
+            Some(old) if old != version => lines.push(format!("  {name} {old} -> {version}\n")),
+            Some(_) => {}
+        }
+    }
+    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
+    lines.extend(gone.map(|(name, version)| format!("  - {name} {version}\n")));
+    if lines.is_empty() {
+        lines.push("  nothing has moved\n".into());
+    }
+    text.extend(lines);
+    text
+}
+
+fn summary(artifacts: &[Artifact], folder: &Path) -> String {
+    let mut text = format!("{}:\n", folder.display());
+    for artifact in artifacts {
+        let root = artifact
+            .content_root
+            .map(|root| format!("  content root {root}"));
+        text += &format!(
+            "  {:24} {:>10}{}\n",
+            artifact.file_name(),
+            artifact.size.to_string(),
+            root.unwrap_or_default()
+        );
+    }
+    text
+}
+
+fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+    out.write_all(text.as_bytes()).map_err(output)?;
+    Ok(())
+}

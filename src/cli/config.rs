@@ -1,0 +1,232 @@
+//! `consign config`: the customer's file, judged and put onto a disk.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::draw::ReportFormat;
+use super::error::{CliError, output};
+use crate::appliance::{Appliance, FILE_NAME, LAYERS_FOLDER};
+use crate::error::Error;
+use crate::factory::{ConfigDisk, FactoryError, Shelf, config_disk};
+
+/// The sample of an appliance that has none of its own.
+const SAMPLE: &str = include_str!("starter/site.toml");
+
+/// What a sample is called.
+const SITE_FILE: &str = "site.toml";
+
+/// The customer's side: a sample, a verdict, a config disk.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Prints a site configuration in which every key is explained: the
+    /// appliance's own sample (site.toml beside a layer's recipe), or a general one.
+    Init(SampleOf),
+    /// Judges a site configuration exactly as the appliance will.
+    Check(CheckSite),
+    /// Writes a site configuration to a config disk: a FAT volume labelled
+    /// VACONFIG, to be attached to the machine.
+    Disk(DiskSite),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SampleOf {
+    /// The appliance.
+    #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
+    file: PathBuf,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct CheckSite {
+    /// The site configuration.
+    #[arg(value_name = "SITE")]
+    site: PathBuf,
+    #[command(flatten)]
+    roles: RolesFrom,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct DiskSite {
+    /// The site configuration.
+    #[arg(value_name = "SITE")]
+    site: PathBuf,
+    /// The config disk that is written.
+    #[arg(short, long, value_name = "FILE", default_value = "site.img")]
+    output: PathBuf,
+    #[command(flatten)]
+    roles: RolesFrom,
+}
+
+/// Where the roles come from that a site may choose.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct RolesFrom {
+    /// The appliance whose roles and policy count.
+    #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
+    file: PathBuf,
+    /// A folder of roles instead: one folder for each, with its role.toml.
+    #[arg(long, value_name = "FOLDER")]
+    roles: Option<PathBuf>,
+}
+
+impl ConfigCommand {
+    /// How the user wants errors.
+    pub(super) fn format(&self) -> ReportFormat {
+        match self {
+            Self::Check(args) => args.format,
+            _ => ReportFormat::Text,
+        }
+    }
+}
+
+impl RolesFrom {
+    fn shelf(&self) -> Result<Shelf, Error> {
+        Ok(match &self.roles {
+            Some(folder) => Shelf::of_folder(folder)?,
+            None => Shelf::of_appliance(&Appliance::open(&self.file)?)?,
+        })
+    }
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+///
+/// [`Error::Factory`] with every problem of the file, [`Error::Appliance`].
+pub(super) fn run(command: &ConfigCommand, out: &mut dyn Write) -> Result<(), Error> {
+    let text = match command {
+        ConfigCommand::Init(args) => sample_text(&args.file)?,
+        ConfigCommand::Check(args) => check(args)?,
+        ConfigCommand::Disk(args) => {
+            let made = config_disk(&args.roles.shelf()?, &args.site, &args.output)?;
+            disk_text(&made, &args.output)
+        }
+    };
+    out.write_all(text.as_bytes()).map_err(output)?;
+    Ok(())
+}
+
+fn check(args: &CheckSite) -> Result<String, Error> {
+    let shelf = args.roles.shelf()?;
+    let site = shelf.judge_file(&args.site)?;
+    let role = site.role.as_deref();
+    Ok(match args.format {
+        ReportFormat::Json => {
+            let verdict = json!({
+                "accepted": true,
+                "id": site.id.to_string(),
+                "serial": site.serial,
+                "role": role,
+            });
+            format!("{verdict}\n")
+        }
+        ReportFormat::Text => format!(
+            "{}: accepted\n  id {}, serial {}, role {}\n",
+            args.site.display(),
+            site.id,
+            site.serial,
+            role.unwrap_or("none"),
+        ),
+    })
+}
+
+fn disk_text(made: &ConfigDisk, output: &Path) -> String {
+    let short: String = made.digest.hex().chars().take(8).collect();
+    format!(
+        "wrote `{}`: {}, id {}, serial {}, cfg={short}\n",
+        output.display(),
+        made.size,
+        made.site.id,
+        made.site.serial,
+    )
+}
+
+/// The appliance's own sample. A customer has no appliance.toml, and gets the
+/// general one.
+fn sample_text(file: &Path) -> Result<String, Error> {
+    if !file.is_file() {
+        return Ok(SAMPLE.to_owned());
+    }
+    let Some(path) = sample_of(&Appliance::open(file)?, file) else {
+        return Ok(SAMPLE.to_owned());
+    };
+    std::fs::read_to_string(&path).map_err(|source| CliError::Read { path, source }.into())
+}
+
+/// `site.toml` beside a layer's recipe; of several the uppermost layer's.
+fn sample_of(appliance: &Appliance, file: &Path) -> Option<PathBuf> {
+    let layers = file.with_file_name(LAYERS_FOLDER);
+    let path = |name: &str| layers.join(name).join(SITE_FILE);
+    let mut paths = appliance
+        .layers
+        .iter()
+        .rev()
+        .map(|layer| path(layer.name.as_str()));
+    paths.find(|path| path.is_file())
+}
+
+/// The config disk for `consign boot`: `config` itself, or one made of it
+/// when it is a site configuration, or of the appliance's sample when there
+/// is none. `folder` takes a disk that is made.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(super) fn disk_for_boot(
+    config: Option<&Path>,
+    file: &Path,
+    folder: &Path,
+) -> Result<Option<PathBuf>, Error> {
+    let is_site = |path: &Path| {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+    };
+    match config {
+        Some(path) if !is_site(path) => return Ok(Some(path.to_owned())),
+        None if !file.is_file() => return Ok(None),
+        _ => {}
+    }
+    let appliance = Appliance::open(file)?;
+    let sample = sample_of(&appliance, file);
+    let Some(site) = config.or(sample.as_deref()) else {
+        return Ok(None);
+    };
+    let output = folder.join("site.img");
+    config_disk(&Shelf::of_appliance(&appliance)?, site, &output)?;
+    Ok(Some(output))
+}
+
+/// The problems of a refused file, in the lines that the appliance's console
+/// shows too; empty for other errors.
+pub(super) fn problem_lines(error: &FactoryError) -> Vec<String> {
+    let Some((file, problems)) = error.problems() else {
+        return Vec::new();
+    };
+    problems
+        .iter()
+        .flat_map(|problem| problem.lines(&file))
+        .collect()
+}
+
+/// The same for programs.
+pub(super) fn problem_objects(error: &FactoryError) -> Vec<serde_json::Value> {
+    let Some((file, problems)) = error.problems() else {
+        return Vec::new();
+    };
+    let object = |problem: &consign_schema::Problem| {
+        json!({
+            "file": file,
+            "line": problem.line,
+            "column": problem.column,
+            "code": problem.code.slug(),
+            "key": problem.key,
+            "message": problem.message,
+            "allowed": problem.allowed,
+            "remedy": problem.remedy,
+        })
+    };
+    problems.iter().map(object).collect()
+}

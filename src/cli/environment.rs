@@ -1,0 +1,77 @@
+//! The environment, read once. Nothing else in the library may look at it.
+#![expect(clippy::disallowed_methods, reason = "this room reads the environment")]
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+use crate::pipeline::agent::CARGO_ENVIRONMENT;
+
+/// What consign takes from its environment.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// `PATH`, with the folders of the system's administration tools behind it:
+    /// an ordinary user's often lacks them.
+    pub search_path: OsString,
+    /// `$XDG_CACHE_HOME/consign`, else `$HOME/.cache/consign`.
+    pub cache: Option<PathBuf>,
+    /// `CONSIGN_MIRROR`: base address of the Debian mirror.
+    pub mirror: Option<String>,
+    /// Whether standard error may be coloured (a terminal, and no `NO_COLOR`).
+    pub color: bool,
+    /// The file of consign itself.
+    pub executable: PathBuf,
+    /// What cargo and rustup need, for the agent in a source checkout.
+    pub for_cargo: Vec<(OsString, OsString)>,
+    /// `http_proxy` or `HTTP_PROXY`, `https_proxy` or `HTTPS_PROXY`.
+    pub proxies: Proxies,
+}
+
+/// Proxies by scheme of the address that is fetched.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies {
+    /// For `http:`.
+    pub http: Option<String>,
+    /// For `https:`.
+    pub https: Option<String>,
+    /// Hosts that are reached without one, separated by commas: `no_proxy`.
+    pub none_for: Option<String>,
+}
+
+impl Environment {
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell where consign itself is.
+    pub fn read() -> io::Result<Self> {
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let absolute = |name: &str| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        let mut search_path = std::env::var_os("PATH").unwrap_or_default();
+        search_path.push(":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin");
+        let cache = absolute("XDG_CACHE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+            .map(|folder| folder.join("consign"));
+        let for_cargo = CARGO_ENVIRONMENT
+            .iter()
+            .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
+            .collect();
+        Ok(Self {
+            search_path,
+            cache,
+            mirror: text("CONSIGN_MIRROR"),
+            color: io::stderr().is_terminal() && text("NO_COLOR").is_none(),
+            executable: std::env::current_exe()?,
+            for_cargo,
+            proxies: Proxies {
+                http: text("http_proxy").or_else(|| text("HTTP_PROXY")),
+                https: text("https_proxy").or_else(|| text("HTTPS_PROXY")),
+                none_for: text("no_proxy").or_else(|| text("NO_PROXY")),
+            },
+        })
+    }
+}

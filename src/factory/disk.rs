@@ -1,0 +1,128 @@
+//! The config disk: a small FAT volume that carries one site configuration.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use consign_schema::SiteConfig;
+
+use super::FactoryError;
+use super::roles::{Shelf, read_limited};
+use crate::artifact::PendingFile;
+use crate::digest::{Digest, derive_guid};
+use crate::fs::fat::{FatKind, FatOptions, FatVolume, preallocated};
+use crate::sparse::SparseSource as _;
+use crate::tree::{Content, FileTree, Node, TreePath};
+use crate::units::{ByteSize, KIB, Timestamp};
+
+/// What the agent looks for.
+const LABEL: &str = "VACONFIG";
+/// Room for certificates, a licence and a small payload; the size that the
+/// descriptor names.
+const SIZE: ByteSize = ByteSize::from_mib(16);
+/// The earliest time that FAT can say: 1980-01-01.
+const EPOCH: Timestamp = Timestamp::from_seconds(315_532_800);
+/// Files that the agent overwrites in place, and their sizes. They are blank
+/// lines until then.
+const RESERVED: [(&str, ByteSize); 2] = [
+    ("report.json", ByteSize::from_bytes(64 * KIB)),
+    ("request.toml", ByteSize::from_bytes(16 * KIB)),
+];
+
+/// A config disk that was made.
+#[derive(Debug)]
+pub struct ConfigDisk {
+    /// What it says.
+    pub site: SiteConfig,
+    /// Its length.
+    pub size: ByteSize,
+    /// Digest of the site configuration, whose first 8 hex digits the
+    /// appliance shows as `cfg=`.
+    pub digest: Digest,
+}
+
+/// Judges `site` and writes it to a config disk `output`, whole or not at
+/// all. The same file gives the same bytes anywhere, at any time.
+///
+/// # Errors
+///
+/// [`FactoryError`].
+pub fn config_disk(shelf: &Shelf, site: &Path, output: &Path) -> Result<ConfigDisk, FactoryError> {
+    let bytes = read_limited(site)?;
+    let checked = shelf.judge(&site.display().to_string(), &bytes)?;
+    let digest = Digest::of(&bytes);
+    let volume = volume(&bytes, &digest)?;
+    let write = |source| FactoryError::Write {
+        path: output.to_owned(),
+        source,
+    };
+    let mut pending = PendingFile::create(output).map_err(write)?;
+    let mut buffer = vec![0; usize::try_from(256 * KIB).expect("256 KiB fits")];
+    let mut at = 0;
+    while at < SIZE.bytes() {
+        volume.read_exact_at(&mut buffer, at).map_err(write)?;
+        pending.file_mut().write_all(&buffer).map_err(write)?;
+        at += buffer.len() as u64;
+    }
+    pending.commit().map_err(write)?;
+    Ok(ConfigDisk {
+        site: checked,
+        size: SIZE,
+        digest,
+    })
+}
+
+fn volume(site: &[u8], digest: &Digest) -> Result<FatVolume, FactoryError> {
+    let mut tree = FileTree::new();
+    let path = |name: &str| TreePath::parse(name.as_bytes()).expect("a constant name");
+    let mut put = |name: &str, node: Node| {
+        tree.insert(path(name), node)
+            .expect("files of an empty root");
+    };
+    for (name, size) in RESERVED {
+        put(name, preallocated(&path(name), size, b'\n')?);
+    }
+    put("site.toml", Node::file(0o644, Content::from_bytes(site)));
+    let options = FatOptions {
+        size: SIZE,
+        kind: FatKind::Auto,
+        volume_id: derive_guid(digest, "config-disk").short(),
+        label: LABEL.parse()?,
+        source_date: EPOCH,
+    };
+    Ok(FatVolume::new(&tree, &options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: &str = "schema = 1\n[config]\nid = \"a\"\nserial = 1\n[system]\nhostname = \"a\"\n";
+
+    #[test]
+    fn the_same_site_gives_the_same_disk() {
+        let folder = tempfile::tempdir().expect("folder");
+        let site = folder.path().join("site.toml");
+        std::fs::write(&site, SITE).expect("write");
+        let mut disks = ["one.img", "two.img"].map(|name| {
+            let output = folder.path().join(name);
+            config_disk(&Shelf::default(), &site, &output).expect("a good site");
+            std::fs::read(output).expect("read")
+        });
+        assert_eq!(disks[0].len() as u64, SIZE.bytes());
+        let [one, two] = &mut disks;
+        assert_eq!(one, two);
+    }
+
+    #[test]
+    fn a_wrong_site_leaves_no_disk() {
+        let folder = tempfile::tempdir().expect("folder");
+        let (site, output) = (
+            folder.path().join("site.toml"),
+            folder.path().join("site.img"),
+        );
+        std::fs::write(&site, SITE.replace("hostname", "hostnam")).expect("write");
+        let error = config_disk(&Shelf::default(), &site, &output).expect_err("wrong");
+        assert_eq!(error.slug(), "site-invalid");
+        assert!(!output.exists());
+    }
+}

@@ -1,0 +1,139 @@
+//! What a site brings: its configuration, judged as the appliance will judge
+//! it, and the config disk that carries it.
+//!
+//! In: `site.toml`, and the roles and the policy that the appliance's layers
+//! bring. Out: a verdict with every problem at its place, or a config disk.
+//! Never here: rules of its own (they are those of `consign-schema`, which
+//! the agent shares), secrets in messages. Checked by: fsck.vfat, mtools, the
+//! agent's own reader (`tests/it/cli/config.rs`).
+
+mod disk;
+mod roles;
+
+use std::io;
+use std::path::PathBuf;
+
+use consign_schema::Problem;
+
+pub use disk::{ConfigDisk, config_disk};
+pub use roles::Shelf;
+
+use crate::fs::fat::FatError;
+use crate::units::ExitClass;
+
+/// Why a site configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FactoryError {
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The site configuration is wrong.
+    #[error("`{file}` is not accepted: {}", count(problems.len()))]
+    Site {
+        /// The file, as it was named.
+        file: String,
+        /// Every problem, in the order of the file.
+        problems: Vec<Problem>,
+    },
+    /// A role or the policy that the vendor ships is wrong.
+    #[error("`{}` is not accepted: {}", path.display(), count(problems.len()))]
+    Vendor {
+        /// The file.
+        path: PathBuf,
+        /// Every problem, in the order of the file.
+        problems: Vec<Problem>,
+    },
+    /// The folder of a role has another name than the role.
+    #[error("the role `{role}` is in the folder `{}`", folder.display())]
+    RoleFolder {
+        /// The name in `role.toml`.
+        role: String,
+        /// Its folder.
+        folder: PathBuf,
+    },
+    /// A template that a role names is not beside its `role.toml`.
+    #[error("the role `{role}` names the template `{}`, which is not a file", path.display())]
+    Template {
+        /// The role.
+        role: String,
+        /// The template.
+        path: PathBuf,
+    },
+    /// The config disk cannot hold the files.
+    #[error("cannot make the config disk")]
+    Volume {
+        /// What the file system said.
+        #[from]
+        source: FatError,
+    },
+    /// The config disk could not be written.
+    #[error("cannot write the config disk `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn count(problems: usize) -> String {
+    match problems {
+        1 => "1 error".into(),
+        more => format!("{more} errors"),
+    }
+}
+
+impl FactoryError {
+    /// A stable name of the kind of error.
+    #[must_use]
+    pub fn slug(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "site-read",
+            Self::Site { .. } => "site-invalid",
+            Self::Vendor { .. } => "role-invalid",
+            Self::RoleFolder { .. } => "role-folder",
+            Self::Template { .. } => "role-template",
+            Self::Volume { .. } => "config-disk",
+            Self::Write { .. } => "config-disk-write",
+        }
+    }
+
+    /// What the reader can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Site { .. } => {
+                Some("`consign config init` prints a sample with every key explained".into())
+            }
+            Self::RoleFolder { role, .. } => Some(format!("rename the folder to `{role}`")),
+            Self::Template { .. } => Some("put the template beside role.toml".into()),
+            Self::Volume { source } => source.hint(),
+            Self::Read { .. } | Self::Vendor { .. } | Self::Write { .. } => None,
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn class(&self) -> ExitClass {
+        match self {
+            Self::Write { .. } => ExitClass::Build,
+            _ => ExitClass::Usage,
+        }
+    }
+
+    /// The problems of a file with its name, where that is what is wrong.
+    #[must_use]
+    pub fn problems(&self) -> Option<(String, &[Problem])> {
+        match self {
+            Self::Site { file, problems } => Some((file.clone(), problems)),
+            Self::Vendor { path, problems } => Some((path.display().to_string(), problems)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The roles and the policy of an appliance, from the folders of its layers.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use consign_schema::{Policy, Role, SiteConfig, check, decode};
+
+use super::FactoryError;
+use crate::appliance::{Appliance, LayerKind};
+use crate::tree::list_folder;
+
+/// Where a files layer has its roles, from its folder on.
+const ROLES: &str = "usr/lib/consign/roles";
+/// Where a files layer has the vendor's policy.
+const POLICY: &str = "usr/lib/consign/policy.toml";
+/// What a role is called.
+const ROLE_FILE: &str = "role.toml";
+
+/// What the appliance offers its sites.
+#[derive(Debug, Clone, Default)]
+pub struct Shelf {
+    roles: BTreeMap<String, Role>,
+    policy: Policy,
+}
+
+impl Shelf {
+    /// The roles and the policy of the appliance's files layers; of two with
+    /// one name the upper layer's counts, as in the image.
+    ///
+    /// # Errors
+    ///
+    /// [`FactoryError::Vendor`] for a role or policy that is wrong,
+    /// [`FactoryError::Template`] for one that is not whole.
+    pub fn of_appliance(appliance: &Appliance) -> Result<Self, FactoryError> {
+        let mut shelf = Self::default();
+        for layer in &appliance.layers {
+            let LayerKind::Files(files) = &layer.kind else {
+                continue;
+            };
+            shelf.add_roles(&files.folder.join(ROLES))?;
+            let policy = files.folder.join(POLICY);
+            if let Some(text) = read_if_there(&policy)? {
+                shelf.policy = Policy::parse(&text).map_err(|problems| FactoryError::Vendor {
+                    path: policy,
+                    problems,
+                })?;
+            }
+        }
+        Ok(shelf)
+    }
+
+    /// The roles of a folder that has one folder for each.
+    ///
+    /// # Errors
+    ///
+    /// As [`of_appliance`](Self::of_appliance); [`FactoryError::Read`] when
+    /// there is no such folder.
+    pub fn of_folder(folder: &Path) -> Result<Self, FactoryError> {
+        if !folder.is_dir() {
+            let source = std::io::ErrorKind::NotADirectory.into();
+            return Err(FactoryError::Read {
+                path: folder.to_owned(),
+                source,
+            });
+        }
+        let mut shelf = Self::default();
+        shelf.add_roles(folder)?;
+        Ok(shelf)
+    }
+
+    /// The roles, by name.
+    pub fn roles(&self) -> impl Iterator<Item = &Role> {
+        self.roles.values()
+    }
+
+    /// Judges a site configuration exactly as the agent will; `file` is the
+    /// name for messages.
+    ///
+    /// # Errors
+    ///
+    /// [`FactoryError::Site`] with every problem.
+    pub fn judge(&self, file: &str, bytes: &[u8]) -> Result<SiteConfig, FactoryError> {
+        let roles: Vec<Role> = self.roles.values().cloned().collect();
+        decode(bytes)
+            .and_then(|text| check(text, &roles, &self.policy))
+            .map_err(|problems| FactoryError::Site {
+                file: file.to_owned(),
+                problems,
+            })
+    }
+
+    /// The same for a file.
+    ///
+    /// # Errors
+    ///
+    /// [`FactoryError::Read`] and [`FactoryError::Site`].
+    pub fn judge_file(&self, path: &Path) -> Result<SiteConfig, FactoryError> {
+        self.judge(&path.display().to_string(), &read_limited(path)?)
+    }
+
+    fn add_roles(&mut self, folder: &Path) -> Result<(), FactoryError> {
+        if !folder.is_dir() {
+            return Ok(());
+        }
+        let read = |source| FactoryError::Read {
+            path: folder.to_owned(),
+            source,
+        };
+        for entry in list_folder(folder).map_err(read)? {
+            let path = entry.path.join(ROLE_FILE);
+            let Some(text) = read_if_there(&path)? else {
+                continue;
+            };
+            let role =
+                Role::parse(&text).map_err(|problems| FactoryError::Vendor { path, problems })?;
+            if entry.name.to_str() != Some(role.name.as_str()) {
+                return Err(FactoryError::RoleFolder {
+                    role: role.name,
+                    folder: entry.path,
+                });
+            }
+            check_templates(&role, &entry.path)?;
+            self.roles.insert(role.name.clone(), role);
+        }
+        Ok(())
+    }
+}
+
+fn check_templates(role: &Role, folder: &Path) -> Result<(), FactoryError> {
+    for template in &role.templates {
+        let path = folder.join(&template.source);
+        if !path.is_file() {
+            return Err(FactoryError::Template {
+                role: role.name.clone(),
+                path,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A text file of at most the schema's limit; `None` when it is not there.
+fn read_if_there(path: &Path) -> Result<Option<String>, FactoryError> {
+    let bytes = match read_limited(path) {
+        Ok(bytes) => bytes,
+        Err(FactoryError::Read { source, .. })
+            if matches!(
+                source.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let text = decode(&bytes).map(str::to_owned);
+    let wrong = |problems| FactoryError::Vendor {
+        path: path.to_owned(),
+        problems,
+    };
+    text.map(Some).map_err(wrong)
+}
+
+/// The bytes of a file, and of one that is too long just enough to see it.
+pub(super) fn read_limited(path: &Path) -> Result<Vec<u8>, FactoryError> {
+    let read = |source| FactoryError::Read {
+        path: PathBuf::from(path),
+        source,
+    };
+    let limit = consign_schema::MAX_SIZE as u64 + 1;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(read)?;
+    file.take(limit).read_to_end(&mut bytes).map_err(read)?;
+    Ok(bytes)
+}
