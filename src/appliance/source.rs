@@ -126,6 +126,25 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The byte at line and column, both from 1, columns in characters; the
+    /// end of the line or of the text where they pass it.
+    pub(super) fn offset(&self, line: u32, column: u32) -> usize {
+        let back = |number: u32| usize::try_from(number.saturating_sub(1)).unwrap_or(usize::MAX);
+        let mut at = 0;
+        for text in self.text.split_inclusive('\n').take(back(line)) {
+            at += text.len();
+        }
+        let rest = self.text.get(at..).unwrap_or_default();
+        let end = rest.find('\n').unwrap_or(rest.len());
+        let inside = rest
+            .char_indices()
+            .nth(back(column))
+            .map_or(end, |(at, _)| at);
+        at + inside.min(end)
+    }
+}
+
 /// The folders of `layers/`, whether the appliance names them or not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Shelf {
@@ -203,6 +222,13 @@ mod tests {
         assert_eq!(source.line_and_column(4), (2, 1));
         assert_eq!(source.line_and_column(8), (2, 3));
         assert_eq!(source.line_and_column(9999), (3, 1));
+        for at in [0, 4, 8, 11] {
+            let (line, column) = source.line_and_column(at);
+            let number = |number| u32::try_from(number).expect("small");
+            assert_eq!(source.offset(number(line), number(column)), at);
+        }
+        assert_eq!(source.offset(1, 99), 3, "the end of the line");
+        assert_eq!(source.offset(99, 1), source.text().len());
     }
 
     #[test]

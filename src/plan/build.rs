@@ -1,5 +1,7 @@
 //! The plan itself: every decision, made once.
 
+use consign_schema::SCHEMA;
+
 use super::error::PlanError;
 use super::files::digest_of_folder;
 use super::identity::Identity;
@@ -24,8 +26,6 @@ use crate::units::{ByteSize, Timestamp};
 const CONSOLES: [&str; 3] = ["tty0", "hvc0", "ttyS0"];
 /// Name of the volume that the agent looks for.
 const CONFIG_LABEL: &str = "VACONFIG";
-/// Version of the site configuration's schema.
-const CONFIG_SCHEMA: u32 = 1;
 /// Room for a site configuration, certificates and a small payload.
 const CONFIG_SIZE: ByteSize = ByteSize::from_mib(16);
 /// Digits of the plan's digest that name a build inside the image.
@@ -270,7 +270,7 @@ fn machine(appliance: &Appliance) -> Machine {
         user_disks: user_disks.collect(),
         config: ConfigDisk {
             label: CONFIG_LABEL.into(),
-            schema: CONFIG_SCHEMA,
+            schema: u32::try_from(SCHEMA).expect("a small positive number"),
             size: CONFIG_SIZE,
         },
         consoles: CONSOLES.map(str::to_owned).to_vec(),

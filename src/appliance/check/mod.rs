@@ -16,6 +16,7 @@ use super::model::{
 };
 use super::names::{LayerName, Mirror, Name, Suite, Version};
 use super::source::{Shelf, Source};
+use super::vendor;
 use super::written::{Written, WrittenBoot, WrittenIdentity, WrittenOutputs, WrittenSystem};
 use machine::{disk, machine};
 pub(super) use value::package;
@@ -40,7 +41,8 @@ const RESERVED_LAYER: &str = "boot-tools";
 const RESERVED_WORDS: &[&str] = &["root", "rootflags", "ro", "rw", "init", "rdinit", "initrd"];
 
 impl Appliance {
-    /// Reads `path` and the recipes in `layers/` beside it, and checks them.
+    /// Reads `path` and the recipes in `layers/` beside it, and checks them; then
+    /// the roles and policies that files layers bring.
     ///
     /// # Errors
     ///
@@ -49,7 +51,13 @@ impl Appliance {
     pub fn open(path: &std::path::Path) -> Result<Self, ApplianceError> {
         let source = Source::open(path)?;
         let shelf = Shelf::open(&path.with_file_name(super::LAYERS_FOLDER))?;
-        Self::parse(&source, &shelf)
+        let appliance = Self::parse(&source, &shelf)?;
+        let files = vendor::check(&appliance.layers)?;
+        if files.is_empty() {
+            Ok(appliance)
+        } else {
+            Err(ApplianceError::Invalid { files })
+        }
     }
 
     /// The same from texts that are in memory already.

@@ -2,7 +2,7 @@
 
 use consign::appliance::{Appliance, ApplianceError, Shelf, Source, Style};
 
-use crate::support::sample::{LAYERS, MINIMAL, shelf};
+use crate::support::sample::{self, LAYERS, MINIMAL, shelf};
 use crate::support::{golden, temp_folder};
 
 fn parse(text: &str) -> Result<Appliance, ApplianceError> {
@@ -395,6 +395,42 @@ fn deep_nesting_is_an_error_and_not_a_crash() {
     assert!(parse(&text).is_err());
     let text = format!("{}\n", "[a]\nb = {}\n".repeat(10_000));
     assert!(parse(&text).is_err());
+}
+
+#[test]
+fn roles_and_policies_are_judged_as_the_agent_will() {
+    let folder = temp_folder();
+    sample::write(folder.path(), MINIMAL);
+    let consign = folder.path().join("layers/app/files/usr/lib/consign");
+    let write = |name: &str, text: &str| {
+        let path = consign.join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("mkdir");
+        std::fs::write(path, text).expect("write");
+    };
+    let path = folder.path().join("appliance.toml");
+    let role = "schema = 1\nname = \"web\"\ndescription = \"A site\"\n\n[[template]]\n\
+                source = \"site.conf.j2\"\ntarget = \"/etc/site.conf\"\ntype = \"text\"\n";
+    write("roles/web/role.toml", role);
+    write("roles/web/site.conf.j2", "title\n");
+    write("policy.toml", "schema = 1\nroles = [\"web\"]\n");
+    if let Err(error) = Appliance::open(&path) {
+        panic!("{}", error.draw(Style::Plain));
+    }
+
+    write("policy.toml", "schema = 1\nrole = [\"web\"]\n");
+    write(
+        "roles/web/role.toml",
+        &role.replace("/etc/site.conf", "/usr/site.conf"),
+    );
+    write(
+        "roles/mail/role.toml",
+        &role.replace("site.conf.j2", "site.conf"),
+    );
+    write("roles/mail/site.conf.j2", "title\n");
+    let error = Appliance::open(&path).expect_err("wrong roles");
+    let drawn = error.draw(Style::Plain);
+    let place = format!("{}/", folder.path().display());
+    golden("appliance/roles.txt", &drawn.replace(&place, ""));
 }
 
 #[test]
