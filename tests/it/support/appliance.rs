@@ -1,4 +1,9 @@
 //! The reference appliance, built once for all tests, and its config disks.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests call foreign programs and take a folder from the environment"
+)]
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -19,9 +24,15 @@ pub(crate) struct Appliance {
 
 /// Builds the reference appliance into `target/test-image`, once. A build
 /// with nothing to do is over at once, so nothing is decided here.
+/// `CONSIGN_TEST_IMAGE` names the output folder of a build to test instead.
 pub(crate) fn appliance() -> &'static Appliance {
     static BUILT: OnceLock<Appliance> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("CONSIGN_TEST_IMAGE") {
+            return Appliance {
+                folder: folder.into(),
+            };
+        }
         let folder = repo_root().join("target/test-image");
         let mut build = consign();
         build
@@ -95,7 +106,18 @@ impl Esp {
         let source = folder.path().join("content");
         std::fs::write(&source, content).expect("a temporary file");
         let mut mcopy = self.mtool("mcopy")?;
-        must_run(mcopy.arg("-o").arg(&source).arg(format!("::{name}")));
+        must_run(
+            mcopy
+                .args(["-n", "-o"])
+                .arg(&source)
+                .arg(format!("::{name}")),
+        );
+        Some(())
+    }
+
+    /// Makes a folder. `None`, said loudly, without mtools.
+    pub(crate) fn make_folder(&self, name: &str) -> Option<()> {
+        must_run(self.mtool("mmd")?.arg(format!("::{name}")));
         Some(())
     }
 
@@ -103,7 +125,7 @@ impl Esp {
         let mut mtool = program(name, "mtools")?;
         // Our geometry is of no interest to it.
         mtool.env("MTOOLS_SKIP_CHECK", "1");
-        mtool.args(["-n", "-i"]).arg(OsStr::new(&self.image));
+        mtool.arg("-i").arg(OsStr::new(&self.image));
         Some(mtool)
     }
 }
