@@ -114,6 +114,38 @@ pub enum BootError {
         /// The limit.
         most: u64,
     },
+    /// A file of the vendor's for the agent breaks the agent's rules.
+    #[error("`{path}` is wrong:\n{}", problems.join("\n"))]
+    VendorFile {
+        /// The file.
+        path: TreePath,
+        /// What is wrong, in lines for people.
+        problems: Vec<String>,
+    },
+    /// A role lies in a folder of another name.
+    #[error("role `{role}` is described by `{path}`, not by a file in a folder of its own name")]
+    RoleFolder {
+        /// The file.
+        path: TreePath,
+        /// The role.
+        role: String,
+    },
+    /// A role names a template that is not there.
+    #[error("role `{role}` has no template `{template}`")]
+    NoTemplate {
+        /// The role.
+        role: String,
+        /// File name of the template.
+        template: String,
+    },
+    /// A role names a unit that is not there.
+    #[error("role `{role}` starts `{unit}`, which is no unit of the tree")]
+    NoRoleUnit {
+        /// The role.
+        role: String,
+        /// Name of the unit.
+        unit: String,
+    },
     /// A change does not fit the tree.
     #[error("cannot change the tree")]
     Tree(#[from] TreeError),
@@ -152,6 +184,10 @@ impl BootError {
             Self::GrubSize { .. } => "boot-grub-size",
             Self::Parameter { .. } => "boot-parameter",
             Self::InitramfsSize { .. } => "boot-initramfs-size",
+            Self::VendorFile { .. } => "boot-vendor-file",
+            Self::RoleFolder { .. } => "boot-role-folder",
+            Self::NoTemplate { .. } => "boot-no-template",
+            Self::NoRoleUnit { .. } => "boot-no-role-unit",
             Self::Tree(_) => "boot-tree",
             Self::Read { .. } => "boot-read",
             Self::Compress { .. } => "boot-compress",
@@ -180,6 +216,12 @@ impl BootError {
             Self::NoTool { .. } | Self::UnknownGrub { .. } | Self::GrubSize { .. } => {
                 "build with the GRUB and shim packages of Debian 12"
             }
+            Self::Missing { path } if path.ends_with("systemd-networkd") => {
+                "add `systemd` to the packages of the first layer"
+            }
+            Self::RoleFolder { .. } => "name the folder below `/usr/lib/consign/roles` as the role",
+            Self::NoTemplate { .. } => "put the template beside `role.toml`",
+            Self::NoRoleUnit { .. } => "add the package or file that brings the unit to a layer",
             Self::Parameter { .. } => "write one parameter without spaces for each entry",
             _ => return None,
         };

@@ -7,6 +7,7 @@
 //! Checked by: unit tests here; `tests/it/boot.rs` boots the result under
 //! BIOS, UEFI and Secure Boot and from every disk controller QEMU emulates.
 
+mod agent;
 mod clean;
 mod cmdline;
 mod error;
@@ -93,6 +94,7 @@ pub fn install(
 
     clean::clean(&mut tree, spec.source_date)?;
     units::make_lean(&mut tree, spec.source_date)?;
+    agent::place(&mut tree, agent, spec.source_date)?;
     tree.insert(
         path(FACTS),
         text_file(facts(&direct, spec), spec.source_date),
