@@ -62,7 +62,12 @@ pub struct Content {
 #[derive(Clone)]
 enum Place {
     Memory(Arc<[u8]>),
-    Stored { blob: Arc<Blob>, offset: u64 },
+    Stored {
+        blob: Arc<Blob>,
+        offset: u64,
+    },
+    /// Parts with their offsets: ascending, not overlapping.
+    Sparse(Arc<[(u64, Content)]>),
 }
 
 impl Content {
@@ -85,6 +90,24 @@ impl Content {
         }
     }
 
+    /// A file of `size` bytes that is zero but for `parts`, each at its offset.
+    ///
+    /// `None` unless the parts ascend, do not overlap and end within `size`.
+    #[must_use]
+    pub fn sparse(size: u64, parts: Vec<(u64, Self)>) -> Option<Self> {
+        let mut at = 0;
+        for (offset, part) in &parts {
+            if *offset < at {
+                return None;
+            }
+            at = offset.checked_add(part.size)?;
+        }
+        (at <= size).then(|| Self {
+            size,
+            place: Place::Sparse(parts.into()),
+        })
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -94,10 +117,16 @@ impl Content {
     /// Ranges that may hold data, ascending; bytes outside of them are zero.
     #[must_use]
     pub fn data_ranges(&self) -> Vec<Range<u64>> {
-        if self.size == 0 {
-            Vec::new()
-        } else {
-            std::iter::once(0..self.size).collect()
+        match &self.place {
+            Place::Sparse(parts) => parts
+                .iter()
+                .flat_map(|(offset, part)| {
+                    let ranges = part.data_ranges().into_iter();
+                    ranges.map(move |range| offset + range.start..offset + range.end)
+                })
+                .collect(),
+            _ if self.size == 0 => Vec::new(),
+            _ => std::iter::once(0..self.size).collect(),
         }
     }
 
@@ -123,6 +152,7 @@ impl Content {
                 Ok(())
             }
             Place::Stored { blob, offset: base } => blob.file.read_exact_at(buf, base + offset),
+            Place::Sparse(parts) => read_parts(parts, buf, offset),
         }
     }
 
@@ -164,6 +194,31 @@ impl Content {
     }
 }
 
+/// Fills `buf` from byte `offset` on with what `parts` hold there, else zeros.
+fn read_parts(parts: &[(u64, Content)], buf: &mut [u8], offset: u64) -> io::Result<()> {
+    let end = offset + buf.len() as u64;
+    let first = parts.partition_point(|(start, part)| start + part.size <= offset);
+    let mut at = offset;
+    let mut rest = buf;
+    for (start, part) in parts
+        .iter()
+        .skip(first)
+        .take_while(|(start, _)| *start < end)
+    {
+        let within = |n: u64| usize::try_from(n).expect("below the length of a buffer");
+        let (gap, behind) = rest.split_at_mut(within(start.saturating_sub(at)));
+        gap.fill(0);
+        at = at.max(*start);
+        let stop = end.min(start + part.size);
+        let (here, behind) = behind.split_at_mut(within(stop - at));
+        part.read_exact_at(here, at - start)?;
+        at = stop;
+        rest = behind;
+    }
+    rest.fill(0);
+    Ok(())
+}
+
 impl PartialEq for Content {
     /// The same place, or the same bytes in memory; bytes in the store are not read.
     fn eq(&self, other: &Self) -> bool {
@@ -180,6 +235,7 @@ impl PartialEq for Content {
                         offset: b_at,
                     },
                 ) => a_at == b_at && a.path == b.path,
+                (Place::Sparse(a), Place::Sparse(b)) => a == b,
                 _ => false,
             }
     }
@@ -199,6 +255,7 @@ impl fmt::Debug for Content {
                     blob.path.display()
                 )
             }
+            Place::Sparse(parts) => write!(f, "Content({} in {} parts)", self.size, parts.len()),
         }
     }
 }
@@ -217,5 +274,43 @@ impl Read for ContentReader<'_> {
         self.content.read_exact_at(&mut buf[..count], self.at)?;
         self.at += count as u64;
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparse_file_is_zero_between_its_parts() {
+        let part = |bytes: &[u8]| Content::from_bytes(bytes);
+        let file = Content::sparse(
+            20,
+            vec![(2, part(b"abc")), (5, part(b"de")), (12, part(b"f"))],
+        )
+        .expect("parts in order");
+        assert_eq!(file.data_ranges(), [2..5, 5..7, 12..13]);
+        let whole = b"\0\0abcde\0\0\0\0\0f\0\0\0\0\0\0\0";
+        assert_eq!(file.read_all(20).expect("read"), whole);
+        for start in 0..20 {
+            for end in start..=20 {
+                let mut buf = vec![9; end - start];
+                file.read_exact_at(&mut buf, start as u64).expect("inside");
+                assert_eq!(buf, whole[start..end], "{start}..{end}");
+            }
+        }
+        assert!(file.read_exact_at(&mut [0; 2], 19).is_err());
+    }
+
+    #[test]
+    fn parts_must_ascend_and_fit() {
+        let part = || Content::from_bytes(*b"abc");
+        assert!(Content::sparse(5, vec![(3, part())]).is_none());
+        assert!(Content::sparse(9, vec![(2, part()), (4, part())]).is_none());
+        assert!(Content::sparse(9, vec![(u64::MAX, part())]).is_none());
+        assert_eq!(
+            Content::sparse(9, Vec::new()).map(|file| file.size()),
+            Some(9)
+        );
     }
 }
