@@ -15,6 +15,7 @@ mod formats {
     mod appliance;
     mod deb;
     mod descriptor;
+    mod ext4;
     mod fat;
     mod gpt;
     mod image;

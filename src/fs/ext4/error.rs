@@ -64,7 +64,7 @@ pub enum Ext4Error {
         /// The percentage asked for.
         percent: u8,
     },
-    /// The source date is before 1970 or after 2446.
+    /// The source date is before 1970 or after 2310.
     #[error("the source date {date} does not fit ext4")]
     SourceDate {
         /// The date.
@@ -124,8 +124,8 @@ pub enum EntryProblem {
         /// Minor number.
         minor: u32,
     },
-    /// Before 1901 or after 2446.
-    #[error("its time {time} is outside of 1901 to 2446")]
+    /// Before 1901 or after 2310.
+    #[error("its time {time} is outside of 1901 to 2310")]
     Time {
         /// Its time of last change.
         time: Timestamp,
@@ -203,7 +203,7 @@ impl Ext4Error {
                 "make the partition smaller than 16TiB; it can grow on the customer's disk"
             }
             Self::LabelTooLong { .. } => "shorten the label",
-            Self::SourceDate { .. } => "set `source_date` to a day between 1970 and 2400",
+            Self::SourceDate { .. } => "set `source_date` to a day between 1970 and 2300",
             Self::Entry { problem, .. } => match problem {
                 EntryProblem::NameTooLong { .. } => "shorten the name in the layer",
                 EntryProblem::Time { .. } => "touch the file in the layer",

@@ -5,11 +5,12 @@ use crate::units::{ByteSize, Guid, KIB, MIB, TIB, Timestamp};
 use super::error::Ext4Error;
 use super::format::BLOCK_BYTES;
 
-/// Seconds that an inode can hold: 34 bits, from 1901 on. Source: kernel
+/// The first second that an inode can hold, in 1901. Source: kernel
 /// documentation, "Inode Timestamps".
-pub(super) const LAST_SECOND: i64 = (1 << 34) - (1 << 31) - 1;
-/// The first second that an inode can hold.
 pub(super) const FIRST_SECOND: i64 = -(1 << 31);
+/// The last second, in 2310. An inode can hold 34 bits, which last until
+/// 2446, but e2fsck takes what lies behind this one for a time before 1970.
+pub(super) const LAST_SECOND: i64 = (1 << 33) + (1 << 31) - 1;
 
 /// The least volume with a journal, as mke2fs has it.
 pub(super) const LEAST_BLOCKS: u64 = 2048;
@@ -38,7 +39,7 @@ pub struct Ext4Options {
     pub hash_seed: Guid,
     /// At most 16 bytes; may be empty.
     pub label: String,
-    /// Time of all that is not from the tree. 1970 to 2446.
+    /// Time of all that is not from the tree. 1970 to 2310.
     pub source_date: Timestamp,
     /// Bytes of volume for each inode; 1 KiB to 64 MiB. A tree with more
     /// entries than that gives gets what it needs, and a sixteenth more.

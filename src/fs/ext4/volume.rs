@@ -137,6 +137,9 @@ impl Ext4Volume {
         let left = usize::try_from(content.size().saturating_sub(at)).unwrap_or(usize::MAX);
         let (data, padding) = buf.split_at_mut(buf.len().min(left));
         padding.fill(0);
+        if data.is_empty() {
+            return Ok(());
+        }
         content.read_exact_at(data, at).map_err(|error| {
             let path = path_of(Owner::Tree(node), &self.tree);
             io::Error::new(error.kind(), format!("cannot read `{path}`: {error}"))

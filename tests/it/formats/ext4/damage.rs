@@ -1,0 +1,104 @@
+//! The judges say no: every kind of metadata, damaged by one bit.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use crate::support::{Checker, LoopMount, temp_folder};
+
+use super::readers::{by_kernel, expected};
+use super::trees::torture;
+use super::{debugfs, options, volume, write};
+
+/// The offset of block `block` of a file, as debugfs maps it.
+fn block_of(request: &str, image: &Path) -> Option<u64> {
+    let said = debugfs(request, image)?;
+    let number = said.trim().parse::<u64>().expect("a block number");
+    Some(number * 4096)
+}
+
+fn flip(image: &Path, at: u64) {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(image)
+        .expect("open");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("read");
+    file.write_all_at(&[byte[0] ^ 0x10], at).expect("write");
+}
+
+#[test]
+fn e2fsck_rejects_every_kind_of_damaged_metadata() {
+    let folder = temp_folder();
+    let image = write(
+        &volume(&torture(1000), &options(600)),
+        folder.path(),
+        "bits.img",
+    );
+    Checker::E2fsck.accepts(&image);
+    let block = |name: &str, index: u32| block_of(&format!("bmap {name} {index}"), &image);
+    let Some(root) = block("/", 0) else { return };
+    let number = |name: &str| {
+        let said = debugfs(&format!("stat {name}"), &image).expect("debugfs was there");
+        let line = said
+            .lines()
+            .find(|line| line.contains("File ACL"))
+            .expect("a line");
+        let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+        digits.parse::<u64>().expect("a number") * 4096
+    };
+    let extents = {
+        let said = debugfs("extents /holes/1000", &image).expect("debugfs was there");
+        // Level, entries, logical, physical: the first row is the index entry.
+        let row = said
+            .lines()
+            .find(|line| line.contains("0/ 1"))
+            .expect("an index");
+        let words: Vec<&str> = row.split_whitespace().collect();
+        let at = words
+            .iter()
+            .rposition(|word| *word == "-")
+            .expect("a range")
+            + 2;
+        words[at].parse::<u64>().expect("a block") * 4096
+    };
+    let block = |name: &str, index| block(name, index).expect("debugfs was there");
+    for (what, at) in [
+        ("superblock", 1024 + 0x178),
+        ("group descriptor", 4096 + 0x0c),
+        ("root directory", root + 24),
+        ("last name of a directory", block("/dev", 0) + 200),
+        ("root of an index", block("/large", 0) + 0x28),
+        ("leaf of an index", block("/large", 3) + 100),
+        ("extent block", extents + 100),
+        ("attribute block", number("/xattr/block") + 3000),
+        ("empty block of lost+found", block("/lost+found", 2) + 2),
+    ] {
+        flip(&image, at);
+        if let Some(verdict) = Checker::E2fsck.judge(&[&image]) {
+            assert!(!verdict.sound, "{what} at {at}:\n{}", verdict.text);
+        }
+        flip(&image, at);
+    }
+    Checker::E2fsck.accepts(&image);
+}
+
+#[test]
+fn the_comparison_with_the_kernel_sees_one_wrong_bit() {
+    let folder = temp_folder();
+    let tree = torture(0);
+    let image = write(&volume(&tree, &options(600)), folder.path(), "bit.img");
+    let Some(at) = block_of("bmap /files/large 700", &image) else {
+        return;
+    };
+    flip(&image, at + 77);
+    if let Some(mount) = LoopMount::read_only(&image, 0, "ext4") {
+        let (found, expected) = (by_kernel(&mount.path()), expected(&tree));
+        let differing: Vec<_> = expected
+            .keys()
+            .filter(|path| found.get(*path) != expected.get(*path))
+            .collect();
+        assert_eq!(differing, [b"files/large"]);
+    }
+}
