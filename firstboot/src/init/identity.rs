@@ -30,6 +30,12 @@ pub fn settle() -> Result<(), Problem> {
     settle_in(Path::new(SYSROOT), fresh)
 }
 
+/// Whether the kernel gives random bytes at once. Without hardware that makes
+/// them it may think for a second.
+pub fn has_randomness() -> bool {
+    rustix::rand::getrandom(&mut [0_u8; 1], GetRandomFlags::NONBLOCK).is_ok()
+}
+
 fn settle_in(root: &Path, fresh: impl FnOnce() -> io::Result<[u8; 16]>) -> Result<(), Problem> {
     let kept = root.join(KEPT);
     let id = if let Some(id) = read(&kept) {

@@ -61,6 +61,9 @@ fn start() -> Result<std::convert::Infallible, Problem> {
     modules.load_always();
     let found = find(&wanted, &events, &mut modules)?;
     root::mount(&found, &wanted)?;
+    if !identity::has_randomness() {
+        modules.load_if_wanted("virtio_rng");
+    }
     if let Err(problem) = identity::settle() {
         screen::log(&problem.to_string());
     }

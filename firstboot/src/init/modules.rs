@@ -30,7 +30,15 @@ pub struct Modules {
 struct Module {
     name: String,
     needs: Vec<usize>,
-    is_done: bool,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// It was tried once, and is not tried again.
+    Tried,
+    Loaded,
 }
 
 impl Modules {
@@ -75,7 +83,7 @@ impl Modules {
                 self.all.push(Module {
                     name,
                     needs,
-                    is_done: false,
+                    state: State::Waiting,
                 });
             }
             "l" => self.always.push(self.known(rest)?),
@@ -126,22 +134,53 @@ impl Modules {
         }
     }
 
+    /// Loads the module `name` now, if a device asked for it.
+    pub fn load_if_wanted(&mut self, name: &str) {
+        let is_it = |at: &usize| self.all.get(*at).is_some_and(|module| module.name == name);
+        if let Some(at) = self.wanted.iter().copied().find(|at| is_it(at)) {
+            self.wanted.remove(&at);
+            self.load(at);
+        }
+    }
+
     fn load(&mut self, at: usize) {
-        let Some(module) = self.all.get_mut(at).filter(|module| !module.is_done) else {
+        let is_new = |module: &&mut Module| module.state == State::Waiting;
+        let Some(module) = self.all.get_mut(at).filter(is_new) else {
             return;
         };
-        module.is_done = true;
+        module.state = State::Tried;
         let name = module.name.clone();
         for needed in module.needs.clone() {
             self.load(needed);
         }
+        // Each module costs the kernel a signature check.
+        if SPARE
+            .iter()
+            .any(|(spare, of)| *spare == name && self.has(of))
+        {
+            return;
+        }
         match insert(&name) {
-            // Built for other hardware, or there already.
-            Ok(()) | Err(Errno::NODEV | Errno::EXIST) => {}
+            Ok(()) | Err(Errno::EXIST) => {
+                if let Some(module) = self.all.get_mut(at) {
+                    module.state = State::Loaded;
+                }
+            }
+            // Built for other hardware.
+            Err(Errno::NODEV) => {}
             Err(errno) => screen::log(&format!("cannot load {name}: {errno}")),
         }
     }
+
+    fn has(&self, name: &str) -> bool {
+        self.all
+            .iter()
+            .any(|module| module.name == name && module.state == State::Loaded)
+    }
 }
+
+/// Modules that are only needed when a faster one refuses the machine.
+const SPARE: [(&str, &str); 1] = [("crc32c_generic", "crc32c_intel")];
 
 fn insert(name: &str) -> Result<(), Errno> {
     let file = File::open(format!("/modules/{name}.ko"))
