@@ -15,6 +15,7 @@ mod files;
 mod grub;
 mod initramfs;
 mod kernel;
+mod lean;
 mod slots;
 mod spec;
 mod units;
@@ -22,6 +23,7 @@ mod units;
 pub use clean::{Leftover, leftovers};
 pub use error::BootError;
 pub use grub::{BootCode, TOOLS_PACKAGES, tools_recipe};
+pub use lean::{LeanKernel, lean_kernel};
 pub use spec::{BootSpec, Slots};
 
 use std::fmt::Write as _;
