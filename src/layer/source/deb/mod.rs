@@ -56,7 +56,7 @@ pub use host::{choose_repositories, host_repositories};
 pub use openpgp::SignatureProblem;
 pub use proxy::{Proxies, ProxyRule};
 pub use resolve::{
-    Base, Chosen, Failure, LayerRequest, Obstacle, ReleaseFacts, Request, Resolution,
+    Base, Chosen, Failure, LayerRequest, Obstacle, Offer, ReleaseFacts, Request, Resolution,
     ResolvedLayer, Root, Suggestion, resolve,
 };
 pub use transport::{Client, Network};

@@ -15,7 +15,7 @@ mod selection;
 
 use crate::digest::Digest;
 use crate::layer::spec::PackagePin;
-use crate::report::Outcome;
+use crate::report::{Outcome, Reporter};
 
 use super::error::SourceError;
 use super::fetch::stays_below;
@@ -31,49 +31,88 @@ use selection::{Cause, Selection, Stop};
 pub use failure::{Chosen, Failure, Obstacle, Root, Suggestion};
 pub use request::{Base, LayerRequest, ReleaseFacts, Request, Resolution, ResolvedLayer};
 
-/// The step's name in events.
+/// The steps' names in events.
+const LISTS_STEP: &str = "package lists";
 const STEP: &str = "resolve";
 /// How many similar names an error suggests.
 const SUGGESTIONS: usize = 3;
 
-/// Chooses exact packages for every layer of the request, from signed lists.
+/// Everything that the repositories offer, read and verified: opened once,
+/// asked as often as needed.
+#[derive(Debug)]
+pub struct Offer {
+    archive: Archive,
+    releases: Vec<ReleaseFacts>,
+}
+
+impl Offer {
+    /// Reads and verifies the lists of all repositories.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Signature`], [`SourceError::Expired`],
+    /// [`SourceError::Unreachable`] and whatever else can be wrong with lists.
+    pub fn open(
+        repositories: &[Repository],
+        architecture: &str,
+        access: &Access<'_>,
+    ) -> Result<Self, SourceError> {
+        access.reporter.started(LISTS_STEP);
+        if repositories.iter().any(|it| it.expiry == Expiry::Ignored) {
+            access.reporter.warn(
+                "apt's settings on this host switch off the expiry check of package lists, so \
+                 that an old list would not be noticed",
+                Some(
+                    "remove Acquire::Check-Valid-Until and Acquire::Check-Date from apt's settings",
+                ),
+            );
+        }
+        let (archive, releases) = lists::open_all(repositories, architecture, access)?;
+        let detail = format!("{} packages in {} suites", archive.len(), releases.len());
+        access.reporter.finished(LISTS_STEP, Outcome::Done, detail);
+        Ok(Self { archive, releases })
+    }
+
+    /// Chooses exact packages for every layer of the request.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::UnknownPackage`], [`SourceError::NoSuchVersion`],
+    /// [`SourceError::Unsatisfiable`].
+    pub fn resolve(
+        &self,
+        request: &Request,
+        reporter: &dyn Reporter,
+    ) -> Result<Resolution, SourceError> {
+        reporter.started(STEP);
+        let is_unknown = |name: &&String| self.archive.versions(name).next().is_none();
+        for name in request.exclude.iter().filter(is_unknown) {
+            reporter.warn(format!("`{name}` is excluded, but no source has it"), None);
+        }
+        let layers = solve(&self.archive, request)?;
+        let count: usize = layers.iter().map(|layer| layer.pins.len()).sum();
+        reporter.finished(STEP, Outcome::Done, format!("{count} packages"));
+        Ok(Resolution {
+            layers,
+            releases: self.releases.clone(),
+        })
+    }
+}
+
+/// Opens the repositories' offer and resolves one request from it.
 ///
 /// # Errors
 ///
-/// [`SourceError::UnknownPackage`], [`SourceError::NoSuchVersion`],
-/// [`SourceError::Unsatisfiable`]; [`SourceError::Signature`],
-/// [`SourceError::Expired`] and the others of reading the lists.
+/// Those of [`Offer::open`] and of [`Offer::resolve`].
 pub fn resolve(
     request: &Request,
     repositories: &[Repository],
     access: &Access<'_>,
 ) -> Result<Resolution, SourceError> {
-    access.reporter.started(STEP);
-    if repositories.iter().any(|it| it.expiry == Expiry::Ignored) {
-        access.reporter.warn(
-            "apt's settings on this host switch off the expiry check of package lists, so that \
-             an old list would not be noticed",
-            Some("remove Acquire::Check-Valid-Until and Acquire::Check-Date from apt's settings"),
-        );
-    }
-    let (archive, releases) = lists::open_all(repositories, &request.architecture, access)?;
-    for name in request
-        .exclude
-        .iter()
-        .filter(|name| archive.versions(name).next().is_none())
-    {
-        access
-            .reporter
-            .warn(format!("`{name}` is excluded, but no source has it"), None);
-    }
-    let layers = solve(&archive, request)?;
-    let count: usize = layers.iter().map(|layer| layer.pins.len()).sum();
-    let detail = format!("{count} packages, out of {}", archive.len());
-    access.reporter.finished(STEP, Outcome::Done, detail);
-    Ok(Resolution { layers, releases })
+    Offer::open(repositories, &request.architecture, access)?.resolve(request, access.reporter)
 }
 
-/// [`resolve`] without the network: the decisions alone.
+/// The decisions alone.
 fn solve(archive: &Archive, request: &Request) -> Result<Vec<ResolvedLayer>, SourceError> {
     let mut provided = Vec::new();
     for text in &request.provided {
