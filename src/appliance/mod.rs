@@ -3,8 +3,9 @@
 //! In: the vendor's files, as bytes. Out: domain types without a doubt left,
 //! or every error at once, each with its place in the source. Never here:
 //! decisions (the plan makes them), networks, the layers' content but for
-//! roles and policies, which the agent's own rules judge. Checked by: a corpus of wrong files with the exact text of what is said about
-//! each (`tests/it/formats/appliance.rs`, `tests/golden/appliance/`).
+//! roles and policies, which the agent's own rules judge. Checked by: a corpus
+//! of wrong files with the exact text of what is said about each
+//! (`tests/it/formats/appliance.rs`, `tests/golden/appliance/`).
 //!
 //! The way: [`Source`] (bytes) → `fields` (TOML tables, each key asked for by
 //! name and type) → `written` (what stands there, each value with its place)

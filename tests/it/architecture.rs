@@ -367,3 +367,46 @@ fn long_files_are_said() {
         }
     }
 }
+
+/// The four answers that a room's head begins with, one run of text.
+fn head(source: &str) -> String {
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.map(str::trim).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn every_room_says_what_comes_in_what_goes_out_and_what_never_happens() {
+    // `error` only gathers; what it says of itself has another shape.
+    let is_head = |path: &Path, depth: usize| {
+        let is_room = depth == 1;
+        let is_format = depth == 2 && path.ends_with("mod.rs") && path.starts_with(src("fs"));
+        (is_room || is_format) && !path.ends_with("error.rs")
+    };
+    let mut wrong = Vec::new();
+    for (path, _, depth) in files() {
+        if !is_head(&path, depth) {
+            continue;
+        }
+        let head = head(&read(&path));
+        for answer in ["In: ", "Out: ", "Never here: "] {
+            if !head.contains(answer) {
+                wrong.push(format!("{} has no `{answer}`", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn src(room: &str) -> PathBuf {
+    repo_root().join("src").join(room)
+}
+
+#[test]
+fn a_head_is_read_across_its_lines() {
+    let source =
+        "//! Disks.\n//!\n//! In: a tree. Out: a disk. Never\n//! here: mounts.\nuse x;\n//! not\n";
+    assert_eq!(
+        head(source),
+        "Disks.  In: a tree. Out: a disk. Never here: mounts."
+    );
+}

@@ -9,6 +9,7 @@ mod boot {
     mod runner;
 }
 mod cli {
+    mod appliance;
     mod boot;
 }
 mod formats {

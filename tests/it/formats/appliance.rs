@@ -3,7 +3,7 @@
 use consign::appliance::{Appliance, ApplianceError, Shelf, Source, Style};
 
 use crate::support::sample::{self, LAYERS, MINIMAL, shelf};
-use crate::support::{golden, temp_folder};
+use crate::support::{golden, repo_root, temp_folder};
 
 fn parse(text: &str) -> Result<Appliance, ApplianceError> {
     Appliance::parse(&Source::new("appliance.toml", text), &shelf(&LAYERS))
@@ -465,6 +465,13 @@ fn cut_and_flipped_files_never_panic() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_reference_appliance_is_sound() {
+    if let Err(error) = Appliance::open(&repo_root().join("appliance.toml")) {
+        panic!("{error}\n{}", error.draw(Style::Plain));
     }
 }
 
