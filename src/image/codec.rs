@@ -4,13 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use flate2::{Compress, FlushCompress, Status};
-
 use super::CLUSTER_SIZE;
-
-/// `windowBits` of the deflate streams: QEMU's reader keeps 4 KiB.
-const DEFLATE_WINDOW_BITS: u8 = 12;
-const DEFLATE_LEVEL: u32 = 5;
+use super::deflate::{self, Deflater};
 
 /// A way to pack a cluster. The same bytes always give the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,7 +20,7 @@ impl Codec {
     /// Names everything that the packed bytes depend on besides the input.
     pub(super) fn tag(self) -> String {
         match self {
-            Self::Deflate => "deflate-1".to_owned(),
+            Self::Deflate => format!("deflate-{}", deflate::VERSION),
             Self::Zstd(level) => {
                 let version = zstd::zstd_safe::version_number();
                 format!("zstd-{version}-{level}")
@@ -50,7 +45,7 @@ pub(super) struct Packer {
 }
 
 enum Engine {
-    Deflate(Compress),
+    Deflate(Deflater),
     Zstd(zstd::bulk::Compressor<'static>),
 }
 
@@ -86,34 +81,21 @@ impl fmt::Debug for Packer {
 impl Engine {
     fn start(codec: Codec) -> io::Result<Self> {
         Ok(match codec {
-            Codec::Deflate => {
-                let level = flate2::Compression::new(DEFLATE_LEVEL);
-                let window = DEFLATE_WINDOW_BITS;
-                Self::Deflate(Compress::new_with_window_bits(level, false, window))
-            }
+            Codec::Deflate => Self::Deflate(Deflater::new()),
             Codec::Zstd(level) => Self::Zstd(zstd::bulk::Compressor::new(level)?),
         })
     }
 
     fn pack(&mut self, cluster: &[u8]) -> io::Result<Form> {
-        let room = CLUSTER_SIZE + CLUSTER_SIZE / 8;
-        let mut packed = vec![0; room];
-        let length = match self {
-            Self::Deflate(deflate) => {
-                deflate.reset();
-                let status = deflate.compress(cluster, &mut packed, FlushCompress::Finish)?;
-                if status == Status::StreamEnd {
-                    usize::try_from(deflate.total_out()).map_err(io::Error::other)?
-                } else {
-                    room
-                }
+        let packed = match self {
+            Self::Deflate(deflater) => deflater.pack(cluster).map(Box::from),
+            Self::Zstd(zstd) => {
+                let mut packed = vec![0; zstd::zstd_safe::compress_bound(CLUSTER_SIZE)];
+                let length = zstd.compress_to_buffer(cluster, &mut packed)?;
+                packed.truncate(length);
+                (length < CLUSTER_SIZE).then(|| packed.into())
             }
-            Self::Zstd(zstd) => zstd.compress_to_buffer(cluster, &mut packed)?,
         };
-        if length >= CLUSTER_SIZE {
-            return Ok(Form::AsItIs);
-        }
-        packed.truncate(length);
-        Ok(Form::Smaller(packed.into()))
+        Ok(packed.map_or(Form::AsItIs, Form::Smaller))
     }
 }

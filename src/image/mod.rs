@@ -11,6 +11,7 @@
 
 mod cache;
 mod codec;
+mod deflate;
 mod error;
 mod pass;
 mod qcow2;
