@@ -28,4 +28,5 @@ mod image {
     mod clean;
     mod reproducible;
 }
+mod layer;
 mod support;

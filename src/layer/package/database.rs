@@ -225,6 +225,22 @@ impl Database {
         Ok(())
     }
 
+    /// Enters a package without files, with the state that its stanza says.
+    pub(crate) fn enter_empty(
+        &mut self,
+        root: &mut Root,
+        name: &str,
+        stanza: Stanza,
+    ) -> Result<(), Fault> {
+        root.write(&admin(&format!("info/{name}.list")), b"/.\n", 0o644)?;
+        root.write(&admin(&format!("info/{name}.md5sums")), b"", 0o644)?;
+        self.packages.push(Installed {
+            database_name: name.to_owned(),
+            stanza,
+        });
+        Ok(())
+    }
+
     /// Writes `status`.
     pub(crate) fn write_status(&self, root: &mut Root) -> Result<(), Fault> {
         let mut text = String::new();

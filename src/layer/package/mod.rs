@@ -26,6 +26,7 @@ use self::filter::PathFilter;
 use self::place::{Owners, place};
 use super::sandbox::protocol::{DebFile, PackagesJob};
 use super::sandbox::{Fault, Root, ScriptRunner};
+use super::source::deb::Version;
 use crate::tree::TreePath;
 
 /// A package that exists in dpkg's database only: it stands for what consign
@@ -45,6 +46,9 @@ Description: stands for the initramfs that comes with the image
  it, when the image was built, and is replaced together with the kernel.
 ";
 
+/// Longest `extended_states` that is read.
+const MAX_STATES: u64 = 16 << 20;
+
 /// What the synthetic package provides.
 pub const PROVIDED: &[&str] = &["linux-initramfs-tool"];
 
@@ -63,7 +67,7 @@ pub(crate) fn install(
 ) -> Result<BTreeSet<TreePath>, Fault> {
     let filter = PathFilter::new(&job.exclude_paths, &job.include_paths);
     let packages = unpack_watched(&job.debs, stage, &filter, watch)?;
-    merge_usr(root)?;
+    merge_usr(root, source_date)?;
     Database::create(root)?;
     let mut database = Database::read(root)?;
     check_new(&packages, &database)?;
@@ -74,7 +78,7 @@ pub(crate) fn install(
         .collect();
     write_triggers(root, &packages, &interested_before)?;
     let shipped = shipped_paths(&packages);
-    stand_in(&packages, &mut database);
+    stand_in(root, &packages, &mut database)?;
     let guard = ServiceGuard::put_up(root)?;
     let mut installer = Installer {
         root,
@@ -88,11 +92,36 @@ pub(crate) fn install(
     for wave in waves(&packages) {
         installer.wave(&wave)?;
     }
+    mark_automatic(root, &packages)?;
     guard.take_down(root)?;
     // Every file has been renamed out of the staging folder or left out.
     std::fs::remove_dir_all(stage)
         .map_err(|error| Fault::system("remove", stage.display().to_string(), error))?;
     Ok(shipped)
+}
+
+/// Tells apt which packages came for another's sake, so that the target's own
+/// `apt-get autoremove` knows what was asked for.
+fn mark_automatic(root: &mut Root, packages: &[Unpacked]) -> Result<(), Fault> {
+    if root.status(&path_of("usr/bin/apt-get"))?.is_none() {
+        return Ok(());
+    }
+    let place = path_of("var/lib/apt/extended_states");
+    let mut text = root.read(&place, MAX_STATES)?.unwrap_or_default();
+    for package in packages.iter().filter(|package| package.is_automatic) {
+        let control = &package.control;
+        // apt files packages for all architectures under the system's own.
+        let architecture = match control.architecture() {
+            "all" => "amd64",
+            other => other,
+        };
+        let stanza = format!(
+            "Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n",
+            control.package()
+        );
+        text.extend_from_slice(stanza.as_bytes());
+    }
+    root.write(&place, &text, 0o644)
 }
 
 /// Unpacks packages into `root` without running a script of theirs.
@@ -103,7 +132,7 @@ pub(crate) fn unpack_only(
     watch: Watch<'_>,
 ) -> Result<(), Fault> {
     let packages = unpack_watched(debs, stage, &PathFilter::default(), watch)?;
-    merge_usr(root)?;
+    merge_usr(root, 0)?;
     let mut owners = Owners::default();
     let mut database = Database::default();
     for at in 0..packages.len() {
@@ -136,7 +165,7 @@ fn shipped_paths(packages: &[Unpacked]) -> BTreeSet<TreePath> {
 }
 
 /// On a fresh root: the links of a merged /usr, before the first package.
-fn merge_usr(root: &mut Root) -> Result<(), Fault> {
+fn merge_usr(root: &mut Root, source_date: i64) -> Result<(), Fault> {
     let path = |text: &str| TreePath::parse(text.as_bytes()).expect("a relative path");
     if root.status(&path("usr"))?.is_some() {
         return Ok(());
@@ -145,7 +174,8 @@ fn merge_usr(root: &mut Root) -> Result<(), Fault> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         let target = format!("usr/{name}");
         root.make_directories(&path(&target))?;
-        let meta = crate::tree::Metadata::root_owned(0o777);
+        let mut meta = crate::tree::Metadata::root_owned(0o777);
+        meta.mtime = crate::units::Timestamp::from_seconds(source_date);
         root.place_symlink(&path(name), target.as_bytes(), &meta)?;
     }
     Ok(())
@@ -172,7 +202,7 @@ fn check_new(packages: &[Unpacked], database: &Database) -> Result<(), Fault> {
 
 /// Enters the package that stands for our initramfs where a package needs
 /// one and none brings one.
-fn stand_in(packages: &[Unpacked], database: &mut Database) {
+fn stand_in(root: &mut Root, packages: &[Unpacked], database: &mut Database) -> Result<(), Fault> {
     let needs = |field| {
         packages.iter().any(|package| {
             let relations = package.control.relations(field);
@@ -191,13 +221,11 @@ fn stand_in(packages: &[Unpacked], database: &mut Database) {
             };
             has(&control.names())
         });
-    if !is_provided && (needs("Depends") || needs("Pre-Depends")) {
-        let stanza = control::Stanza::parse(INITRAMFS_STANZA).expect("a stanza of our own");
-        database.packages.push(database::Installed {
-            database_name: "consign-initramfs".to_owned(),
-            stanza,
-        });
+    if is_provided || !(needs("Depends") || needs("Pre-Depends")) {
+        return Ok(());
     }
+    let stanza = control::Stanza::parse(INITRAMFS_STANZA).expect("a stanza of our own");
+    database.enter_empty(root, "consign-initramfs", stanza)
 }
 
 /// Packages that are placed together, and which are configured after that.
@@ -515,11 +543,17 @@ impl ServiceGuard {
 
 /// Whether `version` is in the relation `operator` to `limit`.
 fn satisfies(version: &str, operator: &str, limit: &str) -> bool {
-    // Replaces with a bound names versions that have lost the file since; a
-    // resolved set has only versions that fit together, so equality is all
-    // that could tell otherwise.
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let (Some(version), Some(limit)) = (Version::parse(version), Version::parse(limit)) else {
+        return false;
+    };
+    let order = version.cmp(&limit);
     match operator {
-        "=" => version == limit,
-        _ => true,
+        "<<" => order == Less,
+        "<=" => order != Greater,
+        "=" => order == Equal,
+        ">=" => order != Less,
+        ">>" => order == Greater,
+        _ => false,
     }
 }

@@ -1,0 +1,5 @@
+//! Layers, judged by GNU tar and by the target's own dpkg.
+
+mod hostile;
+mod packages;
+mod tar;
