@@ -9,6 +9,7 @@ use super::spec::{
     FileRule, FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe,
 };
 use crate::digest::{DiffId, Hasher, LayerKey};
+use crate::tree::TreePath;
 use crate::units::Timestamp;
 
 /// Grows whenever consign would make other bytes from the same recipe:
@@ -81,7 +82,7 @@ fn tools(hasher: &mut Hasher, recipe: &ToolsRecipe) {
         hasher.field(bytes);
     }
     list(hasher, recipe.command.iter().map(String::as_bytes));
-    list(hasher, recipe.keep.iter().map(|path| path.as_bytes()));
+    list(hasher, recipe.keep.iter().map(TreePath::as_bytes));
 }
 
 /// The digest says all about a package; its order among the others counts.
@@ -106,7 +107,6 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
-    use crate::tree::TreePath;
 
     fn pin(name: &str) -> PackagePin {
         PackagePin {

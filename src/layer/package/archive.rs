@@ -77,7 +77,7 @@ pub(crate) fn unpack(deb: &DebFile, stage: &Path, filter: &PathFilter) -> Result
     result
 }
 
-fn malformed(deb: &DebFile, reason: impl ToString) -> Fault {
+fn malformed(deb: &DebFile, reason: impl std::fmt::Display) -> Fault {
     Fault::Package {
         package: deb.package.clone(),
         reason: reason.to_string(),
@@ -350,7 +350,11 @@ impl<'a> Stager<'a> {
 type PathBytes = [u8; 16];
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
+        text
+    })
 }
 
 /// A message about one member.
@@ -430,7 +434,9 @@ pub(crate) fn unpack_all(
                     if result.is_err() {
                         next.store(order.len(), Ordering::Relaxed);
                     }
-                    let mut done = done.lock().unwrap_or_else(|held| held.into_inner());
+                    let mut done = done
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
                     done.insert(*at, result);
                     drop(done);
                     watch(deb.size);
@@ -438,6 +444,8 @@ pub(crate) fn unpack_all(
             });
         }
     });
-    let done = done.into_inner().unwrap_or_else(|held| held.into_inner());
+    let done = done
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     done.into_values().collect()
 }

@@ -38,16 +38,12 @@ impl Stanza {
 
     /// Sets a field, after the first one when it is new.
     pub(crate) fn set(&mut self, name: &str, value: String) {
-        match self
-            .fields
-            .iter_mut()
-            .find(|(field, _)| field.eq_ignore_ascii_case(name))
-        {
-            Some((_, old)) => *old = value,
-            None => {
-                let at = self.fields.len().min(1);
-                self.fields.insert(at, (name.to_owned(), value));
-            }
+        let mut fields = self.fields.iter_mut();
+        if let Some((_, old)) = fields.find(|(field, _)| field.eq_ignore_ascii_case(name)) {
+            *old = value;
+        } else {
+            let at = self.fields.len().min(1);
+            self.fields.insert(at, (name.to_owned(), value));
         }
     }
 
@@ -156,12 +152,9 @@ impl Control {
     /// Names that satisfy dependencies: its own and the provided ones.
     pub(crate) fn names(&self) -> Vec<String> {
         let provides = self.stanza.get("Provides").unwrap_or_default();
-        let provided = relations(provides)
-            .into_iter()
-            .flatten()
-            .map(|name| name.name);
+        let others = relations(provides).into_iter().flatten();
         std::iter::once(self.package().to_owned())
-            .chain(provided)
+            .chain(others.map(|relation| relation.name))
             .collect()
     }
 
@@ -172,9 +165,8 @@ impl Control {
 
     /// The paths in `conffiles`, absolute; files to be removed are not among them.
     pub(crate) fn conffiles(&self) -> Vec<String> {
-        let (bytes, _) = match self.files.get("conffiles") {
-            Some(file) => file,
-            None => return Vec::new(),
+        let Some((bytes, _)) = self.files.get("conffiles") else {
+            return Vec::new();
         };
         String::from_utf8_lossy(bytes)
             .lines()
@@ -186,9 +178,8 @@ impl Control {
 
     /// `interest` and `activate` directives of `triggers`, comments left out.
     pub(crate) fn triggers(&self) -> Vec<(String, String)> {
-        let (bytes, _) = match self.files.get("triggers") {
-            Some(file) => file,
-            None => return Vec::new(),
+        let Some((bytes, _)) = self.files.get("triggers") else {
+            return Vec::new();
         };
         String::from_utf8_lossy(bytes)
             .lines()

@@ -174,7 +174,6 @@ impl Fault {
             Self::AlreadyInstalled { .. } => {
                 "resolve all layers together, so that each package comes in one version"
             }
-            Self::NotMade { .. } | Self::Program { .. } => return None,
             Self::Script { .. } | Self::Dpkg { .. } | Self::NotConfigured { .. } => {
                 "read the script's last words above; scripts run without network and without \
                  running services"

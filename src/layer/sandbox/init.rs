@@ -47,6 +47,7 @@ pub(super) fn run() -> ExitCode {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn talk(error: io::Error) -> Fault {
     Fault::Talk {
         reason: error.to_string(),

@@ -70,7 +70,7 @@ fn map_to_itself(pid: u32, file: &str) -> Result<(), SandboxRefusal> {
         if let (Some(inside), Some(_), Some(count)) =
             (numbers.next(), numbers.next(), numbers.next())
         {
-            map.push_str(&format!("{inside} {inside} {count}\n"));
+            map.extend([inside, " ", inside, " ", count, "\n"]);
         }
     }
     std::fs::write(format!("/proc/{pid}/{file}"), map).map_err(refused)

@@ -116,7 +116,7 @@ impl Session {
             Reply::Refused(errno) => {
                 return Err(SandboxRefusal::namespaces(errno).into());
             }
-            other => return Err(session.nonsense(&other)),
+            other => return Err(nonsense(&other)),
         }
         Ok(session)
     }
@@ -161,7 +161,7 @@ impl Session {
                 Reply::Built { diff_id, size } => return Ok(Some((diff_id, size))),
                 Reply::Done => return Ok(None),
                 Reply::Failed(fault) => return Err(LayerError::Sandbox(Box::new(fault))),
-                other => return Err(self.nonsense(&other)),
+                other => return Err(nonsense(&other)),
             }
         }
     }
@@ -172,11 +172,6 @@ impl Session {
             Ok(None) => Err(self.died()),
             Err(source) => Err(talk_failed(source).into()),
         }
-    }
-
-    fn nonsense(&self, reply: &Reply) -> LayerError {
-        let reason = format!("unexpected answer {reply:?}");
-        LayerError::Sandbox(Box::new(Fault::Talk { reason }))
     }
 
     fn died(&mut self) -> LayerError {
@@ -218,6 +213,11 @@ pub(crate) enum Watched {
     },
     /// Something that a person should know.
     Note(String),
+}
+
+fn nonsense(reply: &Reply) -> LayerError {
+    let reason = format!("unexpected answer {reply:?}");
+    LayerError::Sandbox(Box::new(Fault::Talk { reason }))
 }
 
 fn talk_failed(source: std::io::Error) -> ExecError {

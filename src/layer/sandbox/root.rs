@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -240,20 +241,19 @@ impl Root {
         kind: &NodeKind,
         meta: &Metadata,
     ) -> Result<(), Fault> {
-        let mode = Mode::from_raw_mode(0o600);
-        match kind {
-            NodeKind::Fifo => self.replace(path, |directory, name| {
+        if *kind == NodeKind::Fifo {
+            let mode = Mode::from_raw_mode(0o600);
+            self.replace(path, |directory, name| {
                 rustix::fs::mknodat(directory, name, FileType::Fifo, mode, 0)
-            })?,
-            _ => {
-                self.replace(path, |directory, name| {
-                    create(directory, name, 0o600)
-                        .map(drop)
-                        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                })?;
-                let canonical = self.canonical(path)?;
-                self.devices.insert(canonical, kind.clone());
-            }
+            })?;
+        } else {
+            self.replace(path, |directory, name| {
+                create(directory, name, 0o600)
+                    .map(drop)
+                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            })?;
+            let canonical = self.canonical(path)?;
+            self.devices.insert(canonical, kind.clone());
         }
         self.set_metadata(path, meta)
     }
@@ -261,7 +261,6 @@ impl Root {
     /// `path` without links among its parents.
     fn canonical(&mut self, path: &TreePath) -> Result<TreePath, Fault> {
         use std::os::fd::AsRawFd as _;
-        use std::os::unix::ffi::OsStrExt as _;
         let (directory, name) = self.parent(path)?;
         let place = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
             .map_err(|error| Fault::system("find", path.to_string(), error))?;
@@ -469,7 +468,6 @@ pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default();
     let parent = rustix::fs::open(parent, flags, Mode::empty())?;
-    use std::os::unix::ffi::OsStrExt as _;
     match remove_below(&parent, name.as_bytes()) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,

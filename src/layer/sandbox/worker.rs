@@ -27,7 +27,9 @@ pub(super) fn run() -> ExitCode {
     let mut input = io::stdin().lock();
     let output = Mutex::new(io::stdout());
     let answer = |reply: &Reply| {
-        let mut output = output.lock().unwrap_or_else(|held| held.into_inner());
+        let mut output = output
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         protocol::send(&mut *output, reply)
     };
     if die_with_parent().is_err() || answer(&enter_user_namespace()).is_err() {
@@ -240,7 +242,9 @@ fn progress(tell: Tell<'_>) -> impl Fn(&str, u64, u64) + Sync {
     let last = Mutex::new((String::new(), 0));
     move |phase, done, total| {
         let percent = done.saturating_mul(100) / total.max(1);
-        let mut last = last.lock().unwrap_or_else(|held| held.into_inner());
+        let mut last = last
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if last.0 != phase || last.1 != percent {
             *last = (phase.to_owned(), percent);
             tell(Reply::Progress {

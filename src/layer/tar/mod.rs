@@ -28,7 +28,9 @@ pub use reader::MemberReader;
 pub use writer::{TarWriter, write_delta};
 
 /// Length of a header, and the unit of everything else.
-pub(crate) const BLOCK: u64 = 512;
+const BLOCK: u64 = 512;
+/// The same as a length in memory.
+const BLOCK_LEN: usize = 512;
 /// Longest path or link target: what Linux accepts (`PATH_MAX`).
 const MAX_NAME: u64 = 4096;
 /// Longest pax header: room for 64 KiB of xattrs in their longest form.

@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use zerocopy::FromBytes as _;
 
 use super::header::{Header, MAGIC_GNU, MAGIC_USTAR, PaxFields, number, text};
-use super::{BLOCK, MAX_NAME, MAX_PAX, Member, MemberKind, TarError, TarFault, escape_bytes};
+use super::{
+    BLOCK, BLOCK_LEN, MAX_NAME, MAX_PAX, Member, MemberKind, TarError, TarFault, escape_bytes,
+};
 use crate::units::Timestamp;
 
 /// Reads a tar stream member by member. As an [`io::Read`] it gives the
@@ -140,8 +142,8 @@ impl<R: Read> MemberReader<R> {
     }
 
     /// A whole block; `None` when the stream ends before it.
-    fn block(&mut self) -> Result<Option<[u8; BLOCK as usize]>, TarFault> {
-        let mut block = [0; BLOCK as usize];
+    fn block(&mut self) -> Result<Option<[u8; BLOCK_LEN]>, TarFault> {
+        let mut block = [0; BLOCK_LEN];
         let mut filled = 0;
         while let Some(rest) = block.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match self.stream.read(rest) {

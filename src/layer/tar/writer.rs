@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::header::{Header, MAGIC_USTAR, pax_record};
-use super::{BLOCK, MemberKind, OPAQUE, TarError, TarFault, WHITEOUT, XATTR_KEY};
+use super::{BLOCK, BLOCK_LEN, MemberKind, OPAQUE, TarError, TarFault, WHITEOUT, XATTR_KEY};
 use crate::digest::{DiffId, Hasher};
 use crate::tree::{Metadata, NodeId, NodeKind, TreeDelta, TreePath};
 use crate::units::Timestamp;
@@ -80,7 +80,7 @@ impl<W: Write> TarWriter<W> {
             return Err(self.wrong(path, TarFault::Length { expected, found }));
         }
         let padding = usize::try_from(size.next_multiple_of(BLOCK) - size).expect("below 512");
-        self.put(&[0; BLOCK as usize][..padding])
+        self.put(&[0; BLOCK_LEN][..padding])
             .map_err(|error| self.wrong(path, TarFault::Read(error)))
     }
 
@@ -109,7 +109,7 @@ impl<W: Write> TarWriter<W> {
     ///
     /// [`TarError`] when the output fails.
     pub fn finish(mut self) -> Result<(W, DiffId, u64), TarError> {
-        self.put(&[0; 2 * BLOCK as usize])
+        self.put(&[0; 2 * BLOCK_LEN])
             .and_then(|()| self.out.flush())
             .map_err(|error| self.wrong(&TreePath::root(), TarFault::Read(error)))?;
         Ok((self.out, DiffId(self.hasher.finish()), self.at))
@@ -185,8 +185,8 @@ impl<W: Write> TarWriter<W> {
             let fixed = Metadata::root_owned(0o644);
             self.header(b"pax", b"", &fixed, b'x', (0, 0), extended.len() as u64)?;
             self.put(&extended)?;
-            let padding = extended.len().next_multiple_of(BLOCK as usize) - extended.len();
-            self.put(&[0; BLOCK as usize][..padding])?;
+            let padding = extended.len().next_multiple_of(BLOCK_LEN) - extended.len();
+            self.put(&[0; BLOCK_LEN][..padding])?;
         }
         let (flag, device) = match kind {
             MemberKind::File => (b'0', (0, 0)),

@@ -113,6 +113,7 @@ fn verdict(bytes: &[u8]) -> Result<(), String> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_archive_of_the_corpus_is_refused_for_its_own_reason() {
     let new = Archive::default;
     let long = vec![b'n'; 5000];
