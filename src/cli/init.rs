@@ -49,12 +49,10 @@ pub(super) fn run(args: &InitArgs, out: &mut dyn Write) -> Result<(), Error> {
     for (file, text) in &files {
         write_new(&below(&args.folder, file), text)?;
     }
-    let list: String = files
-        .iter()
-        .map(|(file, _)| format!("  {file}\n"))
-        .collect();
+    let list: Vec<_> = files.iter().map(|(file, _)| format!("  {file}")).collect();
+    let list = list.join("\n");
     let text = format!(
-        "wrote `{name}`:\n{list}\n\
+        "wrote `{name}`:\n{list}\n\n\
          next: put your files below layers/app/files, then run `consign build`\n"
     );
     out.write_all(text.as_bytes()).map_err(output)?;

@@ -151,26 +151,21 @@ pub(super) fn show(
 }
 
 fn text(work: &BuildWork) -> String {
-    let width = work
-        .layers
-        .iter()
-        .map(|layer| layer.name.len())
-        .max()
-        .unwrap_or(0);
-    let mut text = String::from("\nWORK\n");
-    text.push_str(&match work.missing_packages {
-        0 => "  fetch nothing, all packages that are needed are in the cache\n".to_owned(),
-        count => format!("  fetch {count} packages, {}\n", work.missing_bytes),
-    });
+    let width = work.layers.iter().map(|layer| layer.name.len()).max();
+    let width = width.unwrap_or(0);
+    let mut lines = vec![
+        String::new(),
+        "WORK".into(),
+        match work.missing_packages {
+            0 => "  fetch nothing, all packages that are needed are in the cache".into(),
+            count => format!("  fetch {count} packages, {}", work.missing_bytes),
+        },
+    ];
     for layer in &work.layers {
-        text.push_str(&format!(
-            "  {:width$}  {}\n",
-            layer.name,
-            layer.work.words()
-        ));
+        lines.push(format!("  {:width$}  {}", layer.name, layer.work.words()));
     }
-    text.push_str(&format!("  outputs: {}\n", work.outputs));
-    text
+    lines.push(format!("  outputs: {}\n", work.outputs));
+    lines.join("\n")
 }
 
 fn json(work: &BuildWork) -> serde_json::Value {
