@@ -75,7 +75,7 @@ pub enum SourceError {
     },
 
     /// A keyring could not be understood.
-    #[error("`{name}` is not an OpenPGP keyring: {problem}")]
+    #[error("`{name}` is not an OpenPGP keyring: {}", escape(problem))]
     BadKeyring {
         /// File, or where the inline key stands.
         name: String,

@@ -37,6 +37,8 @@ mod apt;
 mod error;
 mod fetch;
 mod host;
+#[cfg(test)]
+mod hostile;
 mod index;
 mod lists;
 mod openpgp;

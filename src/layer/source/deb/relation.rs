@@ -81,7 +81,8 @@ impl<'a> Relation<'a> {
             Some((name, architecture)) => (name, Some(architecture)),
             None => (head, None),
         };
-        is_package_name(name).then_some(Self {
+        let is_plain = is_package_name(name) && architecture.is_none_or(is_package_name);
+        is_plain.then_some(Self {
             name,
             architecture,
             version,
@@ -198,7 +199,16 @@ mod tests {
     #[test]
     fn malformed_relations_are_refused() {
         for text in [
-            "", "a (1)", "a (>= )", "a (>= 1", "(>= 1)", "a b", "-a", "a (~ 1)",
+            "",
+            "a (1)",
+            "a (>= )",
+            "a (>= 1",
+            "(>= 1)",
+            "a b",
+            "-a",
+            "a (~ 1)",
+            "a:",
+            "a:\u{1b}[31m",
         ] {
             assert_eq!(Relation::parse(text), None, "{text}");
         }

@@ -11,3 +11,17 @@ mod sources;
 
 pub use settings::{AptSettings, HostEnvironment, read_settings};
 pub use sources::{SourceEntry, Trust, read_sources};
+
+/// Both styles, for tests.
+#[cfg(test)]
+pub(super) fn parse_text(text: &str) -> usize {
+    let path = std::path::Path::new("x");
+    [
+        sources::parse_list(text, path),
+        sources::parse_deb822(text, path),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|entries| entries.len())
+    .sum()
+}

@@ -76,7 +76,7 @@ pub fn read_sources(settings: &AptSettings) -> Result<Vec<SourceEntry>, SourceEr
 }
 
 /// Parses the one-line style.
-fn parse_list(text: &str, path: &Path) -> Result<Vec<SourceEntry>, SourceError> {
+pub(super) fn parse_list(text: &str, path: &Path) -> Result<Vec<SourceEntry>, SourceError> {
     let mut entries = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let wrong = |problem: &str| SourceError::SourcesSyntax {
@@ -131,7 +131,7 @@ fn list_option(name: &str) -> String {
 }
 
 /// Parses the deb822 style.
-fn parse_deb822(text: &str, path: &Path) -> Result<Vec<SourceEntry>, SourceError> {
+pub(super) fn parse_deb822(text: &str, path: &Path) -> Result<Vec<SourceEntry>, SourceError> {
     // Comments may stand anywhere, inside of a value too. An emptied line
     // would end the stanza, so they go with their line ends.
     let text: String = text

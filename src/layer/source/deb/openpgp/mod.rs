@@ -27,6 +27,7 @@ use pgp::armor::Dearmor;
 use pgp::composed::{Deserializable as _, SignedPublicKey};
 use pgp::packet::{Packet, PacketParser, Signature};
 
+use crate::exec::escape;
 use crate::units::Timestamp;
 
 use super::Keys;
@@ -129,7 +130,9 @@ impl fmt::Display for SignatureProblem {
             Self::NotSigned => f.write_str("it carries no signature"),
             Self::TextOutside => f.write_str("there is text outside of the signature"),
             Self::Truncated => f.write_str("it is cut off"),
-            Self::Malformed(problem) => write!(f, "its signature cannot be read ({problem})"),
+            Self::Malformed(problem) => {
+                write!(f, "its signature cannot be read ({})", escape(problem))
+            }
             Self::UnknownKeys(keys) => {
                 write!(f, "none of its keys is in the keyring: {}", keys.join(", "))
             }

@@ -42,8 +42,6 @@ pub(super) struct Facts<'a> {
 #[derive(Debug)]
 pub(super) struct Clause<'a> {
     pub(super) kind: Need,
-    /// As written.
-    pub(super) text: &'a str,
     pub(super) alternatives: Vec<Relation<'a>>,
     /// Candidates that satisfy it, the preferred one first.
     pub(super) options: Vec<PackageId>,
@@ -68,6 +66,14 @@ pub(super) struct Exclusion<'a> {
     pub(super) with: PackageId,
     pub(super) field: &'static str,
     pub(super) relation: Relation<'a>,
+}
+
+impl Clause<'_> {
+    /// The dependency, in one line.
+    pub(super) fn shown(&self) -> String {
+        let shown: Vec<_> = self.alternatives.iter().map(ToString::to_string).collect();
+        shown.join(" | ")
+    }
 }
 
 impl<'a> Catalog<'a> {
@@ -168,7 +174,7 @@ impl<'a> Catalog<'a> {
         for (field, kind) in positive {
             for text in clauses(self.archive.field(id, field).unwrap_or_default()) {
                 let alternatives = alternatives(text).ok_or_else(|| malformed(field, text))?;
-                facts.clauses.push(self.clause(kind, text, alternatives));
+                facts.clauses.push(self.clause(kind, alternatives));
             }
         }
         for field in ["Conflicts", "Breaks"] {
@@ -188,7 +194,7 @@ impl<'a> Catalog<'a> {
         Ok(facts)
     }
 
-    fn clause(&self, kind: Need, text: &'a str, alternatives: Vec<Relation<'a>>) -> Clause<'a> {
+    fn clause(&self, kind: Need, alternatives: Vec<Relation<'a>>) -> Clause<'a> {
         let mut options = Vec::new();
         for relation in &alternatives {
             for id in self.matching(relation) {
@@ -200,7 +206,6 @@ impl<'a> Catalog<'a> {
         let is_provided = alternatives.iter().any(|relation| self.provides(relation));
         Clause {
             kind,
-            text,
             alternatives,
             options,
             is_provided,

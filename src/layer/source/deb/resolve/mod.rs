@@ -89,6 +89,9 @@ impl Offer {
         for name in request.exclude.iter().filter(is_unknown) {
             reporter.warn(format!("`{name}` is excluded, but no source has it"), None);
         }
+        if request.base == Base::Essential {
+            self.warn_of_excluded_essentials(request, reporter);
+        }
         let layers = solve(&self.archive, request)?;
         let count: usize = layers.iter().map(|layer| layer.pins.len()).sum();
         reporter.finished(STEP, Outcome::Done, format!("{count} packages"));
@@ -96,6 +99,19 @@ impl Offer {
             layers,
             releases: self.releases.clone(),
         })
+    }
+
+    fn warn_of_excluded_essentials(&self, request: &Request, reporter: &dyn Reporter) {
+        let is_essential = |name: &&String| {
+            let newest = self.archive.versions(name).next();
+            newest.is_some_and(|id| self.archive.field(id, "Essential") == Some("yes"))
+        };
+        for name in request.exclude.iter().filter(is_essential) {
+            reporter.warn(
+                format!("`{name}` is excluded, but essential: others need it without saying so"),
+                None,
+            );
+        }
     }
 }
 
@@ -255,6 +271,8 @@ fn near(name: &str, archive: &Archive) -> Vec<String> {
         .collect();
     found.sort_unstable();
     found.dedup();
+    let best = found.first().map_or(0, |(distance, _)| *distance);
+    found.retain(|(distance, _)| *distance == best);
     found
         .into_iter()
         .take(SUGGESTIONS)

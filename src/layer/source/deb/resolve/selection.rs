@@ -243,7 +243,7 @@ impl<'a> Selection<'a> {
         });
         Ok(hopeless.map(|clause| Obstacle::Unusable {
             package: package(),
-            relation: clause.text.to_owned(),
+            relation: clause.shown(),
         }))
     }
 
@@ -292,7 +292,7 @@ impl<'a> Selection<'a> {
         }
         Ok(Failure::NoAlternative {
             package: self.chosen(id, catalog),
-            relation: clause.text.to_owned(),
+            relation: clause.shown(),
             obstacles,
         })
     }
