@@ -1,5 +1,6 @@
 //! The two services: `config` early in the start, `verify` at its end.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,7 +27,11 @@ pub fn config(root: &Root) -> ExitCode {
     let roots = Roots::default();
     let mut status = match go_on(root, &media::look(&roots)) {
         Some(status) => status,
-        None => take(root, &media::find(&roots, FIRST_PATIENCE)),
+        None => take(
+            root,
+            &media::find(&roots, FIRST_PATIENCE),
+            &mut BTreeSet::new(),
+        ),
     };
     status.notes.splice(0..0, notes);
     finish(root, &status);
@@ -92,9 +97,10 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
     // A disk may have come between the early step and now.
     let mut found = media::look(&roots);
     let mut judged: Option<Found> = None;
+    let mut refused = BTreeSet::new();
     loop {
         if judged.as_ref() != Some(&found) {
-            let mut status = take(root, &found);
+            let mut status = take(root, &found, &mut refused);
             status.system.clone_from(&shown.system);
             if status.standing != Standing::Waiting {
                 return status;

@@ -117,15 +117,20 @@ fn not_taken(generation: &Generation, found: &Found) -> Vec<String> {
 }
 
 /// Takes the configuration among `found` into use on a machine that has none.
-pub fn take(root: &Root, found: &Found) -> Status {
-    let (candidate, bytes) = match choose(found) {
+/// One that is refused joins `refused`, and stands back from then on when
+/// another comes.
+pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Status {
+    let (candidate, bytes) = match choose(found, refused) {
         Ok(chosen) => chosen,
         Err(status) => return *status,
     };
     let file = format!("{}: {SITE_FILE}", candidate.device);
     let generation = match prepare(root, bytes, &file, BTreeMap::new()) {
         Ok(generation) => generation,
-        Err(refused) => return refused.status(),
+        Err(reason) => {
+            refused.insert(Digest::of(bytes));
+            return reason.status();
+        }
     };
     let state = match generation.commit(root, None) {
         Ok(state) => state,
@@ -157,12 +162,19 @@ pub fn take(root: &Root, found: &Found) -> Status {
 }
 
 /// The one configuration among the media, or why there is none.
-fn choose(found: &Found) -> Result<(&Candidate, &[u8]), Box<Status>> {
-    let with_file: Vec<(&Candidate, &[u8])> = found
+fn choose<'f>(
+    found: &'f Found,
+    refused: &BTreeSet<Digest>,
+) -> Result<(&'f Candidate, &'f [u8]), Box<Status>> {
+    let mut with_file: Vec<(&Candidate, &[u8])> = found
         .candidates
         .iter()
         .filter_map(|candidate| Some((candidate, candidate.files.get(SITE_FILE)?.as_slice())))
         .collect();
+    let is_new = |(_, bytes): &(&Candidate, &[u8])| !refused.contains(&Digest::of(bytes));
+    if with_file.iter().any(is_new) {
+        with_file.retain(is_new);
+    }
     let different: BTreeSet<Digest> = with_file
         .iter()
         .map(|(_, bytes)| Digest::of(bytes))
@@ -371,6 +383,10 @@ mod tests {
         [param.title]\ntype = \"string\"\n\
         [[template]]\nsource = \"t.j2\"\ntarget = \"/etc/t\"\ntype = \"html\"\n";
 
+    fn take(root: &Root, found: &Found) -> Status {
+        super::take(root, found, &mut BTreeSet::new())
+    }
+
     fn system() -> Folder {
         Folder::with(&[
             ("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
@@ -522,6 +538,22 @@ mod tests {
         );
         let same = found(vec![attached("vdb", &good()), attached("vdc", &good())]);
         assert_eq!(take(&system.root, &same).standing, Standing::Starting);
+    }
+
+    #[test]
+    fn a_corrected_disk_is_taken_beside_the_wrong_one() {
+        let system = system();
+        let mut refused = BTreeSet::new();
+        let wrong = attached("vdb", &good().replace("title", "tilte"));
+        let status = super::take(&system.root, &found(vec![wrong.clone()]), &mut refused);
+        assert_eq!(status.code, code::INVALID);
+        let both = found(vec![wrong.clone(), attached("vdc", &good())]);
+        assert_eq!(
+            super::take(&system.root, &both, &mut refused).standing,
+            Standing::Starting
+        );
+        let again = super::take(&system.root, &found(vec![wrong]), &mut refused);
+        assert_eq!(again.code, code::INVALID);
     }
 
     #[test]

@@ -22,8 +22,9 @@ use crate::step::host_key;
 const PAGE_CONSOLES: [&str; 3] = ["/dev/tty1", "/dev/ttyS0", "/dev/hvc0"];
 /// Where machines listen.
 const LINE_CONSOLES: [&str; 2] = ["/dev/ttyS0", "/dev/hvc0"];
-/// What agetty shows above the prompt.
-const ISSUE: &str = "/run/issue.d/50-consign.issue";
+/// What agetty shows above the prompt: `/etc/issue.d/50-consign.issue` leads
+/// here (agetty looks into `/run/issue.d` only where there is no `/etc/issue`).
+const ISSUE: &str = "/run/consign/issue";
 /// A console that takes nothing for this long is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -58,6 +58,8 @@ const RESOLVER_UNITS: [Unit; 2] = [
     ),
 ];
 
+/// The agent's page above the login prompts.
+const ISSUE: &str = "etc/issue.d/50-consign.issue";
 const SSHD: &str = "usr/sbin/sshd";
 const SSHD_DROP_IN: &str = "etc/ssh/sshd_config.d/10-consign.conf";
 const NETWORKD: &str = "usr/lib/systemd/systemd-networkd";
@@ -111,6 +113,7 @@ pub(super) fn place(
     for unit in &UNITS {
         put_unit(tree, unit, time)?;
     }
+    tree.insert(path(ISSUE), symlink("/run/consign/issue", time))?;
     enable(tree, &NETWORKD_LINKS, time)?;
     if tree.at(SSHD).is_some() {
         let text = include_str!("../../firstboot/units/sshd.conf");

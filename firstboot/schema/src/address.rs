@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use toml::de::DeValue;
+
 use crate::document::{Found, Section};
 use crate::name::{HostName, text_type};
 use crate::problem::Code;
@@ -206,6 +208,8 @@ impl Endpoint {
 pub enum NicMatch {
     /// The one with this hardware address.
     Mac(MacAddr),
+    /// The one in this place, from 1, in the order of the PCI addresses.
+    Position(u8),
     /// The one at this PCI address, written as `0000:00:03.0`.
     Slot(String),
     /// Those whose name matches; `*`, `?` and `[..]` as in a shell.
@@ -213,13 +217,17 @@ pub enum NicMatch {
 }
 
 impl NicMatch {
-    fn read(found: Found<&toml::de::DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
+    fn read(found: Found<&DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
         let mut section = found.table(report)?;
         let mac = section.get("mac").map(|found| {
             let text = found.text(report)?;
             parsed(text, MacAddr::parse, report).map(|found| Self::Mac(found.value))
         });
         let slot = section.get("slot").map(|found| {
+            if let DeValue::Integer(_) = found.value {
+                let place = found.integer(&(1..=64), report)?;
+                return u8::try_from(place.value).ok().map(Self::Position);
+            }
             let text = found.text(report)?;
             parsed(text, parse_slot, report).map(|found| Self::Slot(found.value))
         });
@@ -236,7 +244,7 @@ impl NicMatch {
             };
             let finding = Finding::new(Code::Conflict, message)
                 .allowed("one of mac, slot, name")
-                .remedy("write for example match = { mac = \"52:54:00:12:34:56\" }");
+                .remedy("write for example match = { slot = 1 }");
             section.note(report, finding);
         }
         section.finish(report);
@@ -266,8 +274,8 @@ fn parse_slot(text: &str) -> Result<String, Finding> {
         return Ok(full);
     }
     Err(Finding::invalid("this is not a PCI address")
-        .allowed("domain:bus:device.function in small hexadecimal digits")
-        .remedy("write it as \"0000:00:03.0\", as `lspci -D` shows it"))
+        .allowed("a number from 1, or domain:bus:device.function in small hexadecimal digits")
+        .remedy("write 1 for the first interface, or an address such as \"0000:00:03.0\""))
 }
 
 fn parse_pattern(text: &str) -> Result<String, Finding> {
@@ -323,10 +331,11 @@ pub(crate) fn read_nic<'d>(
     mut section: Section<'d>,
     report: &mut Report<'_>,
 ) -> Option<ReadNic<'d>> {
-    let example = "match = { mac = \"52:54:00:12:34:56\" }";
-    let matches = section
-        .require("match", example, report)
-        .map(|found| NicMatch::read(found, report));
+    // Most machines have one interface, and nobody should have to name it.
+    let matches = match section.get("match") {
+        Some(found) => NicMatch::read(found, report),
+        None => Some(NicMatch::Position(1)),
+    };
     let is_set = ["dhcp4", "dhcp6", "address"]
         .iter()
         .any(|key| section.has(key));
@@ -366,7 +375,7 @@ pub(crate) fn read_nic<'d>(
     }
     let is_right = report.count() == before;
     let nic = Nic {
-        matches: matches.flatten()?,
+        matches: matches?,
         dhcp4,
         dhcp6,
         addresses: addresses.iter().map(|found| found.value).collect(),

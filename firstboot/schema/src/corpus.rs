@@ -266,7 +266,11 @@ const CASES: &[(&str, &str, &str)] = &[
         "«[[nic]]\nmatch = { mac = \"52:54:00:12:34:56\" }\ndhcp4 = true",
         "conflict",
     ),
-    ("match = { name = \"en*\" }\n", "", "missing-key"),
+    (
+        "{ name = \"en*\" }\ndhcp4 = true",
+        "{ slot = «0 }\ndhcp4 = true",
+        "out-of-range",
+    ),
     // [dns], [ntp]
     (
         "servers = [\"10.1.2.1\"]",
@@ -419,6 +423,16 @@ fn the_good_file_is_good() {
     assert_eq!((problem.line, problem.column), (10, 12));
     let problem = site.problem("app.workers", "x", "x");
     assert_eq!((problem.line, problem.column), (42, 2));
+}
+
+#[test]
+fn the_only_interface_needs_no_name() {
+    let text = filled(GOOD).replace("match = { name = \"en*\" }\n", "");
+    let site = judge(&text).expect("the first interface is meant");
+    let first = crate::NicMatch::Position(1);
+    assert_eq!(site.nics.get(1).map(|nic| &nic.matches), Some(&first));
+    let text = filled(GOOD).replace("{ name = \"en*\" }", "{ slot = 1 }");
+    assert_eq!(judge(&text).map(|site| site.nics), Ok(site.nics));
 }
 
 #[test]

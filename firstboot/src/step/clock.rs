@@ -10,9 +10,15 @@ const ZONES: &str = "/usr/share/zoneinfo";
 /// Drop-in of systemd-timesyncd; on `/run`, as it is made at every start.
 pub const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-consign.conf";
 
+/// Universal time needs no zone database: the C library takes it whenever
+/// `/etc/localtime` leads nowhere, and systemd reads the name off the link.
+const UNIVERSAL: &[&str] = &["UTC", "Etc/UTC"];
+
 /// Whether the image has the zone.
 pub fn has_zone(root: &Root, zone: Option<&TimeZone>) -> bool {
-    zone.is_none_or(|zone| root.exists(&format!("{ZONES}/{zone}")))
+    zone.is_none_or(|zone| {
+        UNIVERSAL.contains(&zone.as_str()) || root.exists(&format!("{ZONES}/{zone}"))
+    })
 }
 
 /// `/etc/localtime`, `/etc/timezone` and the time servers.
@@ -74,6 +80,16 @@ mod tests {
             text_of(&items, TIMESYNCD),
             Some("[Time]\nNTP=a.example.org 10.0.0.1\n")
         );
+    }
+
+    #[test]
+    fn universal_time_needs_no_zone_database() {
+        let system = crate::root::testing::Folder::with(&[("/usr/share/zoneinfo/Asia/Tokyo", "")]);
+        let has = |name: &str| {
+            let site = site(&format!("[system]\ntimezone = \"{name}\"\n"));
+            has_zone(&system.root, site.system.timezone.as_ref())
+        };
+        assert!(has("UTC") && has("Etc/UTC") && has("Asia/Tokyo") && !has("Europe/Berlin"));
     }
 
     #[test]

@@ -24,6 +24,7 @@ use consign_schema::{MAX_SIZE, Problem, Role, SiteConfig};
 use crate::image::{self, Image, Vendor};
 use crate::item::Item;
 use crate::root::Root;
+use network::Interfaces;
 
 /// Facts of the machine that the decisions need, looked up before.
 #[derive(Debug, Clone, Default)]
@@ -40,6 +41,8 @@ pub struct Machine {
     pub known_ids: BTreeMap<String, u32>,
     /// The shell of people.
     pub shell: String,
+    /// The network interfaces.
+    pub interfaces: Interfaces,
     /// What the image has of what was asked for.
     pub has: BTreeSet<Feature>,
 }
@@ -108,6 +111,7 @@ impl Machine {
             group: root.read_text("/etc/group", 4 * MAX_SIZE)?,
             known_ids,
             shell: (*shell.unwrap_or(&"/bin/sh")).to_owned(),
+            interfaces: Interfaces::look(root),
             has: features.map(|(feature, _)| feature).collect(),
         })
     }
@@ -121,9 +125,9 @@ impl Machine {
 pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
     let mut items = identity::decide(site);
     items.extend(name::decide(site));
-    items.extend(network::decide(site, machine));
     let mut problems = Vec::new();
     for decide in [
+        network::decide,
         clock::decide,
         language::decide,
         people::decide,
@@ -147,6 +151,7 @@ pub mod testing {
 
     use consign_schema::{Policy, Role, SiteConfig, check};
 
+    use super::network::Interfaces;
     use super::{Feature, Machine};
     use crate::item::Item;
 
@@ -167,6 +172,10 @@ pub mod testing {
     pub fn machine() -> Machine {
         Machine {
             shell: "/bin/bash".into(),
+            interfaces: Interfaces {
+                pci: vec!["0000:00:03.0".into(), "0000:01:00.0".into()],
+                others: 0,
+            },
             has: [
                 Feature::Zone,
                 Feature::Locale,

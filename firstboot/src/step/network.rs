@@ -7,52 +7,148 @@
 
 use std::fmt::Write as _;
 
-use consign_schema::{Dns, HostName, Nic, NicMatch, SiteConfig};
+use consign_schema::{Dns, HostName, Nic, NicMatch, Problem, SiteConfig};
 
 use super::{Feature, Machine};
 use crate::item::Item;
+use crate::root::Root;
 
 const FOLDER: &str = "/run/systemd/network";
 /// What resolvers read; `/etc/resolv.conf` leads here where systemd-resolved
 /// is not in the image.
 pub const RESOLV: &str = "/run/consign/resolv.conf";
+/// Ethernet hardware; `Kind` names software devices.
+const ANY_ETHERNET: &str = "Type=ether\nKind=!*";
+/// PCI class 2: network controllers.
+const PCI_NETWORK: &str = "0x02";
+/// VMBus class of Hyper-V's network devices (Linux `include/linux/hyperv.h`).
+const VMBUS_NETWORK: &str = "f8615163-df3e-46c5-913f-f2d2f965ed0e";
 const HEAD: &str = "# Made by the first-boot agent from site.toml at every start.\n";
 
-/// The network's files.
-pub fn decide(site: &SiteConfig, machine: &Machine) -> Vec<Item> {
+/// The network devices of a machine, as the buses show them: whether a driver
+/// is loaded does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Interfaces {
+    /// PCI addresses of network controllers, in their order.
+    pub pci: Vec<String>,
+    /// How many there are on buses without places: Hyper-V, Xen, virtio-mmio.
+    pub others: usize,
+}
+
+impl Interfaces {
+    /// Looks at the buses.
+    pub fn look(root: &Root) -> Self {
+        let devices = |bus: &str| {
+            root.list(&format!("/sys/bus/{bus}/devices"))
+                .unwrap_or_default()
+        };
+        let value = |bus: &str, device: &str, name: &str| {
+            let path = format!("/sys/bus/{bus}/devices/{device}/{name}");
+            root.read_text(&path, 4096)
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        };
+        let is_pci_nic = |device: &String| value("pci", device, "class").starts_with(PCI_NETWORK);
+        let vmbus = devices("vmbus");
+        let vmbus = vmbus
+            .iter()
+            .filter(|device| value("vmbus", device, "class_id").contains(VMBUS_NETWORK));
+        let xen = devices("xen");
+        let xen = xen.iter().filter(|device| device.starts_with("vif-"));
+        Self {
+            pci: devices("pci").into_iter().filter(is_pci_nic).collect(),
+            others: vmbus.count() + xen.count() + mmio_nics(root),
+        }
+    }
+
+    /// How systemd-networkd finds the interface in a place, from 1; or why
+    /// it cannot be found so.
+    fn match_lines(&self, place: u8) -> Result<String, String> {
+        let count = self.pci.len() + self.others;
+        if usize::from(place) > count {
+            let plural = if count == 1 { "" } else { "s" };
+            return Err(format!("the machine has {count} network interface{plural}"));
+        }
+        if count == 1 {
+            return Ok(ANY_ETHERNET.to_owned());
+        }
+        match self.pci.get(usize::from(place) - 1) {
+            Some(address) => Ok(format!("Path=pci-{address}")),
+            None => Err("the interfaces of this machine have no fixed order".to_owned()),
+        }
+    }
+}
+
+/// virtio devices of type 1 that no PCI device carries.
+fn mmio_nics(root: &Root) -> usize {
+    let folder = "/sys/bus/virtio/devices";
+    let devices = root.list(folder).unwrap_or_default();
+    let is_nic = |device: &&String| {
+        let kind = root
+            .read_text(&format!("{folder}/{device}/device"), 64)
+            .unwrap_or_default();
+        let is_on_pci = root.exists(&format!("{folder}/{device}/../class"));
+        kind.trim() == "0x0001" && !is_on_pci
+    };
+    devices.iter().filter(is_nic).count()
+}
+
+/// Files of systemd-networkd, and `resolv.conf` where nobody else makes it.
+///
+/// # Errors
+///
+/// An interface that the machine does not have.
+pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+    let mut problems = Vec::new();
     let mut items = if site.nics.is_empty() {
         vec![default_network(&site.dns)]
     } else {
-        networks(&site.nics, &site.dns)
+        let mut lines = Vec::new();
+        for (number, nic) in (1..).zip(&site.nics) {
+            match match_lines(&nic.matches, &machine.interfaces) {
+                Ok(found) => lines.push(found),
+                Err(message) => {
+                    let remedy = "name the interface by `mac`, or attach it to the machine";
+                    problems.push(site.problem(
+                        &format!("nic[{number}].match.slot"),
+                        &message,
+                        remedy,
+                    ));
+                }
+            }
+        }
+        networks(&site.nics, &lines, &site.dns)
     };
     if !machine.has.contains(&Feature::Resolved) && !site.dns.servers.is_empty() {
         items.push(Item::text(RESOLV, 0o644, resolv_conf(&site.dns)));
     }
-    items
+    if problems.is_empty() {
+        Ok(items)
+    } else {
+        Err(problems)
+    }
 }
 
-/// Without `[[nic]]`: DHCP and router advertisements on all that is Ethernet
-/// hardware (`Kind` names software devices).
+/// Without `[[nic]]`: DHCP and router advertisements on all that is Ethernet.
 fn default_network(dns: &Dns) -> Item {
-    let mut text = format!("{HEAD}[Match]\nType=ether\nKind=!*\n\n[Network]\nDHCP=yes\n");
+    let mut text = format!("{HEAD}[Match]\n{ANY_ETHERNET}\n\n[Network]\nDHCP=yes\n");
     push_dns(&mut text, dns);
     Item::text(format!("{FOLDER}/90-consign-default.network"), 0o644, text)
 }
 
 /// What a `[[nic]]` matches, its own settings, and its VLANs with their names.
-type Parent<'n> = (&'n NicMatch, Option<&'n Nic>, Vec<(&'n Nic, String)>);
+type Parent<'n> = (&'n str, Option<&'n Nic>, Vec<(&'n Nic, String)>);
 
 /// The interfaces by what they match, in the order of the file, each with its
 /// own settings, if any, and those of its VLANs.
-fn networks(nics: &[Nic], dns: &Dns) -> Vec<Item> {
+fn networks(nics: &[Nic], match_lines: &[String], dns: &Dns) -> Vec<Item> {
     let mut parents: Vec<Parent<'_>> = Vec::new();
     let mut vlan_names: Vec<String> = Vec::new();
-    for nic in nics {
-        let at = parents
-            .iter()
-            .position(|(matches, ..)| **matches == nic.matches);
+    for (nic, lines) in nics.iter().zip(match_lines) {
+        let at = parents.iter().position(|(found, ..)| found == lines);
         let at = at.unwrap_or_else(|| {
-            parents.push((&nic.matches, None, Vec::new()));
+            parents.push((lines, None, Vec::new()));
             parents.len() - 1
         });
         let Some((_, own, vlans)) = parents.get_mut(at) else {
@@ -107,12 +203,12 @@ fn vlan(nic: &Nic, name: &str, dns: &Dns) -> [Item; 2] {
 
 fn parent(
     number: usize,
-    matches: &NicMatch,
+    matches: &str,
     own: Option<&Nic>,
     vlans: &[(&Nic, String)],
     dns: &Dns,
 ) -> Item {
-    let mut text = format!("{HEAD}[Match]\n{}\n", match_line(matches));
+    let mut text = format!("{HEAD}[Match]\n{matches}\n");
     if let Some(nic) = own {
         push_link(&mut text, nic);
     }
@@ -128,13 +224,15 @@ fn parent(
     Item::text(format!("{FOLDER}/20-consign-{number}.network"), 0o644, text)
 }
 
-fn match_line(matches: &NicMatch) -> String {
+/// The lines of `[Match]`, or why there are none.
+fn match_lines(matches: &NicMatch, interfaces: &Interfaces) -> Result<String, String> {
     match matches {
         // Devices made on top of an interface share its address.
-        NicMatch::Mac(mac) => format!("MACAddress={mac}\nKind=!*"),
-        NicMatch::Slot(slot) => format!("Path=pci-{slot}"),
-        NicMatch::Name(name) => format!("Name={name}"),
-        _ => unreachable!("the schema in this binary has no other way"),
+        NicMatch::Mac(mac) => Ok(format!("MACAddress={mac}\nKind=!*")),
+        NicMatch::Position(place) => interfaces.match_lines(*place),
+        NicMatch::Slot(slot) => Ok(format!("Path=pci-{slot}")),
+        NicMatch::Name(name) => Ok(format!("Name={name}")),
+        _ => Err("this agent does not know this way to name an interface".to_owned()),
     }
 }
 
@@ -222,7 +320,7 @@ mod tests {
 
     #[test]
     fn without_interfaces_all_ethernet_gets_dhcp() {
-        let items = decide(&site(""), &machine());
+        let items = decide(&site(""), &machine()).expect("decided");
         assert_eq!(
             paths(&items),
             ["/run/systemd/network/90-consign-default.network"]
@@ -236,7 +334,7 @@ mod tests {
     #[test]
     fn fixed_addresses_are_written_with_gateway_and_servers() {
         let text = "[[nic]]\nmatch = { mac = \"52:54:00:12:34:56\" }\naddress = [\"10.1.2.10/24\", \"fd00::10/64\"]\ngateway = [\"10.1.2.1\", \"fd00::1\"]\nmtu = 9000\n[dns]\nservers = [\"10.1.2.1\"]\nsearch = [\"example.org\"]\n";
-        let items = decide(&site(text), &machine());
+        let items = decide(&site(text), &machine()).expect("decided");
         assert_eq!(
             body(&items, "20-consign-1.network"),
             "[Match]\nMACAddress=52:54:00:12:34:56\nKind=!*\n\n[Link]\nMTUBytes=9000\n\n[Network]\nDHCP=no\nAddress=10.1.2.10/24\nAddress=fd00::10/64\nGateway=10.1.2.1\nGateway=fd00::1\nDNS=10.1.2.1\nDomains=example.org\n"
@@ -247,14 +345,14 @@ mod tests {
         );
         let mut resolved = machine();
         resolved.has.insert(Feature::Resolved);
-        let items = decide(&site(text), &resolved);
+        let items = decide(&site(text), &resolved).expect("decided");
         assert_eq!(text_of(&items, RESOLV), None);
     }
 
     #[test]
     fn vlans_ride_on_the_interface_they_match() {
         let text = "[[nic]]\nmatch = { slot = \"00:03.0\" }\ndhcp4 = true\nvlan = 7\n[[nic]]\nmatch = { name = \"eth1\" }\ndhcp6 = true\nvlan = 7\n[[nic]]\nmatch = { name = \"eth1\" }\ndhcp4 = true\n";
-        let items = decide(&site(text), &machine());
+        let items = decide(&site(text), &machine()).expect("decided");
         assert_eq!(
             paths(&items),
             [
@@ -277,6 +375,65 @@ mod tests {
         assert_eq!(
             body(&items, "20-consign-2.network"),
             "[Match]\nName=eth1\n\n[Network]\nVLAN=vlan7-2\nDHCP=ipv4\n"
+        );
+    }
+
+    #[test]
+    fn places_follow_the_pci_addresses() {
+        let lines = |pci: &[&str], others, place| {
+            let pci = pci.iter().map(|address| (*address).to_owned()).collect();
+            Interfaces { pci, others }.match_lines(place)
+        };
+        let two = ["0000:00:03.0", "0000:01:00.0"];
+        assert_eq!(lines(&two, 0, 2).as_deref(), Ok("Path=pci-0000:01:00.0"));
+        assert_eq!(
+            lines(&two, 0, 3),
+            Err("the machine has 2 network interfaces".into())
+        );
+        assert_eq!(lines(&[], 1, 1).as_deref(), Ok(ANY_ETHERNET));
+        assert_eq!(lines(&two[..1], 0, 1).as_deref(), Ok(ANY_ETHERNET));
+        assert!(lines(&[], 2, 1).is_err());
+        assert_eq!(
+            lines(&[], 0, 1),
+            Err("the machine has 0 network interfaces".into())
+        );
+    }
+
+    #[test]
+    fn a_missing_interface_is_said_at_its_place() {
+        let text = "[[nic]]\nmatch = { slot = 3 }\ndhcp4 = true\n";
+        let problems = decide(&site(text), &machine()).expect_err("there are two");
+        let places: Vec<_> = problems
+            .iter()
+            .map(|problem| (problem.line, problem.column))
+            .collect();
+        assert_eq!(places, [(6, 18)]);
+    }
+
+    #[test]
+    fn devices_are_found_on_every_bus() {
+        let system = crate::root::testing::Folder::with(&[
+            ("/sys/bus/pci/devices/0000:00:03.0/class", "0x020000\n"),
+            ("/sys/bus/pci/devices/0000:00:04.0/class", "0x010000\n"),
+            (
+                "/sys/bus/vmbus/devices/a/class_id",
+                "{f8615163-df3e-46c5-913f-f2d2f965ed0e}\n",
+            ),
+            (
+                "/sys/bus/vmbus/devices/b/class_id",
+                "{32412632-86cb-44a2-9b5c-50d1417354f5}\n",
+            ),
+            ("/sys/bus/xen/devices/vif-0/nodename", ""),
+            ("/sys/bus/virtio/devices/virtio0/device", "0x0001\n"),
+            ("/sys/bus/virtio/devices/virtio1/device", "0x0002\n"),
+        ]);
+        let found = Interfaces::look(&system.root);
+        assert_eq!(
+            found,
+            Interfaces {
+                pci: vec!["0000:00:03.0".into()],
+                others: 3
+            }
         );
     }
 
