@@ -3,16 +3,19 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::config::disk_for_boot;
+use consign_schema::{ParamValue, SiteConfig};
+
+use super::config::{BootConfig, disk_for_boot};
 use super::error::CliError;
 use crate::appliance::FILE_NAME;
 use crate::error::Error;
 use crate::machine::guest::{Guest, Qemu, free_port};
 use crate::machine::{
-    Bus, Chipset, Disk, Firmware, Format, Forward, GuestSpec, MachineError, Network, Writes,
+    Bus, Chipset, Disk, Firmware, Format, Forward, GuestSpec, MachineError, Network, Subnet, Writes,
 };
 use crate::report::Reporter;
 use crate::tree::list_folder;
@@ -137,6 +140,8 @@ pub(super) fn run(
     }
     announce_ports(&mut std::io::stdout(), &spec);
     let mut guest = qemu.start(&spec, args.console_log.as_deref())?;
+    // QEMU has it open; so nothing is left behind even if we are killed.
+    drop(made);
     let ended = match args.wait_ready {
         Some(seconds) => wait_ready(&mut guest, Duration::from_secs(seconds)),
         None => follow(&mut guest),
@@ -150,7 +155,7 @@ pub(super) fn run(
 fn guest_spec(
     args: &BootArgs,
     image: Disk,
-    config: Option<PathBuf>,
+    config: Option<BootConfig>,
 ) -> Result<GuestSpec, MachineError> {
     let firmware = match args.firmware {
         FirmwareName::Bios => Firmware::Bios,
@@ -163,32 +168,69 @@ fn guest_spec(
         spec.chipset = Chipset::Pc;
     }
     spec.disks = vec![image];
-    spec.disks.extend(config.map(disk));
-    spec.network = Some(network(&args.port_forward)?);
+    let site = config.as_ref().and_then(|config| config.site.as_ref());
+    spec.network = Some(network(&args.port_forward, site)?);
+    spec.disks.extend(config.map(|config| disk(config.disk)));
     Ok(spec)
 }
 
-fn network(asked: &[PortForward]) -> Result<Network, MachineError> {
-    let wanted = if asked.is_empty() {
-        USUAL_PORTS
-            .map(|guest| PortForward { host: None, guest })
-            .into()
+/// The network that the site expects, with ports forwarded.
+fn network(asked: &[PortForward], site: Option<&SiteConfig>) -> Result<Network, MachineError> {
+    let usual = || {
+        let mut ports = USUAL_PORTS.to_vec();
+        ports.extend(site.into_iter().flat_map(role_ports));
+        ports.sort_unstable();
+        ports.dedup();
+        let free = |guest| PortForward { host: None, guest };
+        ports.into_iter().map(free).collect()
+    };
+    let wanted: Vec<PortForward> = if asked.is_empty() {
+        usual()
     } else {
         asked.to_owned()
     };
+    let subnet = site.and_then(subnet);
     let forwards = wanted
         .into_iter()
         .map(|PortForward { host, guest }| {
             Ok(Forward {
                 host: host.map_or_else(free_port, Ok)?,
-                address: None,
+                address: subnet.map(|subnet| subnet.guest),
                 guest,
             })
         })
         .collect::<Result<_, MachineError>>()?;
-    Ok(Network {
-        subnet: None,
-        forwards,
+    Ok(Network { subnet, forwards })
+}
+
+/// Ports that the role listens on: its numbers called `port` or `..._port`.
+fn role_ports(site: &SiteConfig) -> impl Iterator<Item = u16> {
+    site.app.iter().filter_map(|(name, value)| match value {
+        ParamValue::Int(port) if name == "port" || name.ends_with("_port") => {
+            u16::try_from(*port).ok().filter(|port| *port != 0)
+        }
+        _ => None,
+    })
+}
+
+/// The network of the first fixed IPv4 address with a gateway; `None` leaves
+/// the guest in QEMU's own network, where it asks DHCP.
+fn subnet(site: &SiteConfig) -> Option<Subnet> {
+    let is_v4 = |address: &IpAddr| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    };
+    site.nics.iter().find_map(|nic| {
+        let gateway = nic.gateways.iter().find_map(is_v4)?;
+        nic.addresses.iter().find_map(|net| {
+            let guest = is_v4(&net.address)?;
+            let fits = net.prefix <= 28 && net.contains(gateway.into());
+            fits.then_some(Subnet {
+                guest,
+                gateway,
+                prefix: net.prefix,
+            })
+        })
     })
 }
 
@@ -324,6 +366,36 @@ mod tests {
         );
         assert!(port_forward("80:").is_err());
         assert!(port_forward("70000").is_err());
+    }
+
+    fn site(text: &str) -> SiteConfig {
+        let head = "schema = 1\n[config]\nid = \"a\"\nserial = 1\n";
+        consign_schema::check(
+            &format!("{head}{text}"),
+            &[],
+            &consign_schema::Policy::default(),
+        )
+        .expect("a right configuration")
+    }
+
+    #[test]
+    fn a_site_with_a_fixed_address_gets_its_network() {
+        let fixed = site(
+            "[[nic]]\nmatch = { name = \"e*\" }\naddress = [\"fd00::2/64\", \"192.0.2.9/24\"]\n\
+             gateway = [\"192.0.2.1\"]\n",
+        );
+        let network = network(&[], Some(&fixed)).expect("a network");
+        let subnet = network.subnet.expect("its own");
+        assert_eq!(subnet.guest.octets(), [192, 0, 2, 9]);
+        assert_eq!(subnet.gateway.octets(), [192, 0, 2, 1]);
+        assert!(
+            network
+                .forwards
+                .iter()
+                .all(|forward| forward.address == Some(subnet.guest))
+        );
+        let dhcp = site("[[nic]]\nmatch = { name = \"e*\" }\ndhcp4 = true\n");
+        assert_eq!(super::subnet(&dhcp), None);
     }
 
     #[test]

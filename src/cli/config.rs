@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use consign_schema::SiteConfig;
 use serde_json::json;
 
 use super::draw::ReportFormat;
@@ -168,6 +169,15 @@ fn sample_of(appliance: &Appliance, file: &Path) -> Option<PathBuf> {
     paths.find(|path| path.is_file())
 }
 
+/// A config disk for `consign boot`.
+#[derive(Debug)]
+pub(super) struct BootConfig {
+    /// The disk.
+    pub(super) disk: PathBuf,
+    /// What it says; `None` of a disk that was there before.
+    pub(super) site: Option<SiteConfig>,
+}
+
 /// The config disk for `consign boot`: `config` itself, or one made of it
 /// when it is a site configuration, or of the appliance's sample when there
 /// is none. `folder` takes a disk that is made.
@@ -179,13 +189,16 @@ pub(super) fn disk_for_boot(
     config: Option<&Path>,
     file: &Path,
     folder: &Path,
-) -> Result<Option<PathBuf>, Error> {
+) -> Result<Option<BootConfig>, Error> {
     let is_site = |path: &Path| {
         path.extension()
             .is_some_and(|extension| extension == "toml")
     };
     match config {
-        Some(path) if !is_site(path) => return Ok(Some(path.to_owned())),
+        Some(path) if !is_site(path) => {
+            let disk = path.to_owned();
+            return Ok(Some(BootConfig { disk, site: None }));
+        }
         None if !file.is_file() => return Ok(None),
         _ => {}
     }
@@ -194,9 +207,12 @@ pub(super) fn disk_for_boot(
     let Some(site) = config.or(sample.as_deref()) else {
         return Ok(None);
     };
-    let output = folder.join("site.img");
-    config_disk(&Shelf::of_appliance(&appliance)?, site, &output)?;
-    Ok(Some(output))
+    let disk = folder.join("site.img");
+    let made = config_disk(&Shelf::of_appliance(&appliance)?, site, &disk)?;
+    Ok(Some(BootConfig {
+        disk,
+        site: Some(made.site),
+    }))
 }
 
 /// The problems of a refused file, in the lines that the appliance's console

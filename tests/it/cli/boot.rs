@@ -106,7 +106,7 @@ fn a_folder_without_an_image_is_named() {
     };
     assert_eq!(output.status.code(), Some(2));
     let said = stderr(&output);
-    assert!(said.contains("error[boot-no-image]"), "{said}");
+    assert!(said.contains("error[machine-no-image]"), "{said}");
     assert!(said.contains("consign build"), "{said}");
 }
 
