@@ -1,6 +1,7 @@
 //! The two services: `config` early in the start, `verify` at its end.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use crate::console::{Surroundings, show};
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
 use crate::status::{Standing, Status, code};
+use crate::step::clock::TIMESYNCD_PROGRAM;
+use crate::step::grow;
 use crate::systemd::{self, READY_TARGET, Request};
 
 /// How long a machine that was never configured waits for its disk before it
@@ -23,7 +26,13 @@ const WATCH_PATIENCE: Duration = Duration::from_hours(1);
 /// The early step, before the network is configured. It always succeeds: what
 /// went wrong is the status, and services stay behind the fence.
 pub fn config(root: &Root) -> ExitCode {
-    let notes = settle(root);
+    let mut notes = settle(root);
+    // Where /var is not a partition of its own, this is the root's.
+    if let Err(error) = grow::settle(Path::new("/var")) {
+        notes.push(format!(
+            "the disk has grown, and the last partition has not: {error}"
+        ));
+    }
     let roots = Roots::default();
     let mut status = match go_on(root, &media::look(&roots)) {
         Some(status) => status,
@@ -73,7 +82,7 @@ pub fn verify(root: &Root) -> ExitCode {
         finish(root, &status);
         status = wait_for_configuration(root, status);
         if status.standing == Standing::Starting {
-            status.system = bring_up();
+            status.system = bring_up(root);
         }
     }
     if status.standing == Standing::Starting {
@@ -119,12 +128,12 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
 }
 
 /// Lets a running system have the configuration that has just been taken.
-fn bring_up() -> String {
-    let requests = [
-        Request::TryRestart("systemd-networkd.service"),
-        Request::TryRestart("systemd-timesyncd.service"),
-        Request::Start(READY_TARGET),
-    ];
+fn bring_up(root: &Root) -> String {
+    let mut requests = vec![Request::TryRestart("systemd-networkd.service")];
+    if root.exists(TIMESYNCD_PROGRAM) {
+        requests.push(Request::TryRestart("systemd-timesyncd.service"));
+    }
+    requests.push(Request::Start(READY_TARGET));
     for request in requests {
         if let Err(error) = systemd::ask(request) {
             eprintln!("{error}");

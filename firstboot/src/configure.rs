@@ -22,6 +22,9 @@ use crate::state::State;
 use crate::status::{FileProblems, Standing, Status, code};
 use crate::step::{self, Machine, host_key, machine_id, name};
 
+/// What `consign config disk` prepares for the agent to write to.
+const OUR_FILES: [&str; 2] = ["report.json", "request.toml"];
+
 /// What does not depend on a configuration: identity. What fails is noted and
 /// stops nothing, so that somebody can still look.
 pub fn settle(root: &Root) -> Vec<String> {
@@ -146,7 +149,8 @@ pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Statu
     match generation.activate(root, &state) {
         Ok(_) => {
             let mut status = configured(&generation, &state);
-            let ignored = candidate.ignored.iter();
+            let is_strange = |name: &&String| !OUR_FILES.contains(&name.as_str());
+            let ignored = candidate.ignored.iter().filter(is_strange);
             status
                 .notes
                 .extend(ignored.map(|name| format!("{}: {name} is ignored", candidate.device)));
@@ -409,7 +413,7 @@ mod tests {
             device: device.into(),
             filesystem: "FAT12",
             files: [(SITE_FILE.to_owned(), site.as_bytes().to_vec())].into(),
-            ignored: vec!["notes.txt".into()],
+            ignored: vec!["notes.txt".into(), "report.json".into()],
         }
     }
 

@@ -7,6 +7,8 @@ use crate::item::Item;
 use crate::root::Root;
 
 const ZONES: &str = "/usr/share/zoneinfo";
+/// The time service, where the image has it.
+pub const TIMESYNCD_PROGRAM: &str = "/usr/lib/systemd/systemd-timesyncd";
 /// Drop-in of systemd-timesyncd; on `/run`, as it is made at every start.
 pub const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-consign.conf";
 

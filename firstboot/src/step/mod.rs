@@ -3,10 +3,11 @@
 //! In: a checked [`SiteConfig`] and the facts of this [`Machine`]. Out:
 //! [`Item`]s, in the order in which they are put in place, or every problem
 //! that only the machine could see. The modules of settings decide and write
-//! nothing; [`host_key`] and [`machine_id`] act on the machine and
+//! nothing; [`host_key`], [`machine_id`] and [`grow`] act on the machine and
 //! need no configuration.
 
 pub mod clock;
+pub mod grow;
 pub mod host_key;
 pub mod identity;
 pub mod language;
@@ -92,10 +93,7 @@ impl Machine {
                 language::has_locale(root, site.system.locale.as_ref()),
             ),
             (Feature::Sudo, root.exists("/usr/bin/sudo")),
-            (
-                Feature::Timesyncd,
-                root.exists("/usr/lib/systemd/systemd-timesyncd"),
-            ),
+            (Feature::Timesyncd, root.exists(clock::TIMESYNCD_PROGRAM)),
             (
                 Feature::Resolved,
                 root.exists("/usr/lib/systemd/systemd-resolved"),
