@@ -16,7 +16,7 @@ use crate::image::ImageFormat;
 use crate::layer::key::layer_key;
 use crate::layer::source::deb::Network;
 use crate::layer::spec::{LayerSpec, PackagePin};
-use crate::layer::{LayerShop, SandboxSettings, Store};
+use crate::layer::{LayerShop, Removals, SandboxSettings, Store};
 use crate::pipeline::agent::{AgentSearch, locate};
 use crate::pipeline::packages::{SourceSettings, Sources};
 use crate::pipeline::{self, Workshop};
@@ -85,6 +85,7 @@ impl Context<'_> {
                 search_path: self.environment.search_path.clone(),
             },
             source_date: plan.source_date,
+            removals: Removals::default(),
         })
     }
 

@@ -29,7 +29,8 @@ pub mod store;
 pub mod tar;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 pub use error::LayerError;
 pub use package::PROVIDED;
@@ -87,6 +88,31 @@ pub struct LayerShop<'a> {
     pub sandbox: SandboxSettings,
     /// What takes the place of every time of the build.
     pub source_date: Timestamp,
+    /// Roots that are being removed while the build goes on.
+    pub removals: Removals,
+}
+
+/// Removals under way. Dropped, it waits for them; what one of them leaves
+/// is removed at the next start.
+#[derive(Debug, Default)]
+pub struct Removals(Mutex<Vec<JoinHandle<()>>>);
+
+impl Removals {
+    fn begin(&self, removal: impl FnOnce() + Send + 'static) {
+        let handle = std::thread::spawn(removal);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(handle);
+    }
+}
+
+impl Drop for Removals {
+    fn drop(&mut self) {
+        let all = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for handle in all.drain(..) {
+            // A removal that panicked is a removal that left something.
+            drop(handle.join());
+        }
+    }
 }
 
 /// Makes the layers of `specs`, lowest first; those that are in the store
@@ -113,7 +139,7 @@ pub fn build_all(
             .map_err(|error| error.in_layer(&spec.name))?;
         layers.push(layer);
     }
-    bench.clear()?;
+    bench.clear(&shop.removals);
     Ok(layers)
 }
 
@@ -254,7 +280,7 @@ fn tools_layer(
     let mut own = Bench::default();
     let root = own.root_with(&[], shop)?;
     let built = ask(&mut root.session, &Request::Tools(job), step, reporter)?;
-    own.clear()?;
+    own.clear(&shop.removals);
     Ok((output, built))
 }
 
@@ -359,28 +385,30 @@ impl Bench {
         Ok(root)
     }
 
-    /// Removes all of it.
-    fn clear(&mut self) -> Result<(), LayerError> {
-        let workplace = self.workplace.take();
-        if let Some(root) = self.root.take() {
-            return root.session.end();
-        }
-        match workplace {
-            Some(workplace) => {
-                std::fs::remove_dir_all(workplace.folder()).map_err(|source| LayerError::Store {
-                    action: "remove",
-                    path: workplace.folder().to_owned(),
-                    source,
-                })
-            }
-            None => Ok(()),
-        }
+    /// Removes all of it, while the build goes on.
+    fn clear(&mut self, removals: &Removals) {
+        let Some(workplace) = self.workplace.take() else {
+            return;
+        };
+        let root = self.root.take();
+        removals.begin(move || remove(&workplace, root));
+    }
+}
+
+/// Removes a workplace. What cannot be removed is left for the next start,
+/// which says so if it still cannot.
+fn remove(workplace: &Workplace, root: Option<BenchRoot>) {
+    let has_ended = root.is_none_or(|root| root.session.end().is_ok());
+    if has_ended && workplace.folder().exists() {
+        drop(std::fs::remove_dir_all(workplace.folder()));
     }
 }
 
 impl Drop for Bench {
-    /// After an error: what cannot be removed now is removed at the next start.
+    /// After an error.
     fn drop(&mut self) {
-        drop(self.clear());
+        if let Some(workplace) = self.workplace.take() {
+            remove(&workplace, self.root.take());
+        }
     }
 }

@@ -18,7 +18,7 @@ use consign::layer::source::deb::{
 };
 use consign::layer::spec::{LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
 use consign::layer::{
-    DebSource, Layer, LayerError, LayerShop, PROVIDED, SandboxSettings, Store, build_all,
+    DebSource, Layer, LayerError, LayerShop, PROVIDED, Removals, SandboxSettings, Store, build_all,
 };
 use consign::report::{Event, Outcome, Recorder, Silent};
 use consign::tree::TreePath;
@@ -134,6 +134,7 @@ fn shop<'a>(store: &Path, debs: &'a dyn DebSource, program: &Path) -> LayerShop<
             search_path: search_path(),
         },
         source_date: Timestamp::from_seconds(1_700_000_000),
+        removals: Removals::default(),
     }
 }
 
