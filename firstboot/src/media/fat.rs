@@ -244,7 +244,7 @@ impl<'a> Volume<'a> {
         let width = match clusters {
             0 => return None,
             _ if short_table == 0 => Width::Fat32,
-            ..FAT16_CLUSTERS => Width::Fat12,
+            1..FAT16_CLUSTERS => Width::Fat12,
             FAT16_CLUSTERS..FAT32_CLUSTERS => Width::Fat16,
             _ => return None,
         };

@@ -156,10 +156,9 @@ fn read_device(path: &Path, size: u64) -> Result<Option<Candidate>, String> {
     if size == 0 {
         return Ok(None);
     }
-    let file = match File::open(path) {
-        Ok(file) => file,
-        // A drive without a medium, or one that has gone again.
-        Err(_) => return Ok(None),
+    // It may be a drive without a medium, or one that has gone again.
+    let Ok(file) = File::open(path) else {
+        return Ok(None);
     };
     read_medium(&file, size)
 }
@@ -182,10 +181,9 @@ pub fn read_medium(disk: &dyn ReadAt, size: u64) -> Result<Option<Candidate>, St
         Ok(true) => read_files(&volume)
             .map(Some)
             .map_err(|error| error.to_string()),
-        Ok(false) => Ok(None),
         // Without our label in the boot sector it need not be ours at all.
         Err(error) if volume.boot_label_is(LABEL) => Err(error.to_string()),
-        Err(_) => Ok(None),
+        Ok(false) | Err(_) => Ok(None),
     }
 }
 
@@ -224,11 +222,10 @@ fn put(
     if files.len() >= NAME_LIMIT {
         return Err(FatError::TooManyNames);
     }
-    match files.insert(name.clone(), bytes) {
+    let shown = name.escape_default().to_string();
+    match files.insert(name, bytes) {
         None => Ok(()),
-        Some(_) => Err(FatError::SameName {
-            name: name.escape_default().to_string(),
-        }),
+        Some(_) => Err(FatError::SameName { name: shown }),
     }
 }
 

@@ -21,7 +21,7 @@ pub const RESOLV: &str = "/run/consign/resolv.conf";
 const ANY_ETHERNET: &str = "Type=ether\nKind=!*";
 /// PCI class 2: network controllers.
 const PCI_NETWORK: &str = "0x02";
-/// VMBus class of Hyper-V's network devices (Linux `include/linux/hyperv.h`).
+/// `VMBus` class of Hyper-V's network devices (Linux `include/linux/hyperv.h`).
 const VMBUS_NETWORK: &str = "f8615163-df3e-46c5-913f-f2d2f965ed0e";
 const HEAD: &str = "# Made by the first-boot agent from site.toml at every start.\n";
 
