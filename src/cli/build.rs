@@ -342,31 +342,16 @@ fn make_folder(path: &Path) -> Result<PathBuf, CliError> {
 
 /// What has moved between two locks.
 fn changes(old: Option<&Lock>, new: &Lock, path: &Path) -> String {
-    let versions = |lock: &Lock| {
-        let pins = lock
-            .packages()
-            .map(|pin| (pin.name.clone(), pin.version.clone()));
-        pins.collect::<std::collections::BTreeMap<_, _>>()
-    };
-    let (before, after) = (old.map(versions).unwrap_or_default(), versions(new));
-    let mut text = format!("wrote `{}`: {} packages\n", path.display(), after.len());
-    if old.is_none() {
-        return text;
+    let packages = new.packages().count();
+    let mut text = format!("wrote `{}`: {packages} packages\n", path.display());
+    let Some(old) = old else { return text };
+    let moved = old.changes(new);
+    if moved.is_empty() {
+        text.push_str("  nothing has moved\n");
     }
-    let mut lines = Vec::new();
-    for (name, version) in &after {
-        match before.get(name) {
-            None => lines.push(format!("  + {name} {version}\n")),
-            Some(old) if old != version => lines.push(format!("  {name} {old} -> {version}\n")),
-            Some(_) => {}
-        }
+    for change in moved {
+        text += &format!("  {change}\n");
     }
-    let gone = before.iter().filter(|(name, _)| !after.contains_key(*name));
-    lines.extend(gone.map(|(name, version)| format!("  - {name} {version}\n")));
-    if lines.is_empty() {
-        lines.push("  nothing has moved\n".into());
-    }
-    text.extend(lines);
     text
 }
 

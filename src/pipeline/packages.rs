@@ -8,7 +8,7 @@ use crate::appliance::Appliance;
 use crate::boot::TOOLS_PACKAGES;
 use crate::layer::DebSource;
 use crate::layer::source::deb::{
-    self, Access, Base, Client, HostEnvironment, LayerRequest, Network, Repository, Request,
+    self, Access, Base, Client, HostEnvironment, LayerRequest, Network, Offer, Repository, Request,
     Resolution, SourceError,
 };
 use crate::layer::spec::{PackagePin, PackageRequest};
@@ -92,8 +92,9 @@ impl Sources<'_> {
         let wanted = request(appliance, TOOLS_PACKAGES);
         let open = self.open()?;
         let access = self.access(&open);
-        let system = deb::resolve(&system_request(&wanted), &open.repositories, &access)?;
-        let tools = deb::resolve(&tools_request(&wanted), &open.repositories, &access)?;
+        let offer = Offer::open(&open.repositories, &wanted.architecture, &access)?;
+        let system = offer.resolve(&system_request(&wanted), self.settings.reporter)?;
+        let tools = offer.resolve(&tools_request(&wanted), self.settings.reporter)?;
         let releases = system.releases.iter().map(|release| LockedRelease {
             suite: release.suite.clone(),
             date: release.date,
