@@ -1,6 +1,7 @@
 //! `consign build`, `consign lock` and `consign plan`: from the files of an
 //! appliance to its outputs, as far as each goes.
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::error::{CliError, output};
 use super::plan::{BuildWork, PlanArgs, show};
-use crate::appliance::{Appliance, FILE_NAME};
+use crate::appliance::{Appliance, FILE_NAME, Mirror};
 use crate::artifact::{Artifact, write_file};
 use crate::boot::TOOLS_PACKAGES;
 use crate::error::Error;
@@ -50,11 +51,7 @@ impl Context<'_> {
         cache: &'a Path,
         network: Network,
     ) -> Sources<'a> {
-        let own = appliance
-            .system
-            .mirror
-            .as_ref()
-            .map(|mirror| mirror.as_str());
+        let own = appliance.system.mirror.as_ref().map(Mirror::as_str);
         let settings = SourceSettings {
             search_path: &self.environment.search_path,
             http_proxy: self.environment.proxies.http.as_deref(),
@@ -350,7 +347,7 @@ fn changes(old: Option<&Lock>, new: &Lock, path: &Path) -> String {
         text.push_str("  nothing has moved\n");
     }
     for change in moved {
-        text += &format!("  {change}\n");
+        writeln!(text, "  {change}").expect("a string takes all");
     }
     text
 }
@@ -361,12 +358,9 @@ fn summary(artifacts: &[Artifact], folder: &Path) -> String {
         let root = artifact
             .content_root
             .map(|root| format!("  content root {root}"));
-        text += &format!(
-            "  {:24} {:>10}{}\n",
-            artifact.file_name(),
-            artifact.size.to_string(),
-            root.unwrap_or_default()
-        );
+        let (name, size) = (artifact.file_name(), artifact.size.to_string());
+        let root = root.unwrap_or_default();
+        writeln!(text, "  {name:24} {size:>10}{root}").expect("a string takes all");
     }
     text
 }

@@ -10,7 +10,7 @@ use crate::exec::escape;
 
 /// What an error is shown as.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum ReportFormat {
+pub(super) enum ReportFormat {
     /// For people.
     #[default]
     Text,
@@ -21,14 +21,11 @@ pub enum ReportFormat {
 /// What is wrong in a file, drawn in the file; then `error[slug]: message`,
 /// each cause on its own line, the hint last.
 #[must_use]
-pub fn text(error: &Error, style: Style) -> String {
+pub(super) fn text(error: &Error, style: Style) -> String {
     let mut drawn = match error {
         Error::Appliance(error) => error.draw(style),
         Error::Plan(error) => error.draw(style),
-        Error::Factory(error) => problem_lines(error)
-            .iter()
-            .map(|line| format!("{}\n", escape(line)))
-            .collect(),
+        Error::Factory(error) => lines(&problem_lines(error)),
         _ => String::new(),
     };
     writeln!(
@@ -51,7 +48,7 @@ pub fn text(error: &Error, style: Style) -> String {
 /// `exit_code`; and `places`, each with `file`, `line`, `column`, `message`
 /// and `help`, where the error is about a file.
 #[must_use]
-pub fn json(error: &Error) -> String {
+pub(super) fn json(error: &Error) -> String {
     serde_json::json!({
         "error": {
             "slug": error.slug(),
@@ -72,6 +69,12 @@ fn places(error: &Error) -> Vec<serde_json::Value> {
         Error::Factory(error) => problem_objects(error),
         _ => Vec::new(),
     }
+}
+
+fn lines(lines: &[String]) -> String {
+    lines
+        .iter()
+        .fold(String::new(), |text, line| text + &escape(line) + "\n")
 }
 
 /// The chain of sources; a cause that only repeats the one above is left out.

@@ -9,7 +9,7 @@ use crate::pipeline::agent::CARGO_ENVIRONMENT;
 
 /// What consign takes from its environment.
 #[derive(Debug, Clone)]
-pub struct Environment {
+pub(super) struct Environment {
     /// `PATH`, with the folders of the system's administration tools behind it:
     /// an ordinary user's often lacks them.
     pub search_path: OsString,
@@ -29,7 +29,7 @@ pub struct Environment {
 
 /// Proxies by scheme of the address that is fetched.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies {
+pub(super) struct Proxies {
     /// For `http:`.
     pub http: Option<String>,
     /// For `https:`.
@@ -44,7 +44,7 @@ impl Environment {
     /// # Errors
     ///
     /// When the system does not tell where consign itself is.
-    pub fn read() -> io::Result<Self> {
+    pub(super) fn read() -> io::Result<Self> {
         let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let absolute = |name: &str| {
             std::env::var_os(name)

@@ -47,8 +47,9 @@ pub(super) fn pages<A: CommandFactory>(args: &ManArgs, out: &mut dyn Write) -> R
     command.build();
     let mut names = Vec::new();
     write_page(&command, "consign", args, &mut names)?;
-    let list: String = names.iter().map(|name| format!("{name}\n")).collect();
-    out.write_all(list.as_bytes()).map_err(output)?;
+    for name in names {
+        writeln!(out, "{name}").map_err(output)?;
+    }
     Ok(())
 }
 

@@ -20,7 +20,7 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Progress {
+pub(super) enum Progress {
     /// Bars on a terminal, plain lines elsewhere.
     #[default]
     Auto,
@@ -34,7 +34,7 @@ pub enum Progress {
 
 /// Makes the reporter that `progress` asks for.
 #[must_use]
-pub fn reporter(progress: Progress, color: bool) -> Box<dyn Reporter> {
+pub(super) fn reporter(progress: Progress, color: bool) -> Box<dyn Reporter> {
     match progress {
         Progress::Auto if io::stderr().is_terminal() => Box::new(Bars::new(color)),
         Progress::Auto | Progress::Plain => Box::new(Plain::new(false)),

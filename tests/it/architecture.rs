@@ -359,6 +359,10 @@ fn the_table_reads_as_it_is_meant() {
 }
 
 #[test]
+#[expect(
+    clippy::print_stderr,
+    reason = "said, not refused: format tables may be long"
+)]
 fn long_files_are_said() {
     for (path, _, _) in files() {
         let lines = read(&path).lines().count();

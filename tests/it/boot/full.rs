@@ -83,7 +83,7 @@ fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
     assert!(page.contains(name), "{page}");
     let facts = guest.ssh(&key, "root", FACTS)?;
     is_sound(name, &spec, &facts);
-    drop_and_compare(guest, &image.path, before)
+    Some(drop_and_compare(guest, &image.path, before))
 }
 
 fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
@@ -126,15 +126,11 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
     seen.push(identity);
 }
 
-fn drop_and_compare(
-    guest: TestGuest,
-    image: &Path,
-    before: consign::digest::Digest,
-) -> Option<String> {
+fn drop_and_compare(guest: TestGuest, image: &Path, before: consign::digest::Digest) -> String {
     let console = guest.console();
     drop(guest);
     assert_eq!(digest_of(image), before, "the image must stay as it is");
-    Some(console)
+    console
 }
 
 #[test]

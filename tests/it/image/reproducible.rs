@@ -1,5 +1,9 @@
 //! The same bytes, whoever builds, wherever and in whatever surroundings;
 //! and a build needs no root and no mounts.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the test starts consign as another user"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
