@@ -281,7 +281,7 @@ mod tests {
             b"99 path=x\n",
             b"x path=x\n",
             b"10 path=x\n\n",
-            b"9 path=x\n",
+            b"8 path=x\n",
             b"5 =x\n",
             b"4 a\n",
         ] {
