@@ -43,6 +43,10 @@ const MASKED: &[Reasoned] = &[
         "/init writes the machine id",
     ),
     (
+        "systemd-remount-fs.service",
+        "/init mounts the root as it stays",
+    ),
+    (
         "systemd-repart.service",
         "the agent grows the last partition",
     ),
@@ -124,17 +128,12 @@ const MASKED_GENERATORS: &[Reasoned] = &[
     ("systemd-veritysetup-generator", "no dm-verity"),
 ];
 
-/// Links that start at boot what could start when first used.
-const LAZY: &[Reasoned] = &[
-    (
-        "usr/lib/systemd/system/multi-user.target.wants/systemd-logind.service",
-        "started by the bus at the first login",
-    ),
-    (
-        "usr/lib/systemd/system/multi-user.target.wants/dbus.service",
-        "started by its socket",
-    ),
-];
+/// Links that start at boot what could start when first used. Not logind:
+/// it is what hears the power button, a hypervisor's way to shut a guest down.
+const LAZY: &[Reasoned] = &[(
+    "usr/lib/systemd/system/multi-user.target.wants/dbus.service",
+    "started by its socket",
+)];
 
 /// Parts of packages that only cost room and time.
 const DROPPED: &[Reasoned] = &[
@@ -143,6 +142,15 @@ const DROPPED: &[Reasoned] = &[
         "names of hardware that guests do not have",
     ),
     ("usr/lib/udev/hwdb.d", "source of hwdb.bin"),
+];
+
+/// Rules of systemd-tmpfiles that do not fit.
+const MASKED_TMPFILES: &[Reasoned] = &[
+    ("home.conf", "/home and /srv are links into /var, or there"),
+    (
+        "provision.conf",
+        "the agent alone gives keys to root, and the host none",
+    ),
 ];
 
 const UNIT_FOLDERS: [&str; 2] = ["usr/lib/systemd/system", "etc/systemd/system"];
@@ -175,6 +183,11 @@ pub(super) fn make_lean(tree: &mut FileTree, time: Timestamp) -> Result<(), Boot
     }
     for (generator, _) in MASKED_GENERATORS {
         mask_generator(tree, generator, time)?;
+    }
+    for (rules, _) in MASKED_TMPFILES {
+        if tree.at(&format!("usr/lib/tmpfiles.d/{rules}")).is_some() {
+            mask(tree, &format!("etc/tmpfiles.d/{rules}"), time)?;
+        }
     }
     if every_service_has_a_unit(tree) {
         mask_generator(tree, "systemd-sysv-generator", time)?;
@@ -260,7 +273,7 @@ mod tests {
 
     #[test]
     fn no_name_is_in_a_table_twice() {
-        let mut names: Vec<&str> = [MASKED, MASKED_GENERATORS, LAZY, DROPPED]
+        let mut names: Vec<&str> = [MASKED, MASKED_GENERATORS, MASKED_TMPFILES, LAZY, DROPPED]
             .iter()
             .flat_map(|table| table.iter().map(|(name, _)| *name))
             .collect();
