@@ -321,6 +321,29 @@ impl Guest {
         Ok(())
     }
 
+    /// Detaches the disk that was attached last; the guest has to let go of it.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Refused`] when it has not within half a minute, and `Talk`.
+    pub fn detach(&mut self) -> Result<(), MachineError> {
+        const LIMIT: Duration = Duration::from_secs(30);
+        let last = self.plugged.saturating_sub(1);
+        let device = json!({ "id": format!("hot-device{last}") });
+        let node = json!({ "node-name": format!("hot-disk{last}") });
+        let deadline = Instant::now() + LIMIT;
+        let qmp = self.qmp()?;
+        qmp.execute("device_del", &device)?;
+        // Its backend is free as soon as the guest has let go of the device.
+        while let Err(error) = qmp.execute("blockdev-del", &node) {
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
     /// Presses the power button.
     ///
     /// # Errors

@@ -70,7 +70,7 @@ fn a_wrong_config_is_explained_and_a_corrected_disk_is_taken() {
         return;
     };
     let mut spec = GuestSpec::new(Firmware::Bios);
-    spec.disks = vec![appliance().disk(), disk];
+    spec.disks = vec![appliance().disk()];
     spec.network = Some(network(&[PORT]));
     spec.hot_plug = HotPlug::OneDisk;
     let Some(mut guest) = TestGuest::start(&spec) else {
@@ -78,6 +78,7 @@ fn a_wrong_config_is_explained_and_a_corrected_disk_is_taken() {
     };
     let line = next_state(&mut guest);
     assert_eq!(line.state, GuestState::Waiting, "{}", guest.console());
+    guest.guest.attach(&kept(disk)).expect("attached");
     let line = 1 + wrong
         .lines()
         .take_while(|line| !line.starts_with("hostnam"))
@@ -87,6 +88,8 @@ fn a_wrong_config_is_explained_and_a_corrected_disk_is_taken() {
     let console = guest.console();
     assert!(console.contains("`hostname`"), "{console}");
 
+    // With both attached it would ask which one counts.
+    guest.guest.detach().expect("detached");
     let corrected = config_disk(folder.path(), &right);
     guest.guest.attach(&kept(corrected)).expect("attached");
     gets_ready(&mut guest);
