@@ -39,7 +39,7 @@ pub use store::Store;
 
 use self::key::layer_key;
 use self::sandbox::protocol::{DebFile, PackagesJob, Request, ToolsJob};
-use self::sandbox::{Session, Watched, remove_abandoned};
+use self::sandbox::{Session, Watched, remove_abandoned, room_for};
 use self::source::deb::SourceError;
 use self::spec::{FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
 use self::store::{Record, Workplace};
@@ -131,7 +131,8 @@ pub fn build_all(
         remove_abandoned(abandoned, &shop.sandbox)?;
     }
     let mut layers: Vec<Layer> = Vec::new();
-    let mut bench = Bench::default();
+    let all_pins = specs.iter().flat_map(|spec| packages_of(&spec.recipe));
+    let mut bench = Bench::for_debs(all_pins.map(|pin| pin.size).sum());
     for spec in specs {
         let step = format!("layer {}", spec.name);
         reporter.started(&step);
@@ -242,18 +243,29 @@ fn packages_layer(
     reporter: &dyn Reporter,
 ) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
     let debs = deb_files(&recipe.pins, shop)?;
-    let output = bench.next_output(&shop.store)?;
-    let root = bench.root_with(below, shop)?;
-    let job = PackagesJob {
-        debs,
-        exclude_paths: recipe.exclude_paths.clone(),
-        include_paths: recipe.include_paths.clone(),
-        output: output.clone(),
+    let attempt = |bench: &mut Bench| {
+        let output = bench.next_output(&shop.store)?;
+        let root = bench.root_with(below, shop)?;
+        let job = PackagesJob {
+            debs: debs.clone(),
+            exclude_paths: recipe.exclude_paths.clone(),
+            include_paths: recipe.include_paths.clone(),
+            output: output.clone(),
+        };
+        let built = ask(&mut root.session, &Request::Packages(job), step, reporter)?;
+        // The root holds this layer too from now on.
+        root.layers += 1;
+        Ok((output, built))
     };
-    let built = ask(&mut root.session, &Request::Packages(job), step, reporter)?;
-    // The root holds this layer too from now on.
-    root.layers += 1;
-    Ok((output, built))
+    match attempt(bench) {
+        Err(LayerError::Sandbox(fault)) if fault.is_full() && bench.memory.is_some() => {
+            // The guess was too low: once more, on the disk.
+            bench.root = None;
+            bench.memory = None;
+            attempt(bench)
+        }
+        result => result,
+    }
 }
 
 fn tools_layer(
@@ -277,7 +289,7 @@ fn tools_layer(
         output: output.clone(),
     };
     // A root of its own, with nothing of the appliance in it.
-    let mut own = Bench::default();
+    let mut own = Bench::for_debs(recipe.pins.iter().map(|pin| pin.size).sum());
     let root = own.root_with(&[], shop)?;
     let built = ask(&mut root.session, &Request::Tools(job), step, reporter)?;
     own.clear(&shop.removals);
@@ -336,6 +348,8 @@ struct Bench {
     workplace: Option<Workplace>,
     outputs: u32,
     root: Option<BenchRoot>,
+    /// Size of a tmpfs for the root; `None`: on the disk.
+    memory: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -346,6 +360,13 @@ struct BenchRoot {
 }
 
 impl Bench {
+    /// A bench for packages whose .debs have so many bytes.
+    fn for_debs(bytes: u64) -> Self {
+        let mut bench = Self::default();
+        bench.memory = room_for(bytes);
+        bench
+    }
+
     fn workplace(&mut self, store: &Store) -> Result<&Workplace, LayerError> {
         if self.workplace.is_none() {
             self.workplace = Some(store.workplace()?);
@@ -372,6 +393,7 @@ impl Bench {
             let begin = Request::Begin {
                 folder,
                 source_date: shop.source_date.seconds,
+                memory: self.memory,
             };
             session.ask(&begin, &mut |_| {})?;
             self.root = Some(BenchRoot { session, layers: 0 });

@@ -38,6 +38,18 @@ pub(super) fn enter_user_namespace() -> Reply {
     }
 }
 
+/// Mounts a tmpfs of `size` bytes on `folder`, for this process and those
+/// that it starts: it goes away with them.
+pub(super) fn mount_memory(folder: &std::path::Path, size: u64) -> io::Result<()> {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    unshare(UnshareFlags::NEWNS)?;
+    let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", private)?;
+    let options = std::ffi::CString::new(format!("mode=700,size={size}"))?;
+    let flags = MountFlags::NODEV;
+    Ok(mount("layer", folder, "tmpfs", flags, options.as_c_str())?)
+}
+
 /// After the ids are mapped: no groups but root's, and no mode bits masked
 /// but what Debian masks.
 pub(super) fn become_root() -> io::Result<()> {

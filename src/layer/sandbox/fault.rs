@@ -120,6 +120,19 @@ impl Fault {
         }
     }
 
+    /// Whether there was no room left for a file.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::System { is_full, .. } => *is_full,
+            // Scripts say it in words: ENOSPC in the C locale.
+            Self::Script { output, .. } | Self::Dpkg { output, .. } => {
+                output.contains("No space left on device")
+            }
+            _ => false,
+        }
+    }
+
     /// A stable name of the kind of error.
     #[must_use]
     pub fn slug(&self) -> &'static str {

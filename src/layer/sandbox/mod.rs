@@ -30,6 +30,7 @@ mod enter;
 mod fault;
 mod init;
 mod map;
+mod memory;
 pub(crate) mod protocol;
 mod refusal;
 mod root;
@@ -43,6 +44,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
 
 pub use fault::Fault;
+pub(crate) use memory::room_for;
 pub use refusal::SandboxRefusal;
 pub(crate) use root::{Root, StagedFile, finish_file};
 pub(crate) use scripts::{Run, ScriptRunner};

@@ -26,6 +26,8 @@ pub(crate) enum Request {
         folder: PathBuf,
         /// Seconds since the epoch.
         source_date: i64,
+        /// Size of a tmpfs for the root, where it is to be in memory.
+        memory: Option<u64>,
     },
     /// Lay the tar of a layer over the root.
     Apply(PathBuf),

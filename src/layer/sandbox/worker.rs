@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use super::enter::{become_root, die_with_parent, enter_user_namespace};
+use super::enter::{become_root, die_with_parent, enter_user_namespace, mount_memory};
 use super::fault::Fault;
 use super::protocol::{self, PackagesJob, Reply, Request, ToolsJob};
 use super::root::{Root, remove_folder};
@@ -80,7 +80,8 @@ fn serve(request: Request, worker: &mut Option<Worker>, tell: Tell<'_>) -> Resul
         Request::Begin {
             folder,
             source_date,
-        } => *worker = Some(Worker::begin(folder, source_date)?),
+            memory,
+        } => *worker = Some(Worker::begin(folder, source_date, memory)?),
         Request::Apply(tar) => worker.as_mut().ok_or_else(none)?.apply(&tar)?,
         Request::Packages(job) => {
             let worker = worker.as_mut().ok_or_else(none)?;
@@ -100,7 +101,11 @@ fn serve(request: Request, worker: &mut Option<Worker>, tell: Tell<'_>) -> Resul
 }
 
 struct Worker {
+    /// The workplace in the cache.
     folder: PathBuf,
+    /// The folder with the root and the stages: the workplace, or a tmpfs in it.
+    room: PathBuf,
+    is_in_memory: bool,
     root: Root,
     source_date: Timestamp,
     /// Times from here on are this build's own.
@@ -114,9 +119,19 @@ struct Worker {
 }
 
 impl Worker {
-    fn begin(folder: PathBuf, source_date: i64) -> Result<Self, Fault> {
+    fn begin(folder: PathBuf, source_date: i64, memory: Option<u64>) -> Result<Self, Fault> {
         use std::os::unix::fs::MetadataExt as _;
-        let place = folder.join("root");
+        let in_memory = folder.join("memory");
+        // Where it cannot be mounted, the disk does as well.
+        let is_in_memory = memory.is_some_and(|size| {
+            std::fs::create_dir(&in_memory).is_ok() && mount_memory(&in_memory, size).is_ok()
+        });
+        let room = if is_in_memory {
+            in_memory
+        } else {
+            folder.clone()
+        };
+        let place = room.join("root");
         let failed =
             |error: io::Error| Fault::system("make the folder", place.display().to_string(), error);
         std::fs::create_dir(&place).map_err(failed)?;
@@ -127,6 +142,8 @@ impl Worker {
         Ok(Self {
             root: Root::open(&place).map_err(failed)?,
             folder,
+            room,
+            is_in_memory,
             source_date: Timestamp::from_seconds(source_date),
             began: Timestamp::from_seconds(now.mtime()),
             before: FileTree::new(),
@@ -147,7 +164,7 @@ impl Worker {
 
     fn stage(&mut self) -> Result<PathBuf, Fault> {
         self.stages += 1;
-        let stage = self.folder.join(format!("stage-{}", self.stages));
+        let stage = self.room.join(format!("stage-{}", self.stages));
         std::fs::create_dir(&stage).map_err(|error| {
             Fault::system("make the folder", stage.display().to_string(), error)
         })?;
@@ -230,8 +247,17 @@ impl Worker {
 
     /// Removes the root, whoever owns what is in it.
     fn remove(self) -> Result<(), Fault> {
-        let Self { folder, root, .. } = self;
+        let Self {
+            folder,
+            root,
+            is_in_memory,
+            ..
+        } = self;
         drop(root);
+        if is_in_memory {
+            // It goes away with this process; the folder is the parent's to remove.
+            return Ok(());
+        }
         remove_folder(&folder)
             .map_err(|error| Fault::system("remove", folder.display().to_string(), error))
     }
