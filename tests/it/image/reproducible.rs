@@ -98,6 +98,8 @@ fn digests(folder: &Path) -> BTreeMap<String, Digest> {
         .expect("the output folder")
         .into_iter()
         .filter(|file| file.metadata.is_file())
+        // The stamp of the nothing-changed path holds times of files.
+        .filter(|file| !file.name.to_string_lossy().starts_with('.'))
         .map(|file| {
             (
                 file.name.to_string_lossy().into_owned(),
