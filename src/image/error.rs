@@ -68,14 +68,6 @@ pub enum ImageError {
         /// What the system reports.
         source: io::Error,
     },
-    /// The worker threads could not be started.
-    #[error("cannot start {count} threads")]
-    Threads {
-        /// How many.
-        count: usize,
-        /// What the system reports.
-        source: io::Error,
-    },
 }
 
 impl ImageError {
@@ -91,7 +83,6 @@ impl ImageError {
             Self::Read { .. } => "image-read",
             Self::Pack { .. } => "image-pack",
             Self::Write { .. } => "image-write",
-            Self::Threads { .. } => "image-threads",
         }
     }
 

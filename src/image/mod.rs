@@ -13,6 +13,7 @@ mod cache;
 mod codec;
 mod deflate;
 mod error;
+mod ordered;
 mod pass;
 mod qcow2;
 mod raw;
@@ -193,7 +194,7 @@ pub fn write_all(
     for spec in specs {
         check(spec, disk.size())?;
     }
-    let threads = pass::start_threads(options.threads)?;
+    let threads = pass::thread_count(options.threads);
     let presses = presses(specs, options);
     let mut outputs = specs
         .iter()
@@ -201,7 +202,7 @@ pub fn write_all(
         .collect::<Result<Vec<_>, _>>()?;
     let mut memory = Memory::new(specs, options, &presses, reporter);
     let mut progress = Progress::new(disk, reporter);
-    let root = pass::run(disk, &presses, &threads, |cluster| {
+    let root = pass::run(disk, &presses, threads, |cluster| {
         for output in &mut outputs {
             output.append(&cluster)?;
         }
@@ -222,8 +223,7 @@ pub fn write_all(
 ///
 /// What `disk` reports.
 pub fn content_root(disk: &dyn SparseSource) -> Result<ContentRoot, ImageError> {
-    let threads = pass::start_threads(None)?;
-    pass::run(disk, &[], &threads, |_| Ok(()))
+    pass::run(disk, &[], pass::thread_count(None), |_| Ok(()))
 }
 
 fn check(spec: &ImageSpec, size: ByteSize) -> Result<(), ImageError> {

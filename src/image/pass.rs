@@ -1,29 +1,26 @@
 //! One pass over a disk for all that is made of it.
 //!
-//! Batches of clusters are read, hashed and packed by worker threads while
-//! the batch before is written in order by the calling thread. So what comes
-//! out does not depend on the number of threads, and what is in memory does
-//! not depend on the size of the disk: at most three batches.
+//! Worker threads read, hash and pack the clusters; the calling thread writes
+//! them in order. So what comes out does not depend on the number of threads,
+//! and what is in memory does not depend on the size of the disk: at most
+//! [`AHEAD`] pieces wait for their turn.
 
 use std::fs::File;
 use std::io;
-use std::iter;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::mpsc;
-
-use rayon::prelude::*;
 
 use super::cache::Stock;
 use super::codec::{Form, Packer};
 use super::root::{self, RootBuilder};
-use super::{CLUSTER_SIZE, ImageError};
+use super::{CLUSTER_SIZE, ImageError, ordered};
 use crate::digest::{ContentRoot, Digest};
-use crate::sparse::SparseSource;
+use crate::sparse::{SparseSource, coalesce};
 
-/// Clusters in a batch for each thread, and at most.
-const BATCH_PER_THREAD: usize = 32;
-const BATCH_MOST: usize = 192;
+/// Clusters that a worker takes at once.
+const PIECE: usize = 8;
+/// Pieces that may be begun before their turn: 32 MiB, and as packed as much again.
+const AHEAD: usize = 64;
 
 /// 64 KiB of the disk that are not all zeros; behind the end of the disk,
 /// zeros.
@@ -86,17 +83,10 @@ impl Press {
     }
 }
 
-/// Starts the worker threads: `count`, or as many as the machine has cores.
-pub(super) fn start_threads(count: Option<NonZeroUsize>) -> Result<rayon::ThreadPool, ImageError> {
-    let count = count.map_or(0, NonZeroUsize::get);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(count)
-        .thread_name(|number| format!("image-{number}"))
-        .build()
-        .map_err(|error| ImageError::Threads {
-            count,
-            source: io::Error::other(error),
-        })
+/// As many threads as asked for, or as the machine has cores.
+pub(super) fn thread_count(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
+    let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    wanted.unwrap_or_else(cores)
 }
 
 /// Gives every cluster of `disk` that is not all zeros to `take`, in
@@ -104,40 +94,24 @@ pub(super) fn start_threads(count: Option<NonZeroUsize>) -> Result<rayon::Thread
 pub(super) fn run(
     disk: &dyn SparseSource,
     presses: &[Press],
-    threads: &rayon::ThreadPool,
+    threads: NonZeroUsize,
     mut take: impl FnMut(Cluster) -> Result<(), ImageError>,
 ) -> Result<ContentRoot, ImageError> {
     let mut root = RootBuilder::new(disk.size());
-    std::thread::scope(|scope| {
-        let (sender, batches) = mpsc::sync_channel(1);
-        scope.spawn(move || {
-            for batch in batches_of(disk, threads.current_num_threads()) {
-                let made = threads.install(|| make(disk, presses, &batch));
-                // The other side is gone when it failed.
-                if sender.send(made).is_err() {
-                    break;
-                }
-            }
-        });
-        for batch in batches {
-            for cluster in batch? {
-                root.push(cluster.index, cluster.leaf);
-                take(cluster)?;
-            }
+    let touched = clusters_of(disk.data_ranges());
+    let work = |piece: Range<u64>| -> Result<Vec<Cluster>, ImageError> {
+        piece
+            .filter_map(|index| make_one(disk, presses, index).transpose())
+            .collect()
+    };
+    ordered::map(pieces(&touched), threads, AHEAD, work, |clusters| {
+        for cluster in clusters? {
+            root.push(cluster.index, cluster.leaf);
+            take(cluster)?;
         }
-        Ok(root.finish())
-    })
-}
-
-fn make(
-    disk: &dyn SparseSource,
-    presses: &[Press],
-    batch: &[u64],
-) -> Result<Vec<Cluster>, ImageError> {
-    batch
-        .par_iter()
-        .filter_map(|index| make_one(disk, presses, *index).transpose())
-        .collect()
+        Ok(())
+    })?;
+    Ok(root.finish())
 }
 
 fn make_one(
@@ -172,24 +146,17 @@ fn is_zero(cluster: &[u8]) -> bool {
     *cluster == ZEROS
 }
 
-/// The clusters that may hold data, in batches.
-fn batches_of(disk: &dyn SparseSource, threads: usize) -> impl Iterator<Item = Vec<u64>> {
-    let most = (threads * BATCH_PER_THREAD).clamp(BATCH_PER_THREAD, BATCH_MOST);
-    let mut clusters = clusters_of(disk.data_ranges());
-    iter::from_fn(move || {
-        let batch: Vec<u64> = clusters.by_ref().take(most).collect();
-        (!batch.is_empty()).then_some(batch)
-    })
+/// The clusters that `ranges`, in bytes, touch: ascending, not touching.
+fn clusters_of(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let size = CLUSTER_SIZE as u64;
+    coalesce(ranges.map(|range| range.start / size..range.end.div_ceil(size)))
 }
 
-/// The clusters that `ranges` touch, ascending, each once.
-fn clusters_of(ranges: impl Iterator<Item = Range<u64>>) -> impl Iterator<Item = u64> {
-    let size = CLUSTER_SIZE as u64;
-    let mut next = 0;
-    ranges.flat_map(move |range| {
-        let clusters = next.max(range.start / size)..range.end.div_ceil(size);
-        next = next.max(clusters.end);
-        clusters
+/// Cuts ranges of clusters into pieces for the workers.
+fn pieces(ranges: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> + Send {
+    ranges.iter().flat_map(|range| {
+        let starts = range.clone().step_by(PIECE);
+        starts.map(|start| start..range.end.min(start + PIECE as u64))
     })
 }
 
@@ -200,7 +167,14 @@ mod tests {
     #[test]
     fn each_touched_cluster_comes_once() {
         let ranges = [0..1, 2..65_536, 65_537..65_538, 300_000..400_000];
-        let clusters: Vec<u64> = clusters_of(ranges.into_iter()).collect();
-        assert_eq!(clusters, [0, 1, 4, 5, 6]);
+        assert_eq!(clusters_of(ranges.into_iter()), [0..2, 4..7]);
+    }
+
+    #[test]
+    fn pieces_cover_the_ranges() {
+        let covered: Vec<u64> = pieces(&[0..1, 4..30, 40..48]).flatten().collect();
+        let all: Vec<u64> = (0..1).chain(4..30).chain(40..48).collect();
+        assert_eq!(covered, all);
+        assert!(pieces(&[4..30, 40..48]).all(|piece| piece.end - piece.start <= 8));
     }
 }
