@@ -221,8 +221,8 @@ fn subnet(site: &SiteConfig) -> Option<Subnet> {
         IpAddr::V6(_) => None,
     };
     site.nics.iter().find_map(|nic| {
-        let gateway = nic.gateways.iter().find_map(is_v4)?;
-        nic.addresses.iter().find_map(|net| {
+        let gateway = nic.link.gateways.iter().find_map(is_v4)?;
+        nic.link.addresses.iter().find_map(|net| {
             let guest = is_v4(&net.address)?;
             let fits = net.prefix <= 28 && net.contains(gateway.into());
             fits.then_some(Subnet {

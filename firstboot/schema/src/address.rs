@@ -1,28 +1,18 @@
-//! Network interfaces and their addresses.
+//! Addresses of interfaces and of other machines.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use toml::de::DeValue;
-
 use crate::document::{Found, Section};
 use crate::name::{HostName, text_type};
-use crate::problem::Code;
 use crate::report::{Finding, Report};
-
-/// Addresses of one interface at most.
-const MAX_ADDRESSES: usize = 32;
-/// Interfaces at most.
-pub(crate) const MAX_NICS: usize = 64;
-/// Smallest link that carries IPv6 (RFC 8200 section 5).
-const MIN_IPV6_MTU: i64 = 1280;
 
 /// A hardware address of six bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MacAddr([u8; 6]);
 
 impl MacAddr {
-    fn parse(text: &str) -> Result<Self, Finding> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Finding> {
         let refuse = |message: &str| {
             Err(Finding::invalid(message)
                 .allowed("six pairs of hexadecimal digits")
@@ -75,7 +65,7 @@ pub struct IpNet {
 }
 
 impl IpNet {
-    fn parse(text: &str) -> Result<Self, Finding> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Finding> {
         let refuse = |message: &str, remedy: &str| {
             Err(Finding::invalid(message)
                 .allowed("an address and the length of its network, such as 10.1.2.10/24")
@@ -140,7 +130,7 @@ impl IpNet {
 
     /// Whether `address`, of this network, is its first or its last IPv4
     /// address; networks of one or two addresses have no such (RFC 3021).
-    fn is_edge(self, address: IpAddr) -> bool {
+    pub(crate) fn is_edge(self, address: IpAddr) -> bool {
         let IpAddr::V4(v4) = address else {
             return false;
         };
@@ -182,6 +172,22 @@ pub(crate) fn parse_host_address(text: &str) -> Result<IpAddr, Finding> {
     }
 }
 
+/// A network by its first address and its length, such as `10.0.0.0/8`.
+pub(crate) fn parse_network(text: &str) -> Result<(), Finding> {
+    let is_network = text.split_once('/').is_some_and(|(address, prefix)| {
+        let is_number = prefix.bytes().all(|byte| byte.is_ascii_digit());
+        let length = prefix.parse::<u8>().ok().filter(|_| is_number);
+        address.parse::<IpAddr>().is_ok_and(|address| {
+            let bits = if address.is_ipv4() { 32 } else { 128 };
+            length.is_some_and(|length| length <= bits)
+        })
+    });
+    if is_network {
+        return Ok(());
+    }
+    Err(Finding::invalid("this is not a network").remedy("write for example \"10.0.0.0/8\""))
+}
+
 /// Another machine, by name or by address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(String);
@@ -202,293 +208,11 @@ impl Endpoint {
     }
 }
 
-/// Which interface a `[[nic]]` table means.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum NicMatch {
-    /// The one with this hardware address.
-    Mac(MacAddr),
-    /// The one in this place, from 1, in the order of the PCI addresses.
-    Position(u8),
-    /// The one at this PCI address, written as `0000:00:03.0`.
-    Slot(String),
-    /// Those whose name matches; `*`, `?` and `[..]` as in a shell.
-    Name(String),
-}
-
-impl NicMatch {
-    fn read(found: Found<&DeValue<'_>>, report: &mut Report<'_>) -> Option<Self> {
-        let mut section = found.table(report)?;
-        let mac = section.get("mac").map(|found| {
-            let text = found.text(report)?;
-            parsed(text, MacAddr::parse, report).map(|found| Self::Mac(found.value))
-        });
-        let slot = section.get("slot").map(|found| {
-            if let DeValue::Integer(_) = found.value {
-                let place = found.integer(&(1..=64), report)?;
-                return u8::try_from(place.value).ok().map(Self::Position);
-            }
-            let text = found.text(report)?;
-            parsed(text, parse_slot, report).map(|found| Self::Slot(found.value))
-        });
-        let name = section.get("name").map(|found| {
-            let text = found.text(report)?;
-            parsed(text, parse_pattern, report).map(|found| Self::Name(found.value))
-        });
-        let given: Vec<Option<Self>> = [mac, slot, name].into_iter().flatten().collect();
-        if given.len() != 1 {
-            let message = if given.is_empty() {
-                "the interface is not named"
-            } else {
-                "the interface is named in two ways"
-            };
-            let finding = Finding::new(Code::Conflict, message)
-                .allowed("one of mac, slot, name")
-                .remedy("write for example match = { slot = 1 }");
-            section.note(report, finding);
-        }
-        section.finish(report);
-        given.into_iter().next().flatten()
-    }
-}
-
-/// A PCI address: domain (may be left out), bus, device, function.
-fn parse_slot(text: &str) -> Result<String, Finding> {
-    let full = match text.split(':').count() {
-        2 => format!("0000:{text}"),
-        _ => text.to_owned(),
-    };
-    // Every digit stands for itself, every other character for its place.
-    let shape: String = full
-        .chars()
-        .map(|c| {
-            if matches!(c, '0'..='9' | 'a'..='f') {
-                'x'
-            } else {
-                c
-            }
-        })
-        .collect();
-    let is_slot = shape == "xxxx:xx:xx.x";
-    if is_slot {
-        return Ok(full);
-    }
-    Err(Finding::invalid("this is not a PCI address")
-        .allowed("a number from 1, or domain:bus:device.function in small hexadecimal digits")
-        .remedy("write 1 for the first interface, or an address such as \"0000:00:03.0\""))
-}
-
-fn parse_pattern(text: &str) -> Result<String, Finding> {
-    let is_pattern = (1..=15).contains(&text.len())
-        && text.bytes().all(|byte| {
-            byte.is_ascii_alphanumeric()
-                || matches!(byte, b'.' | b'_' | b'-' | b'*' | b'?' | b'[' | b']')
-        });
-    if !is_pattern {
-        return Err(Finding::invalid("this is not the name of an interface")
-            .allowed("up to 15 letters, digits, `.`, `_`, `-`, and the patterns `*`, `?`, `[..]`")
-            .remedy("write a name such as \"eth0\" or a pattern such as \"en*\""));
-    }
-    if text == "lo" {
-        return Err(
-            Finding::invalid("the loopback interface is not configured here")
-                .remedy("name a network interface"),
-        );
-    }
-    Ok(text.to_owned())
-}
-
-/// One `[[nic]]` table: how an interface, or one VLAN on it, is configured.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nic {
-    /// The interface.
-    pub matches: NicMatch,
-    /// Whether IPv4 settings come by DHCP.
-    pub dhcp4: bool,
-    /// Whether IPv6 settings come by DHCP, besides router advertisements.
-    pub dhcp6: bool,
-    /// Fixed addresses, none doubled.
-    pub addresses: Vec<IpNet>,
-    /// Default gateways: at most one of each family.
-    pub gateways: Vec<IpAddr>,
-    /// Largest packet in bytes; the driver's default without.
-    pub mtu: Option<u32>,
-    /// VLAN 1 to 4094; the settings are those of the VLAN then.
-    pub vlan: Option<u16>,
-}
-
-/// A [`Nic`] being checked: what later rules need places for.
-pub(crate) struct ReadNic<'d> {
-    pub(crate) nic: Nic,
-    pub(crate) section: Section<'d>,
-    pub(crate) addresses: Vec<Found<IpNet>>,
-    /// Empty where something about them has been said.
-    pub(crate) gateways: Vec<Found<IpAddr>>,
-}
-
-/// Reads one `[[nic]]` table; `None` when too little of it is right to go on.
-pub(crate) fn read_nic<'d>(
-    mut section: Section<'d>,
+pub(crate) fn boolean(
+    section: &mut Section<'_>,
+    key: &'static str,
     report: &mut Report<'_>,
-) -> Option<ReadNic<'d>> {
-    // Most machines have one interface, and nobody should have to name it.
-    let matches = match section.get("match") {
-        Some(found) => NicMatch::read(found, report),
-        None => Some(NicMatch::Position(1)),
-    };
-    let is_set = ["dhcp4", "dhcp6", "address"]
-        .iter()
-        .any(|key| section.has(key));
-    let before = report.count();
-    let dhcp4 = boolean(&mut section, "dhcp4", report);
-    let dhcp6 = boolean(&mut section, "dhcp6", report);
-    let addresses = all(&mut section, "address", MAX_ADDRESSES, IpNet::parse, report);
-    let gateways = all(&mut section, "gateway", 2, parse_host_address, report);
-    let mtu = section
-        .get("mtu")
-        .and_then(|found| found.integer(&(576..=65_535), report));
-    let vlan = section
-        .get("vlan")
-        .and_then(|found| found.integer(&(1..=4094), report));
-    if report.count() > before {
-        // What is wrong already must not be told a second time.
-    } else if !is_set {
-        let finding = Finding::new(Code::MissingKey, "the interface gets no address")
-            .allowed("dhcp4, dhcp6, address")
-            .remedy("add dhcp4 = true, or address = [\"10.1.2.10/24\"]");
-        section.note(report, finding);
-    } else if !addresses.is_empty() || dhcp4 || dhcp6 {
-        check_gateways(&addresses, &gateways, report);
-    } else {
-        let finding = Finding::new(Code::Conflict, "DHCP is off, and there is no fixed address")
-            .remedy("add dhcp4 = true, or address = [\"10.1.2.10/24\"]");
-        section.note(report, finding);
-    }
-    if let Some(mtu) = &mtu {
-        let carries_ipv6 = dhcp6 || addresses.iter().any(|found| found.value.address.is_ipv6());
-        if carries_ipv6 && mtu.value < MIN_IPV6_MTU {
-            let finding = Finding::new(Code::Conflict, "IPv6 needs packets of 1280 bytes or more")
-                .allowed("1280 to 65535")
-                .remedy("raise `mtu`, or leave the IPv6 address out");
-            mtu.note(report, finding);
-        }
-    }
-    let is_right = report.count() == before;
-    let nic = Nic {
-        matches: matches?,
-        dhcp4,
-        dhcp6,
-        addresses: addresses.iter().map(|found| found.value).collect(),
-        gateways: gateways.iter().map(|found| found.value).collect(),
-        mtu: mtu.and_then(|found| u32::try_from(found.value).ok()),
-        vlan: vlan.and_then(|found| u16::try_from(found.value).ok()),
-    };
-    Some(ReadNic {
-        nic,
-        section,
-        addresses,
-        gateways: if is_right { gateways } else { Vec::new() },
-    })
-}
-
-fn check_gateways(addresses: &[Found<IpNet>], gateways: &[Found<IpAddr>], report: &mut Report<'_>) {
-    for (at, gateway) in gateways.iter().enumerate() {
-        let family = |address: IpAddr| address.is_ipv4() == gateway.value.is_ipv4();
-        if gateways.iter().take(at).any(|other| family(other.value)) {
-            let finding = Finding::new(Code::Conflict, "there is a gateway of this family already")
-                .allowed("one IPv4 and one IPv6 gateway")
-                .remedy("delete one of them");
-            gateway.note(report, finding);
-            continue;
-        }
-        if addresses
-            .iter()
-            .any(|found| found.value.address == gateway.value)
-        {
-            let finding = Finding::new(Code::Conflict, "the gateway is the machine's own address")
-                .remedy("write the router's address");
-            gateway.note(report, finding);
-            continue;
-        }
-        let is_link_local = matches!(gateway.value, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        let mut nets = addresses
-            .iter()
-            .map(|found| found.value)
-            .filter(|net| family(net.address))
-            .peekable();
-        let has_family = nets.peek().is_some();
-        let reachable = nets.find(|net| net.contains(gateway.value));
-        if is_link_local {
-            continue;
-        }
-        if !has_family {
-            let finding = Finding::new(
-                Code::Conflict,
-                "the gateway has no fixed address to go with it",
-            )
-            .remedy("add an `address` of the same family, or leave `gateway` to DHCP");
-            gateway.note(report, finding);
-        } else if reachable.is_none() {
-            let finding = Finding::new(
-                Code::Conflict,
-                "the gateway is not in the network of any `address`",
-            )
-            .remedy("correct the gateway, or the length of the network after the `/`");
-            gateway.note(report, finding);
-        } else if reachable.is_some_and(|net| net.is_edge(gateway.value)) {
-            let finding = Finding::new(
-                Code::Conflict,
-                "the gateway is the network's own or its broadcast address",
-            )
-            .remedy("write the router's address");
-            gateway.note(report, finding);
-        }
-    }
-}
-
-/// Rules between the interfaces: none configured twice, no address doubled.
-pub(crate) fn check_together(nics: &[ReadNic<'_>], report: &mut Report<'_>) {
-    for (at, this) in nics.iter().enumerate() {
-        let before = nics.get(..at).unwrap_or_default();
-        let same = |other: &&ReadNic<'_>| {
-            other.nic.matches == this.nic.matches && other.nic.vlan == this.nic.vlan
-        };
-        if before.iter().any(|other| same(&other)) {
-            let finding = Finding::new(
-                Code::Conflict,
-                "this interface has a `[[nic]]` table already",
-            )
-            .remedy("merge the two tables, or give one of them a `vlan`");
-            this.section.note(report, finding);
-        }
-        for (nth, address) in this.addresses.iter().enumerate() {
-            let own = this.addresses.iter().take(nth);
-            let others = before.iter().flat_map(|other| other.addresses.iter());
-            if own
-                .chain(others)
-                .any(|other| other.value.address == address.value.address)
-            {
-                let finding =
-                    Finding::new(Code::Conflict, "this address stands in the file already")
-                        .remedy("give each interface an address of its own");
-                address.note(report, finding);
-            }
-        }
-        for gateway in &this.gateways {
-            let mut others = before.iter().flat_map(|other| &other.gateways);
-            if others.any(|other| other.value.is_ipv4() == gateway.value.is_ipv4()) {
-                let finding = Finding::new(
-                    Code::Conflict,
-                    "another interface has a default gateway already",
-                )
-                .remedy("keep the gateway on one interface");
-                gateway.note(report, finding);
-            }
-        }
-    }
-}
-
-fn boolean(section: &mut Section<'_>, key: &'static str, report: &mut Report<'_>) -> bool {
+) -> bool {
     section
         .get(key)
         .and_then(|found| found.boolean(report))
@@ -583,26 +307,6 @@ mod tests {
             "00:00:00:00:00:00",
         ] {
             assert!(MacAddr::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn slots_are_pci_addresses() {
-        assert_eq!(parse_slot("00:03.0").ok().as_deref(), Some("0000:00:03.0"));
-        assert_eq!(
-            parse_slot("0000:0a:1f.7").ok().as_deref(),
-            Some("0000:0a:1f.7")
-        );
-        for bad in [
-            "",
-            "3",
-            "00:03",
-            "00:03:0",
-            "0000:00:03.0.1",
-            "00.03.0",
-            "0000:00.03:0",
-        ] {
-            assert!(parse_slot(bad).is_err(), "{bad}");
         }
     }
 }

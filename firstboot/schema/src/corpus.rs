@@ -134,7 +134,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "serial = 3",
-        "serial = 3\n«not_after = 2030-01-01",
+        "serial = 3\n«not_aftr = 2030-01-01",
         "unknown-key",
     ),
     // Unknown keys.
@@ -142,7 +142,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("[ntp]", "[«npt]", "unknown-key"),
     (
         "[role]\n",
-        "[«proxy]\nurl = \"http://CANARY\"\n\n[role]\n",
+        "[proxy]\n«url = \"http://CANARY\"\n\n[role]\n",
         "unknown-key",
     ),
     ("mtu = 9000", "«MTU = 9000", "unknown-key"),

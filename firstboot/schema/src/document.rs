@@ -192,6 +192,25 @@ impl<'d> Found<&'d DeValue<'d>> {
         Some(self.replace(text))
     }
 
+    /// The value as text of several lines, without other control characters.
+    pub(crate) fn lines(self, report: &mut Report<'_>) -> Option<Found<&'d str>> {
+        let DeValue::String(text) = self.value else {
+            self.expected(report, "a text");
+            return None;
+        };
+        let text: &'d str = text;
+        let unwanted = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+        if text.contains(unwanted) {
+            let message = format!("`{}` contains a control character", shown(&self.key));
+            let finding = Finding::new(Code::ControlCharacter, message)
+                .allowed("lines of printable text")
+                .remedy("put the text between ''' and '''");
+            self.note(report, finding);
+            return None;
+        }
+        Some(self.replace(text))
+    }
+
     /// The value as a whole number within `range`.
     pub(crate) fn integer(
         self,
@@ -305,6 +324,15 @@ impl<'d> Section<'d> {
             name.to_owned()
         } else {
             format!("{}.{name}", self.key)
+        }
+    }
+
+    /// Where the table stands.
+    pub(crate) fn place(&self) -> Found<()> {
+        Found {
+            key: self.key.clone(),
+            span: self.span.clone(),
+            value: (),
         }
     }
 

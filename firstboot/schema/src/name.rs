@@ -158,6 +158,30 @@ impl Locale {
     }
 }
 
+/// A keyboard layout of the console, such as `de` or `de-latin1`.
+/// Its shape is checked here; whether the image has it, by the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keymap(String);
+text_type!(Keymap);
+
+impl Keymap {
+    pub(crate) fn parse(text: &str) -> Result<Self, Finding> {
+        let is_keymap = (2..=40).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+'));
+        if is_keymap {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(
+            Finding::invalid("this is not the name of a keyboard layout")
+                .allowed("letters, digits, `-`, `_` and `+`, 40 at most")
+                .remedy("write a name such as \"us\" or \"de-latin1\""),
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -37,6 +37,10 @@ pub enum Code {
     UnknownRole,
     /// The vendor does not let a site set this.
     NotAllowed,
+    /// Its dates say that it does not count any more.
+    Expired,
+    /// Its dates say that it does not count yet.
+    NotYetValid,
     /// Right in itself, but not possible on this machine or with this image.
     Unavailable,
 }
@@ -60,6 +64,8 @@ impl Code {
             Self::Conflict => "conflict",
             Self::UnknownRole => "unknown-role",
             Self::NotAllowed => "not-allowed",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
             Self::Unavailable => "unavailable",
         }
     }

@@ -133,7 +133,7 @@ pub(crate) fn parse_name(text: &str) -> Result<String, Finding> {
         .remedy("write a name such as \"web\""))
 }
 
-fn parse_unit(text: &str) -> Result<String, Finding> {
+pub(crate) fn parse_unit(text: &str) -> Result<String, Finding> {
     let kinds = [".service", ".socket", ".timer", ".path", ".target"];
     let is_unit = (1..=128).contains(&text.len())
         && kinds

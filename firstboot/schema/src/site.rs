@@ -8,15 +8,20 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::account::{User, read_users};
-use crate::address::{
-    Endpoint, MAX_NICS, Nic, all, check_together, parse_host_address, parsed, read_nic,
-};
+use crate::address::{Endpoint, all, parse_host_address, parsed};
 use crate::app::ParamValue;
+use crate::certificate::{Certificate, read_authorities};
+use crate::date::{End, Moment, moment};
+use crate::disk::{Disk, read_disks};
 use crate::document::{Found, Section, decode, parse};
-use crate::name::{HostName, Locale, TimeZone, text_type};
+use crate::facts::Facts;
+use crate::link::{Bond, Links, Nic, Vlan, read_links};
+use crate::medium::{License, Reporting, SecretEntry, read_license, read_reporting, read_secrets};
+use crate::name::{HostName, Keymap, Locale, TimeZone, text_type};
 use crate::nearest::nearest;
 use crate::policy::Policy;
 use crate::problem::{Code, Problem};
+use crate::proxy::{Proxy, read_proxy};
 use crate::report::{Finding, Report};
 use crate::role::Role;
 
@@ -31,16 +36,36 @@ pub struct SiteConfig {
     pub id: ConfigId,
     /// `config.serial`: grows with each configuration of a system, from 1.
     pub serial: u64,
+    /// `config.not_before`: it is refused before this moment.
+    pub not_before: Option<Moment>,
+    /// `config.not_after`: it is refused after this moment.
+    pub not_after: Option<Moment>,
     /// `[system]`.
     pub system: System,
     /// `[[nic]]`, in the file's order; none: DHCP on every Ethernet interface.
     pub nics: Vec<Nic>,
+    /// `[bond.NAME]`, by name.
+    pub bonds: Vec<Bond>,
+    /// `[vlan.NAME]`, by name.
+    pub vlans: Vec<Vlan>,
     /// `[dns]`.
     pub dns: Dns,
     /// `[ntp]`.
     pub ntp: Ntp,
+    /// `[proxy]`.
+    pub proxy: Proxy,
+    /// `[[ca]]`, in the file's order, none doubled.
+    pub authorities: Vec<Certificate>,
     /// `[user.NAME]`, by name.
     pub users: Vec<User>,
+    /// `[disk.NAME]`, by name.
+    pub disks: Vec<Disk>,
+    /// `[license]`.
+    pub license: Option<License>,
+    /// `[report]`.
+    pub report: Reporting,
+    /// `[secret.NAME]`, by name.
+    pub secrets: Vec<SecretEntry>,
     /// The role, where the image has any.
     pub role: Option<String>,
     /// The role's parameters, defaults included.
@@ -53,6 +78,12 @@ impl SiteConfig {
     /// A problem with `key` that only the machine could see, at the key's place.
     #[must_use]
     pub fn problem(&self, key: &str, message: &str, remedy: &str) -> Problem {
+        self.problem_of(Code::Unavailable, key, message, remedy)
+    }
+
+    /// As [`problem`](Self::problem), of another kind.
+    #[must_use]
+    pub fn problem_of(&self, code: Code, key: &str, message: &str, remedy: &str) -> Problem {
         let mut at = key;
         let place = loop {
             match (self.places.get(at), at.rsplit_once('.')) {
@@ -62,7 +93,7 @@ impl SiteConfig {
             }
         };
         Problem {
-            code: Code::Unavailable,
+            code,
             line: place.0,
             column: place.1,
             key: key.to_owned(),
@@ -70,6 +101,13 @@ impl SiteConfig {
             allowed: None,
             remedy: remedy.to_owned(),
         }
+    }
+
+    /// Everything that the facts of a machine and of a medium contradict.
+    /// What is not known is not judged.
+    #[must_use]
+    pub fn check_against(&self, facts: &Facts) -> Vec<Problem> {
+        crate::facts::judge(self, facts)
     }
 }
 
@@ -103,6 +141,8 @@ pub struct System {
     pub timezone: Option<TimeZone>,
     /// Its language.
     pub locale: Option<Locale>,
+    /// The keyboard of its console.
+    pub keymap: Option<Keymap>,
 }
 
 /// `[dns]`.
@@ -154,35 +194,39 @@ fn read(
     read_schema(&mut root, report);
     let config = read_config(&mut root, report);
     let system = read_system(&mut root, report);
-    let nics: Vec<_> = root
-        .tables("nic", MAX_NICS, report)
-        .into_iter()
-        .filter_map(|section| read_nic(section, report))
-        .collect();
-    check_together(&nics, report);
-    let nics = nics
-        .into_iter()
-        .map(|read| {
-            read.section.finish(report);
-            read.nic
-        })
-        .collect();
+    let Links { nics, bonds, vlans } = read_links(&mut root, report);
     let dns = read_dns(&mut root, report);
     let ntp = read_ntp(&mut root, report);
+    let proxy = read_proxy(&mut root, report);
+    let authorities = read_authorities(&mut root, report);
     let users = root.table("user", report);
     let users = users.map(|users| read_users(&users, report));
+    let disks = read_disks(&mut root, report);
     let role = read_role(&mut root, roles, policy, report);
     let app = read_app(&mut root, role, report);
+    let license = read_license(&mut root, report);
+    let reporting = read_reporting(&mut root, report);
+    let secrets = read_secrets(&mut root, report);
     root.finish(report);
-    let (id, serial) = config?;
+    let config = config?;
     Some(SiteConfig {
-        id,
-        serial,
+        id: config.id,
+        serial: config.serial,
+        not_before: config.not_before,
+        not_after: config.not_after,
         system,
         nics,
+        bonds,
+        vlans,
         dns,
         ntp,
+        proxy,
+        authorities,
         users: users.unwrap_or_default(),
+        disks,
+        license,
+        report: reporting,
+        secrets,
         role: role.map(|role| role.name.clone()),
         app,
         places: places(table, report),
@@ -199,17 +243,28 @@ pub(crate) fn read_schema(root: &mut Section<'_>, report: &mut Report<'_>) {
     };
     if found.value > SCHEMA {
         let message = format!(
-            "the file needs an appliance that knows schema {}",
+            "this appliance is too old for the file: it knows schema {SCHEMA}, the file needs {} or newer",
             found.value
         );
         let finding = Finding::new(Code::UnknownSchema, message)
-            .allowed(format!("{SCHEMA}"))
-            .remedy("update the appliance, or write the file for schema 1");
+            .allowed(format!("1 to {SCHEMA}"))
+            .remedy(format!(
+                "install an image that knows schema {}, or write the file for schema {SCHEMA}",
+                found.value
+            ));
         found.note(report, finding);
     }
 }
 
-fn read_config(root: &mut Section<'_>, report: &mut Report<'_>) -> Option<(ConfigId, u64)> {
+/// `[config]`.
+struct Config {
+    id: ConfigId,
+    serial: u64,
+    not_before: Option<Moment>,
+    not_after: Option<Moment>,
+}
+
+fn read_config(root: &mut Section<'_>, report: &mut Report<'_>) -> Option<Config> {
     let mut config = root
         .require("config", "[config] with id and serial", report)?
         .table(report)?;
@@ -220,8 +275,24 @@ fn read_config(root: &mut Section<'_>, report: &mut Report<'_>) -> Option<(Confi
     let serial = config
         .require("serial", "serial = 1", report)
         .and_then(|found| found.integer(&(1..=i64::MAX), report));
+    let not_before = config.get("not_before");
+    let not_before = not_before.and_then(|found| moment(found, End::First, report));
+    let not_after = config.get("not_after");
+    let not_after = not_after.and_then(|found| moment(found, End::Last, report));
+    if let (Some(first), Some(last)) = (&not_before, &not_after)
+        && first.value > last.value
+    {
+        let finding = Finding::new(Code::Conflict, "the file ends before it begins to count")
+            .remedy("make `not_after` later than `not_before`");
+        last.note(report, finding);
+    }
     config.finish(report);
-    Some((id?.value, serial?.value.unsigned_abs()))
+    Some(Config {
+        id: id?.value,
+        serial: serial?.value.unsigned_abs(),
+        not_before: not_before.map(|found| found.value),
+        not_after: not_after.map(|found| found.value),
+    })
 }
 
 fn read_system(root: &mut Section<'_>, report: &mut Report<'_>) -> System {
@@ -231,11 +302,13 @@ fn read_system(root: &mut Section<'_>, report: &mut Report<'_>) -> System {
     let hostname = optional(&mut section, "hostname", HostName::parse_own, report);
     let timezone = optional(&mut section, "timezone", TimeZone::parse, report);
     let locale = optional(&mut section, "locale", Locale::parse, report);
+    let keymap = optional(&mut section, "keymap", Keymap::parse, report);
     section.finish(report);
     System {
         hostname,
         timezone,
         locale,
+        keymap,
     }
 }
 

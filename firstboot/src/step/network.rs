@@ -237,23 +237,23 @@ fn match_lines(matches: &NicMatch, interfaces: &Interfaces) -> Result<String, St
 }
 
 fn push_link(text: &mut String, nic: &Nic) {
-    if let Some(mtu) = nic.mtu {
+    if let Some(mtu) = nic.link.mtu {
         let _ = write!(text, "\n[Link]\nMTUBytes={mtu}\n");
     }
 }
 
 fn push_settings(text: &mut String, nic: &Nic, dns: &Dns) {
-    let dhcp = match (nic.dhcp4, nic.dhcp6) {
+    let dhcp = match (nic.link.dhcp4, nic.link.dhcp6) {
         (true, true) => "yes",
         (true, false) => "ipv4",
         (false, true) => "ipv6",
         (false, false) => "no",
     };
     let _ = writeln!(text, "DHCP={dhcp}");
-    for address in &nic.addresses {
+    for address in &nic.link.addresses {
         let _ = writeln!(text, "Address={address}");
     }
-    for gateway in &nic.gateways {
+    for gateway in &nic.link.gateways {
         let _ = writeln!(text, "Gateway={gateway}");
     }
     push_dns(text, dns);
