@@ -10,7 +10,7 @@ use super::draw::ReportFormat;
 use super::error::{CliError, output};
 use crate::appliance::{Appliance, FILE_NAME, LAYERS_FOLDER};
 use crate::error::Error;
-use crate::factory::{ConfigDisk, FactoryError, Shelf, config_disk};
+use crate::factory::{ConfigDisk, ConfigMedia, FactoryError, Shelf, config_disk};
 
 /// The sample of an appliance that has none of its own.
 const SAMPLE: &str = include_str!("starter/site.toml");
@@ -26,8 +26,8 @@ pub(super) enum ConfigCommand {
     Init(SampleOf),
     /// Judges a site configuration exactly as the appliance will.
     Check(CheckSite),
-    /// Writes a site configuration to a config disk: a FAT volume labelled
-    /// VACONFIG, to be attached to the machine.
+    /// Writes a site configuration to a config disk: a volume labelled
+    /// VACONFIG, to be attached to the machine as a disk (fat) or as a CD (iso).
     Disk(DiskSite),
 }
 
@@ -55,11 +55,42 @@ pub(super) struct DiskSite {
     /// The site configuration.
     #[arg(value_name = "SITE")]
     site: PathBuf,
-    /// The config disk that is written.
-    #[arg(short, long, value_name = "FILE", default_value = "site.img")]
-    output: PathBuf,
+    /// The config disk that is written [default: site.img, of a CD site.iso].
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What it is.
+    #[arg(long, value_enum, default_value_t)]
+    format: MediaFormat,
     #[command(flatten)]
     roles: RolesFrom,
+}
+
+/// What a config disk is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum MediaFormat {
+    /// A FAT volume to which the appliance can write its report.
+    #[default]
+    Fat,
+    /// A CD, for hypervisors that attach files as CDs only: the appliance
+    /// reads it, and its report is to be seen on the console.
+    Iso,
+}
+
+impl MediaFormat {
+    fn media(self) -> ConfigMedia {
+        match self {
+            Self::Fat => ConfigMedia::Fat,
+            Self::Iso => ConfigMedia::Iso,
+        }
+    }
+
+    /// What a disk of this kind is called.
+    fn default_output(self) -> PathBuf {
+        PathBuf::from(match self {
+            Self::Fat => "site.img",
+            Self::Iso => "site.iso",
+        })
+    }
 }
 
 /// Where the roles come from that a site may choose.
@@ -102,8 +133,13 @@ pub(super) fn run(command: &ConfigCommand, out: &mut dyn Write) -> Result<(), Er
         ConfigCommand::Init(args) => sample_text(&args.file)?,
         ConfigCommand::Check(args) => check(args)?,
         ConfigCommand::Disk(args) => {
-            let made = config_disk(&args.roles.shelf()?, &args.site, &args.output)?;
-            disk_text(&made, &args.output)
+            let output = match &args.output {
+                Some(output) => output.clone(),
+                None => args.format.default_output(),
+            };
+            let media = args.format.media();
+            let made = config_disk(&args.roles.shelf()?, &args.site, media, &output)?;
+            disk_text(&made, &output)
         }
     };
     out.write_all(text.as_bytes()).map_err(output)?;
@@ -208,7 +244,8 @@ pub(super) fn disk_for_boot(
         return Ok(None);
     };
     let disk = folder.join("site.img");
-    let made = config_disk(&Shelf::of_appliance(&appliance)?, site, &disk)?;
+    let shelf = Shelf::of_appliance(&appliance)?;
+    let made = config_disk(&shelf, site, ConfigMedia::Fat, &disk)?;
     Ok(Some(BootConfig {
         disk,
         site: Some(made.site),

@@ -1,4 +1,6 @@
-//! The config disk: a small FAT volume that carries one site configuration.
+//! The config disk: a small volume that carries one site configuration. FAT
+//! where the appliance may write its report back, a CD where media are
+//! read-only.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +12,8 @@ use super::roles::{Shelf, read_limited};
 use crate::artifact::PendingFile;
 use crate::digest::{Digest, derive_guid};
 use crate::fs::fat::{FatKind, FatOptions, FatVolume, preallocated};
-use crate::sparse::SparseSource as _;
+use crate::fs::iso9660::{IsoOptions, IsoVolume};
+use crate::sparse::SparseSource;
 use crate::tree::{Content, FileTree, Node, TreePath};
 use crate::units::{ByteSize, KIB, Timestamp};
 
@@ -27,6 +30,16 @@ const RESERVED: [(&str, ByteSize); 2] = [
     ("report.json", ByteSize::from_bytes(64 * KIB)),
     ("request.toml", ByteSize::from_bytes(16 * KIB)),
 ];
+
+/// What a config disk is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ConfigMedia {
+    /// A FAT volume, with room for the appliance's report and request.
+    #[default]
+    Fat,
+    /// An ISO 9660 volume with Joliet names: a CD, which nobody writes to.
+    Iso,
+}
 
 /// A config disk that was made.
 #[derive(Debug)]
@@ -46,11 +59,19 @@ pub struct ConfigDisk {
 /// # Errors
 ///
 /// [`FactoryError`].
-pub fn config_disk(shelf: &Shelf, site: &Path, output: &Path) -> Result<ConfigDisk, FactoryError> {
+pub fn config_disk(
+    shelf: &Shelf,
+    site: &Path,
+    media: ConfigMedia,
+    output: &Path,
+) -> Result<ConfigDisk, FactoryError> {
     let bytes = read_limited(site)?;
     let checked = shelf.judge(&site.display().to_string(), &bytes)?;
     let digest = Digest::of(&bytes);
-    let volume = volume(&bytes, &digest)?;
+    let volume: Box<dyn SparseSource> = match media {
+        ConfigMedia::Fat => Box::new(fat_volume(&bytes, &digest)?),
+        ConfigMedia::Iso => Box::new(iso_volume(&bytes)?),
+    };
     let write = |source| FactoryError::Write {
         path: output.to_owned(),
         source,
@@ -58,30 +79,53 @@ pub fn config_disk(shelf: &Shelf, site: &Path, output: &Path) -> Result<ConfigDi
     let mut pending = PendingFile::create(output).map_err(write)?;
     let mut buffer = vec![0; usize::try_from(256 * KIB).expect("256 KiB fits")];
     let mut at = 0;
-    while at < SIZE.bytes() {
-        volume.read_exact_at(&mut buffer, at).map_err(write)?;
-        pending.file_mut().write_all(&buffer).map_err(write)?;
-        at += buffer.len() as u64;
+    while at < volume.size().bytes() {
+        let left = usize::try_from(volume.size().bytes() - at).unwrap_or(usize::MAX);
+        let part = left.min(buffer.len());
+        let part = &mut buffer[..part];
+        volume.read_exact_at(part, at).map_err(write)?;
+        pending.file_mut().write_all(part).map_err(write)?;
+        at += part.len() as u64;
     }
     pending.commit().map_err(write)?;
     Ok(ConfigDisk {
         site: checked,
-        size: SIZE,
+        size: volume.size(),
         digest,
     })
 }
 
-fn volume(site: &[u8], digest: &Digest) -> Result<FatVolume, FactoryError> {
+fn path(name: &str) -> TreePath {
+    TreePath::parse(name.as_bytes()).expect("a constant name")
+}
+
+fn put(tree: &mut FileTree, name: &str, node: Node) {
+    tree.insert(path(name), node)
+        .expect("files of an empty root");
+}
+
+/// The files of every config disk.
+fn site_tree(site: &[u8]) -> FileTree {
     let mut tree = FileTree::new();
-    let path = |name: &str| TreePath::parse(name.as_bytes()).expect("a constant name");
-    let mut put = |name: &str, node: Node| {
-        tree.insert(path(name), node)
-            .expect("files of an empty root");
+    let node = Node::file(0o644, Content::from_bytes(site));
+    put(&mut tree, "site.toml", node);
+    tree
+}
+
+fn iso_volume(site: &[u8]) -> Result<IsoVolume, FactoryError> {
+    let options = IsoOptions {
+        label: LABEL.parse()?,
+        source_date: EPOCH,
     };
+    Ok(IsoVolume::new(&site_tree(site), &options)?)
+}
+
+fn fat_volume(site: &[u8], digest: &Digest) -> Result<FatVolume, FactoryError> {
+    let mut tree = site_tree(site);
     for (name, size) in RESERVED {
-        put(name, preallocated(&path(name), size, b'\n')?);
+        let node = preallocated(&path(name), size, b'\n')?;
+        put(&mut tree, name, node);
     }
-    put("site.toml", Node::file(0o644, Content::from_bytes(site)));
     let options = FatOptions {
         size: SIZE,
         kind: FatKind::Auto,
@@ -103,14 +147,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let site = folder.path().join("site.toml");
         std::fs::write(&site, SITE).expect("write");
-        let mut disks = ["one.img", "two.img"].map(|name| {
-            let output = folder.path().join(name);
-            config_disk(&Shelf::default(), &site, &output).expect("a good site");
-            std::fs::read(output).expect("read")
-        });
-        assert_eq!(disks[0].len() as u64, SIZE.bytes());
-        let [one, two] = &mut disks;
-        assert_eq!(one, two);
+        for (media, size) in [(ConfigMedia::Fat, SIZE.bytes()), (ConfigMedia::Iso, 53_248)] {
+            let disks = ["one.img", "two.img"].map(|name| {
+                let output = folder.path().join(name);
+                config_disk(&Shelf::default(), &site, media, &output).expect("a good site");
+                std::fs::read(output).expect("read")
+            });
+            assert_eq!(disks[0].len() as u64, size);
+            let [one, two] = &disks;
+            assert_eq!(one, two);
+        }
     }
 
     #[test]
@@ -121,7 +167,8 @@ mod tests {
             folder.path().join("site.img"),
         );
         std::fs::write(&site, SITE.replace("hostname", "hostnam")).expect("write");
-        let error = config_disk(&Shelf::default(), &site, &output).expect_err("wrong");
+        let error =
+            config_disk(&Shelf::default(), &site, ConfigMedia::Fat, &output).expect_err("wrong");
         assert_eq!(error.slug(), "site-invalid");
         assert!(!output.exists());
     }

@@ -4,8 +4,8 @@
 //! In: `site.toml`, and the roles and the policy that the appliance's layers
 //! bring. Out: a verdict with every problem at its place, or a config disk.
 //! Never here: rules of its own (they are those of `consign-schema`, which
-//! the agent shares), secrets in messages. Checked by: fsck.vfat, mtools, the
-//! agent's own reader (`tests/it/cli/config.rs`).
+//! the agent shares), secrets in messages. Checked by: fsck.vfat, mtools,
+//! isoinfo, the agent's own reader (`tests/it/formats/`).
 
 mod disk;
 mod roles;
@@ -15,10 +15,11 @@ use std::path::PathBuf;
 
 use consign_schema::Problem;
 
-pub use disk::{ConfigDisk, config_disk};
+pub use disk::{ConfigDisk, ConfigMedia, config_disk};
 pub use roles::Shelf;
 
 use crate::fs::fat::FatError;
+use crate::fs::iso9660::IsoError;
 use crate::units::ExitClass;
 
 /// Why a site configuration cannot be used.
@@ -72,6 +73,13 @@ pub enum FactoryError {
         #[from]
         source: FatError,
     },
+    /// The config CD cannot hold the files.
+    #[error("cannot make the config CD")]
+    Cd {
+        /// What the file system said.
+        #[from]
+        source: IsoError,
+    },
     /// The config disk could not be written.
     #[error("cannot write the config disk `{}`", path.display())]
     Write {
@@ -100,6 +108,7 @@ impl FactoryError {
             Self::RoleFolder { .. } => "role-folder",
             Self::Template { .. } => "role-template",
             Self::Volume { .. } => "config-disk",
+            Self::Cd { .. } => "config-cd",
             Self::Write { .. } => "config-disk-write",
         }
     }
@@ -114,6 +123,7 @@ impl FactoryError {
             Self::RoleFolder { role, .. } => Some(format!("rename the folder to `{role}`")),
             Self::Template { .. } => Some("put the template beside role.toml".into()),
             Self::Volume { source } => source.hint(),
+            Self::Cd { source } => source.hint(),
             Self::Read { .. } | Self::Vendor { .. } | Self::Write { .. } => None,
         }
     }

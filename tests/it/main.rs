@@ -20,6 +20,7 @@ mod formats {
     mod fat;
     mod gpt;
     mod image;
+    mod iso;
     mod lock;
     mod plan;
     mod sums;
