@@ -28,6 +28,9 @@ const CONSOLES: [&str; 3] = ["tty0", "hvc0", "ttyS0"];
 const CONFIG_LABEL: &str = "VACONFIG";
 /// Room for a site configuration, certificates and a small payload.
 const CONFIG_SIZE: ByteSize = ByteSize::from_mib(16);
+/// How Debian's packages with kernel and modules begin; only layers with one
+/// leave modules out.
+const KERNEL_PACKAGES: &str = "linux-image-";
 /// Digits of the plan's digest that name a build inside the image.
 const BUILD_ID: usize = 16;
 
@@ -188,11 +191,18 @@ fn packages_recipe(layer: &PackagesLayer, name: &str, lock: &Lock) -> PackagesRe
     let locked = lock
         .layer(name)
         .expect("the lock has every layer: drift was checked");
-    PackagesRecipe {
+    let mut recipe = PackagesRecipe {
         pins: locked.packages.clone(),
         exclude_paths: layer.exclude_paths.clone(),
         include_paths: layer.include_paths.clone(),
+    };
+    let is_kernel = |pin: &PackagePin| pin.name.starts_with(KERNEL_PACKAGES);
+    if recipe.pins.iter().any(is_kernel) {
+        let lean = boot::lean_kernel();
+        recipe.exclude_paths.extend(lean.exclude);
+        recipe.include_paths.extend(lean.include);
     }
+    recipe
 }
 
 fn files_recipe(layer: &FilesLayer) -> Result<FilesRecipe, PlanError> {

@@ -3,6 +3,7 @@
 use consign::appliance::{Appliance, Style};
 use consign::digest::Digest;
 use consign::image::{FileSum, ImageFormat};
+use consign::layer::spec::Recipe;
 use consign::plan::{BuildPlan, Builder, PlanError, Wishes};
 use consign::units::{ByteSize, MIB};
 use tempfile::TempDir;
@@ -65,6 +66,39 @@ fn a_plan_for_programs_has_the_same_figures() {
     assert_eq!(
         json["outputs"],
         serde_json::json!(["wiki.raw", "wiki.qcow2"])
+    );
+}
+
+#[test]
+fn the_kernels_layer_leaves_out_what_no_hypervisor_has() {
+    let plan = plan_of(MINIMAL);
+    let recipes: Vec<_> = plan
+        .layers
+        .iter()
+        .filter_map(|layer| match &layer.recipe {
+            Recipe::Packages(recipe) => Some(recipe),
+            _ => None,
+        })
+        .collect();
+    let [kernels] = recipes.as_slice() else {
+        panic!("one layer of packages: {recipes:?}")
+    };
+    let lean = consign::boot::lean_kernel();
+    assert!(
+        kernels
+            .pins
+            .iter()
+            .any(|pin| pin.name == "linux-image-amd64")
+    );
+    assert!(
+        lean.exclude
+            .iter()
+            .all(|one| kernels.exclude_paths.contains(one))
+    );
+    assert!(
+        lean.include
+            .iter()
+            .all(|one| kernels.include_paths.contains(one))
     );
 }
 
