@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Artifact, ArtifactKind, write_file};
 use crate::digest::{ContentRoot, Digest};
+use crate::image::ImageFormat;
 use crate::units::{ByteSize, ExitClass};
 
 /// The name of the virt-image descriptor in the output folder.
@@ -107,34 +108,13 @@ pub struct DiskFacts {
     /// File name without folders.
     pub file: String,
     /// Its format.
-    pub format: DiskFormat,
+    pub format: ImageFormat,
     /// The size that the guest sees.
     pub size: ByteSize,
     /// Digest of the file; `None` for a raw disk unless it was asked for.
     pub digest: Option<Digest>,
     /// The root over the logical content, the same in every format.
     pub content_root: Option<ContentRoot>,
-}
-
-/// Disk formats by the names that virt-image descriptors use, the preferred
-/// one first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DiskFormat {
-    /// qcow2.
-    Qcow2,
-    /// Raw.
-    Raw,
-}
-
-impl DiskFormat {
-    /// The word in descriptors and in QEMU's options.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "qcow2",
-            Self::Raw => "raw",
-        }
-    }
 }
 
 impl Firmware {
@@ -282,6 +262,14 @@ fn check_text(field: &'static str, text: &str) -> Result<(), DescriptorError> {
     Ok(())
 }
 
+/// How gladly a descriptor names an image: the lowest first.
+fn rank(format: ImageFormat) -> u8 {
+    match format {
+        ImageFormat::Qcow2 => 0,
+        ImageFormat::Raw => 1,
+    }
+}
+
 /// The image that a descriptor names: qcow2 before raw.
 fn preferred<'a>(
     machine: &Machine,
@@ -289,7 +277,7 @@ fn preferred<'a>(
 ) -> Result<&'a DiskFacts, DescriptorError> {
     disks
         .iter()
-        .min_by_key(|disk| disk.format)
+        .min_by_key(|disk| rank(disk.format))
         .ok_or_else(|| DescriptorError::NoDisk {
             name: machine.name.clone(),
         })
@@ -367,8 +355,8 @@ pub(crate) mod sample {
             content_root: None,
         };
         vec![
-            facts("wiki.raw", DiskFormat::Raw, None),
-            facts("wiki.qcow2", DiskFormat::Qcow2, Some(Digest::of(b"image"))),
+            facts("wiki.raw", ImageFormat::Raw, None),
+            facts("wiki.qcow2", ImageFormat::Qcow2, Some(Digest::of(b"image"))),
         ]
     }
 }

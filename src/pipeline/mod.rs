@@ -13,13 +13,13 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Artifact, ArtifactKind, write_file};
 use crate::boot::{self, Bootable, DirectBoot};
-use crate::descriptor::{self, DiskFacts, DiskFormat};
+use crate::descriptor::{self, DiskFacts};
 use crate::digest::Digest;
 use crate::disk::{Disk, DiskSpec};
 use crate::error::Error;
 use crate::fs::ext4::Ext4Volume;
 use crate::fs::fat::FatVolume;
-use crate::image::{self, ImageFormat, WriteOptions};
+use crate::image::{self, WriteOptions};
 use crate::layer::{self, Layer, LayerShop};
 use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
 use crate::release;
@@ -169,10 +169,7 @@ fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<Disk
         .zip(artifacts)
         .map(|(image, artifact)| DiskFacts {
             file: image.file_name.clone(),
-            format: match image.format {
-                ImageFormat::Raw => DiskFormat::Raw,
-                _ => DiskFormat::Qcow2,
-            },
+            format: image.format,
             size: disk.size(),
             digest: artifact.digest,
             content_root: artifact.content_root,

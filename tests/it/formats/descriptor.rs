@@ -9,10 +9,10 @@ use std::path::Path;
 
 use consign::artifact::Artifact;
 use consign::descriptor::{
-    ConfigDisk, DiskFacts, DiskFormat, Display, Firmware, Machine, UserDisk, text, virt_image,
-    write_all,
+    ConfigDisk, DiskFacts, Display, Firmware, Machine, UserDisk, text, virt_image, write_all,
 };
 use consign::digest::{ContentRoot, Digest};
+use consign::image::ImageFormat;
 use consign::units::ByteSize;
 use xml::reader::{EventReader, XmlEvent};
 
@@ -53,8 +53,8 @@ fn disks() -> Vec<DiskFacts> {
         content_root: Some(ContentRoot(Digest::of(b"content"))),
     };
     vec![
-        facts("wiki.raw", DiskFormat::Raw, None),
-        facts("wiki.qcow2", DiskFormat::Qcow2, Some(Digest::of(b"image"))),
+        facts("wiki.raw", ImageFormat::Raw, None),
+        facts("wiki.qcow2", ImageFormat::Qcow2, Some(Digest::of(b"image"))),
     ]
 }
 
