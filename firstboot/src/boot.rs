@@ -8,11 +8,13 @@ use std::time::Duration;
 use crate::addresses;
 use crate::configure::{go_on, settle, take};
 use crate::console::{Surroundings, show};
+use crate::generation::CONFIGURED;
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
 use crate::status::{Standing, Status, code};
 use crate::step::clock::TIMESYNCD_PROGRAM;
 use crate::step::grow;
+use crate::step::role::SERVICES;
 use crate::systemd::{self, READY_TARGET, Request};
 
 /// How long a machine that was never configured waits for its disk before it
@@ -34,8 +36,10 @@ pub fn config(root: &Root) -> ExitCode {
         ));
     }
     let roots = Roots::default();
+    let last_resort = last_resort(root);
     let mut status = match go_on(root, &media::look(&roots)) {
         Some(status) => status,
+        None if last_resort.is_some() => Status::new(Standing::Fenced, code::APPLY_FAILED, ""),
         None => take(
             root,
             &media::find(&roots, FIRST_PATIENCE),
@@ -43,8 +47,42 @@ pub fn config(root: &Root) -> ExitCode {
         ),
     };
     status.notes.splice(0..0, notes);
+    if let Some(slot) = last_resort {
+        hold(root, &mut status, &slot);
+    }
     finish(root, &status);
     ExitCode::SUCCESS
+}
+
+/// The slot that the loader started although none had tries left
+/// (`consign.fenced=1`); `None` in every other start.
+fn last_resort(root: &Root) -> Option<String> {
+    let cmdline = root.read_text("/proc/cmdline", 4096).ok()?;
+    let words = || cmdline.split_ascii_whitespace();
+    let slot = words().find_map(|word| word.strip_prefix("consign.slot="));
+    words()
+        .any(|word| word == "consign.fenced=1")
+        .then(|| slot.unwrap_or("a").to_owned())
+}
+
+/// Puts the fence up again: accounts, network and SSH stay as configured, so
+/// that somebody can look, and services do not start.
+fn hold(root: &Root, status: &mut Status, slot: &str) {
+    status.standing = Standing::Fenced;
+    status.code = code::APPLY_FAILED;
+    status.summary = format!("no slot has tries left; slot {slot} was started as a last resort");
+    status.notes.push(
+        "services stay down: log in to look, then install an update or the image again".into(),
+    );
+    for stamp in [CONFIGURED, SERVICES] {
+        if root.exists(stamp)
+            && let Err(error) = root.remove_tree(stamp)
+        {
+            status
+                .notes
+                .push(format!("{stamp} cannot be removed: {error}"));
+        }
+    }
 }
 
 /// Saves the status; shows it where somebody has to act.
@@ -153,5 +191,47 @@ fn judge(status: &mut Status) {
         status.code = code::DEGRADED;
         status.failed_units = systemd::failed_units();
         status.summary = format!("the system is {}", status.system);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::testing::Folder;
+
+    #[test]
+    fn the_loaders_last_resort_keeps_services_down() {
+        let nginx = format!("{SERVICES}/nginx.service");
+        let folder = Folder::with(&[
+            (
+                "/proc/cmdline",
+                "root=x consign.slot=b consign.fenced=1 quiet\n",
+            ),
+            (CONFIGURED, ""),
+            (&nginx, ""),
+        ]);
+        let root = &folder.root;
+        let mut status = Status::new(Standing::Starting, code::NOT_YET, "configured");
+        status.generation = 1;
+        let slot = last_resort(root).expect("the loader said so");
+        hold(root, &mut status, &slot);
+        assert_eq!((status.standing, status.code), (Standing::Fenced, 31));
+        assert_eq!(
+            status.lines()[0],
+            "state: fenced - no slot has tries left; slot b was started as a last resort"
+        );
+        assert!(!root.exists(CONFIGURED) && !root.exists(SERVICES));
+    }
+
+    #[test]
+    fn any_other_start_is_none() {
+        for line in [
+            "consign.slot=a consign.try=1",
+            "consign.fenced=0",
+            "xconsign.fenced=1",
+        ] {
+            let folder = Folder::with(&[("/proc/cmdline", line)]);
+            assert_eq!(last_resort(&folder.root), None, "{line}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use std::path::Path;
 
 use consign::machine::{Disk, Firmware, Format, GuestSpec, GuestState, HotPlug, StateLine, Writes};
 
-use crate::support::appliance::{Address, PORT, appliance, config_disk, foreign_config_disk, site};
+use super::loader::{ENVIRONMENT, environment};
+use crate::support::appliance::{
+    Address, Esp, PORT, appliance, config_disk, foreign_config_disk, site,
+};
 use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
 use crate::support::{Checker, temp_folder};
 
@@ -117,18 +120,8 @@ fn size_of_var(disk: &Disk, folder: &Path, key: &Path, public: &str) -> Option<u
     spec.network = Some(network(&[22]));
     let mut guest = TestGuest::start(&spec)?;
     gets_ready(&mut guest);
-    let size = guest.ssh(
-        key,
-        "root",
-        "stat -f -c '%b %S' /var; systemctl --no-block poweroff",
-    )?;
+    let (size, _) = ask_and_switch_off(&mut guest, key, "stat -f -c '%b %S' /var")?;
     let (blocks, block) = size.trim().split_once(' ').expect("two numbers");
-    let off = guest.guest.wait_off(PATIENCE).expect("QEMU tells");
-    assert!(
-        off.is_some_and(|status| status.success()),
-        "{}",
-        guest.console()
-    );
     let number = |text: &str| text.parse::<u64>().expect("a number");
     Some(number(blocks) * number(block))
 }
@@ -157,4 +150,69 @@ fn var_grows_with_the_disk_and_only_once() {
     let again = size_of_var(&disk, folder.path(), &key, &public);
     assert_eq!(again, Some(var));
     assert_eq!(tables(&disk.path), grown, "the second boot leaves it alone");
+}
+
+/// Runs `command` and switches the machine off; what the command said, and
+/// the whole console.
+fn ask_and_switch_off(
+    guest: &mut TestGuest,
+    key: &Path,
+    command: &str,
+) -> Option<(String, String)> {
+    let command = format!("{command}; systemctl --no-block poweroff");
+    let said = guest.ssh(key, "root", &command)?;
+    let off = guest.guest.wait_off(PATIENCE).expect("QEMU tells");
+    let console = guest.console();
+    assert!(off.is_some_and(|status| status.success()), "{console}");
+    Some((said, console))
+}
+
+/// What the loader decides when no slot has tries left, and what the agent
+/// makes of it. On the way: nothing on the consoles that worries anybody.
+#[test]
+fn as_a_last_resort_a_configured_machine_comes_up_with_its_services_down() {
+    let folder = temp_folder();
+    let disk = appliance().copy(folder.path());
+    let Some((key, public)) = ssh_key(folder.path()) else {
+        return;
+    };
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    let config = config_disk(folder.path(), &site("fenced", &public, Address::Fixed));
+    spec.disks = vec![disk.clone(), config];
+    spec.network = Some(network(&[22]));
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    gets_ready(&mut guest);
+    let states = "systemctl is-active nginx.service appliance-ready.target";
+    let Some((said, console)) = ask_and_switch_off(&mut guest, &key, states) else {
+        return;
+    };
+    assert_eq!(said, "active\nactive\n");
+    for words in ["regulatory", "Failed unmounting", "is ignored"] {
+        assert!(!console.contains(words), "`{words}` in {console}");
+    }
+
+    let block = environment(&["order=b a", "good=a", "a_tries=0", "b_tries=0"]);
+    if Esp::of(&disk).write(ENVIRONMENT, &block).is_none() {
+        return;
+    }
+    spec.disks = vec![disk];
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Fenced, "{}", line.text);
+    guest.report("fenced");
+    let Some((said, console)) = ask_and_switch_off(&mut guest, &key, states) else {
+        return;
+    };
+    assert_eq!(said, "inactive\ninactive\n");
+    for words in [
+        "No slot has tries left. slot=a fenced",
+        "slot a was started as a last resort",
+        "services stay down",
+    ] {
+        assert!(console.contains(words), "no `{words}` in {console}");
+    }
 }

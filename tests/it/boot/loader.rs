@@ -8,7 +8,7 @@ use crate::support::guests::TestGuest;
 use crate::support::temp_folder;
 
 /// GRUB's environment block: a heading, lines, and `#` up to 1024 bytes.
-fn environment(lines: &[&str]) -> Vec<u8> {
+pub(super) fn environment(lines: &[&str]) -> Vec<u8> {
     let mut block = b"# GRUB Environment Block\n".to_vec();
     for line in lines {
         block.extend(line.as_bytes());
@@ -18,7 +18,8 @@ fn environment(lines: &[&str]) -> Vec<u8> {
     block
 }
 
-const ENVIRONMENT: &str = "/EFI/debian/grubenv";
+/// Where GRUB and the agent keep it.
+pub(super) const ENVIRONMENT: &str = "/EFI/debian/grubenv";
 
 fn spec(firmware: Firmware, disk: &Disk) -> GuestSpec {
     let mut spec = GuestSpec::new(firmware);
@@ -74,21 +75,6 @@ fn uefi_gives_up_a_slot_after_its_tries() {
 #[test]
 fn secure_boot_gives_up_a_slot_after_its_tries() {
     a_slot_that_never_works_is_given_up(Firmware::UefiSecure);
-}
-
-#[test]
-fn without_a_slot_to_try_the_last_good_one_is_started_fenced() {
-    let folder = temp_folder();
-    let disk = appliance().copy(folder.path());
-    let block = environment(&["order=b a", "good=a", "a_tries=0", "b_tries=0"]);
-    if Esp::of(&disk).write(ENVIRONMENT, &block).is_none() {
-        return;
-    }
-    let Some(mut guest) = TestGuest::start(&spec(Firmware::Bios, &disk)) else {
-        return;
-    };
-    guest.says("No slot has tries left. slot=a fenced");
-    guest.says("consign: root mounted");
 }
 
 /// A PE32+ image without its signatures: entry 4 of the data directories is
