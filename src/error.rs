@@ -75,6 +75,8 @@ rooms! {
     Descriptor(crate::descriptor::DescriptorError),
     /// A guest.
     Machine(crate::machine::MachineError),
+    /// Keys and signatures.
+    Sign(crate::sign::SignError),
     /// A release.
     Release(crate::release::ReleaseError),
     /// `appliance.toml` and the layers' recipes.

@@ -18,7 +18,7 @@
 //! | [`release`] | the files of a build | sums |
 //!
 //! Below them the ground floor: [`units`], [`digest`], [`sparse`],
-//! [`artifact`], [`report`], [`exec`]. Above them [`pipeline`], the spine, and
+//! [`artifact`], [`report`], [`exec`], [`sign`]. Above them [`pipeline`], the spine, and
 //! [`cli`]. Who may use whom is a table checked by a test.
 
 pub mod appliance;
@@ -39,6 +39,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod release;
 pub mod report;
+pub mod sign;
 pub mod sparse;
 pub mod tree;
 pub mod units;

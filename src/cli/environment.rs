@@ -23,6 +23,8 @@ pub(super) struct Environment {
     pub executable: PathBuf,
     /// What cargo and rustup need, for the agent in a source checkout.
     pub for_cargo: Vec<(OsString, OsString)>,
+    /// `SSH_AUTH_SOCK`: where an SSH agent listens.
+    pub ssh_agent: Option<PathBuf>,
     /// `http_proxy` or `HTTP_PROXY`, `https_proxy` or `HTTPS_PROXY`.
     pub proxies: Proxies,
 }
@@ -67,6 +69,7 @@ impl Environment {
             color: io::stderr().is_terminal() && text("NO_COLOR").is_none(),
             executable: std::env::current_exe()?,
             for_cargo,
+            ssh_agent: absolute("SSH_AUTH_SOCK"),
             proxies: Proxies {
                 http: text("http_proxy").or_else(|| text("HTTP_PROXY")),
                 https: text("https_proxy").or_else(|| text("HTTPS_PROXY")),

@@ -21,6 +21,20 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers for a key")]
+    Chance {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// More signatures demanded than keys given.
+    #[error("{threshold} signatures are demanded, but only {keys} keys are trusted")]
+    Threshold {
+        /// Demanded.
+        threshold: usize,
+        /// Given, rotations included.
+        keys: usize,
+    },
     /// No such folder to work in.
     #[error("cannot work in `{}`", path.display())]
     Directory {
@@ -83,6 +97,8 @@ impl CliError {
         match self {
             Self::Output { .. } => "output-failed",
             Self::Environment { .. } => "no-executable",
+            Self::Chance { .. } => "no-chance",
+            Self::Threshold { .. } => "threshold",
             Self::Directory { .. } => "no-directory",
             Self::NoCache => "no-cache",
             Self::NoLock { .. } => "no-lock",
@@ -107,10 +123,12 @@ impl CliError {
                  at most 64 characters"
                     .into(),
             ),
+            Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
             Self::NoLock { .. } => Some("make it with `consign lock`".into()),
             Self::Folder { .. } => Some("choose a folder that you may write to".into()),
             Self::Output { .. }
+            | Self::Chance { .. }
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::Environment { .. }
@@ -125,11 +143,14 @@ impl CliError {
             Self::Exists { .. }
             | Self::Name { .. }
             | Self::Directory { .. }
+            | Self::Threshold { .. }
             | Self::NoCache
             | Self::NoLock { .. } => ExitClass::Usage,
-            Self::Output { .. } | Self::Read { .. } | Self::Write { .. } | Self::Folder { .. } => {
-                ExitClass::Build
-            }
+            Self::Output { .. }
+            | Self::Chance { .. }
+            | Self::Read { .. }
+            | Self::Write { .. }
+            | Self::Folder { .. } => ExitClass::Build,
             Self::Environment { .. } => ExitClass::Bug,
         }
     }

@@ -11,9 +11,11 @@ mod draw;
 mod environment;
 mod error;
 mod init;
+mod keys;
 mod manual;
 mod plan;
 mod terminal;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -73,6 +75,16 @@ enum Command {
     /// The customer's side: site.toml and its config disk.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Makes a key to sign releases with.
+    Keygen(keys::KeygenArgs),
+    /// Shows a public key in the form that a tool wants.
+    Key(keys::KeyArgs),
+    /// Signs a release, or adds a signature to it.
+    Sign(verify::SignArgs),
+    /// Adds a signature that was made elsewhere.
+    Attach(verify::AttachArgs),
+    /// Verifies a release, offline.
+    Verify(verify::VerifyArgs),
     /// Prints a completion script for a shell.
     Completion(manual::CompletionArgs),
     /// Writes the manual pages.
@@ -86,6 +98,7 @@ impl Command {
             Self::Check(args) => args.format(),
             Self::Plan(args) => args.format,
             Self::Config(command) => command.format(),
+            Self::Verify(args) => args.format(),
             _ => ReportFormat::Text,
         }
     }
@@ -138,6 +151,11 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Check(args) => check::run(args, out),
         Command::Init(args) => init::run(args, out),
         Command::Config(command) => config::run(command, out),
+        Command::Keygen(args) => keys::keygen(args, environment, out),
+        Command::Key(args) => keys::show(args, out),
+        Command::Sign(args) => verify::sign(args, environment, out),
+        Command::Attach(args) => verify::attach(args, out),
+        Command::Verify(args) => verify::run(args, context.reporter, out),
         Command::Completion(args) => manual::completion::<Arguments>(args, out),
         Command::Man(args) => manual::pages::<Arguments>(args, out),
     }

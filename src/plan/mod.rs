@@ -4,12 +4,13 @@
 //! bytes of the files layers, the agent's digest. Out: a [`BuildPlan`] with
 //! every size, identifier, time and order in it; after it there are no
 //! options and no defaults. Also here, for the same reason: the lock itself,
-//! the [`Stamp`] that tells when nothing has changed, and the clock, which
-//! nobody else may read. Never here: networks, packages, images. Checked by:
+//! the [`Stamp`] that tells when nothing has changed, and clock and chance,
+//! which nobody else may ask. Never here: networks, packages, images. Checked by:
 //! golden texts of plans and locks, and mutations of them
 //! (`tests/it/formats/lock.rs`, `tests/it/formats/plan.rs`).
 
 mod build;
+pub mod chance;
 pub mod clock;
 mod error;
 mod files;

@@ -1,0 +1,220 @@
+//! `consign sign`, `consign attach` and `consign verify`: signatures beside a
+//! release, and the verdict over it.
+
+use std::io::Write;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::draw::ReportFormat;
+use super::environment::Environment;
+use super::error::{CliError, output};
+use super::keys::signer;
+use crate::error::Error;
+use crate::plan::clock;
+use crate::release::rotation::{Rotation, trusted};
+use crate::release::signing::Open;
+use crate::release::state::State;
+use crate::release::verify::{self, Policy, Verified};
+use crate::report::Reporter;
+use crate::sign::PublicKey;
+
+/// Signs the manifest of a release, in every form that its tools verify.
+///
+/// A second key adds its signatures beside the first one's.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SignArgs {
+    /// The release.
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// The secret key; or a public one whose secret half `ssh-agent` keeps.
+    #[arg(long, value_name = "KEY")]
+    key: PathBuf,
+}
+
+/// Takes a signature that was made elsewhere, by
+/// `ssh-keygen -Y sign -n consign-release -f KEY MANIFEST`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct AttachArgs {
+    /// The release.
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// The signature, MANIFEST.sig.
+    #[arg(value_name = "SIGNATURE")]
+    signature: PathBuf,
+}
+
+/// Verifies a release, offline: signatures, age, and every file. Whatever is
+/// missing, changed or not listed is refused, with exit code 3.
+///
+/// Take the public key from another place than the release.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// The release.
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// A public key that is trusted: a line of OpenSSH, a minisign key or PEM.
+    #[arg(long, value_name = "KEY.pub", required = true)]
+    key: Vec<PathBuf>,
+    /// How many of these keys have to have signed; all when left out.
+    #[arg(long, value_name = "N")]
+    threshold: Option<NonZeroUsize>,
+    /// A new key signed by a trusted one, from `consign keygen --replaces`.
+    #[arg(long, value_name = "FILE")]
+    rotation: Vec<PathBuf>,
+    /// A public key that was taken back.
+    #[arg(long, value_name = "KEY.pub")]
+    revoked: Vec<PathBuf>,
+    /// Refuses an older version.
+    #[arg(long, value_name = "VERSION")]
+    not_older_than: Option<String>,
+    /// Remembers what was verified, and refuses what is older than that.
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Does not look at the clock: for machines whose clock is wrong.
+    #[arg(long)]
+    ignore_expiry: bool,
+    /// Files that are read at a time; as many as there are cores when left out.
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// How the verdict is written.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+}
+
+impl VerifyArgs {
+    pub(super) fn format(&self) -> ReportFormat {
+        self.format
+    }
+}
+
+/// `consign sign`.
+///
+/// # Errors
+///
+/// That of the key, [`Error::Release`].
+pub(super) fn sign(
+    args: &SignArgs,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let signer = signer(&args.key, environment)?;
+    let open = Open::folder(&args.folder)?;
+    let written = open.sign(&signer)?;
+    let text = format!(
+        "signed {} {} with {}\n  {}\n",
+        open.manifest.name,
+        open.manifest.version,
+        signer.public().fingerprint(),
+        written.join("\n  "),
+    );
+    out.write_all(text.as_bytes()).map_err(output)?;
+    Ok(())
+}
+
+/// `consign attach`.
+///
+/// # Errors
+///
+/// [`Error::Release`] when the signature does not fit.
+pub(super) fn attach(args: &AttachArgs, out: &mut dyn Write) -> Result<(), Error> {
+    let open = Open::folder(&args.folder)?;
+    let (name, key) = open.attach(&args.signature)?;
+    let text = format!(
+        "{} {}: `{name}` by {}\n",
+        open.manifest.name,
+        open.manifest.version,
+        key.fingerprint(),
+    );
+    out.write_all(text.as_bytes()).map_err(output)?;
+    Ok(())
+}
+
+/// `consign verify`.
+///
+/// # Errors
+///
+/// [`Error::Release`] with every doubt.
+pub(super) fn run(
+    args: &VerifyArgs,
+    reporter: &dyn Reporter,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let mut policy = policy(args)?;
+    let mut state = args.state.as_deref().map(State::open).transpose()?;
+    if let Some(state) = &state {
+        let name = Open::folder(&args.folder)?.manifest.name;
+        state.tighten(&name, &mut policy);
+    }
+    let threads = args
+        .jobs
+        .or_else(|| std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get);
+    let verified = verify::folder(&args.folder, &policy, threads, reporter)?;
+    if let (Some(state), Some(path)) = (&mut state, &args.state) {
+        state.learn(&verified);
+        state.save(path)?;
+    }
+    let text = match args.format {
+        ReportFormat::Json => format!("{}\n", verdict_json(&verified)),
+        ReportFormat::Text => verdict(&args.folder, &verified),
+    };
+    out.write_all(text.as_bytes()).map_err(output)?;
+    Ok(())
+}
+
+fn policy(args: &VerifyArgs) -> Result<Policy, Error> {
+    let open = |paths: &[PathBuf]| -> Result<Vec<PublicKey>, Error> {
+        let keys = paths.iter().map(|path| PublicKey::open(path));
+        Ok(keys.collect::<Result<_, _>>()?)
+    };
+    let rotations = args.rotation.iter().map(|path| Rotation::open(path));
+    let rotations: Vec<Rotation> = rotations.collect::<Result<_, _>>()?;
+    let given = open(&args.key)?;
+    let threshold = args.threshold.map_or(given.len(), NonZeroUsize::get);
+    let keys = trusted(&given, &rotations);
+    if threshold > keys.len() {
+        return Err(CliError::Threshold {
+            threshold,
+            keys: keys.len(),
+        }
+        .into());
+    }
+    let revoked = open(&args.revoked)?;
+    Ok(Policy {
+        keys,
+        threshold,
+        revoked: revoked.iter().map(PublicKey::fingerprint).collect(),
+        not_older_than: args.not_older_than.clone(),
+        not_before: None,
+        now: (!args.ignore_expiry).then(|| clock::now().seconds),
+    })
+}
+
+fn verdict(folder: &Path, verified: &Verified) -> String {
+    let manifest = &verified.manifest;
+    format!(
+        "{}: {} {} is whole and signed\n  {} files\n  manifest {}\n  by {}\n",
+        folder.display(),
+        manifest.name,
+        manifest.version,
+        manifest.files.len(),
+        verified.digest,
+        verified.signers.join("\n  by "),
+    )
+}
+
+fn verdict_json(verified: &Verified) -> serde_json::Value {
+    let manifest = &verified.manifest;
+    json!({
+        "verified": true,
+        "name": manifest.name,
+        "version": manifest.version,
+        "epoch": manifest.epoch,
+        "manifest": verified.digest.to_string(),
+        "content_root": manifest.disk.root.to_string(),
+        "signers": verified.signers,
+        "files": manifest.files.len(),
+    })
+}

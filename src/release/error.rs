@@ -1,0 +1,154 @@
+//! What can go wrong with a release.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::verify::Doubt;
+use crate::sign::SignError;
+use crate::units::ExitClass;
+
+/// Why a release could not be made, or is not believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReleaseError {
+    /// A file name that a list of sums cannot hold.
+    #[error("the file name `{}` cannot stand in a list of sums", name.escape_debug())]
+    FileName {
+        /// The name.
+        name: String,
+    },
+    /// A file could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not the text of a manifest.
+    #[error("`{}` is no release manifest: line {line} should be {expected}", path.display())]
+    NotAManifest {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// Not the text of a state file.
+    #[error("`{}` is no list of verified releases", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A signature could not be made.
+    #[error("cannot sign the release")]
+    Sign {
+        /// Why.
+        source: SignError,
+    },
+    /// The manifest does not name this key.
+    #[error("the manifest does not name {fingerprint} among its signers")]
+    NotASigner {
+        /// The key.
+        fingerprint: String,
+    },
+    /// A signature does not hold.
+    #[error("the signature `{}` does not hold", name.escape_debug())]
+    Signature {
+        /// Its file.
+        name: String,
+        /// Why not.
+        source: SignError,
+    },
+    /// A signature is missing that the manifest names.
+    #[error("the {container} signature of {fingerprint} is missing")]
+    Unsigned {
+        /// The key.
+        fingerprint: String,
+        /// The form of the signature.
+        container: &'static str,
+    },
+    /// Something speaks against it.
+    #[error("`{}` is refused: {}", path.display(), joined(doubts))]
+    Refused {
+        /// The folder or file.
+        path: PathBuf,
+        /// Everything that was found.
+        doubts: Vec<Doubt>,
+    },
+}
+
+/// The first few in words, the rest as a number.
+fn joined(doubts: &[Doubt]) -> String {
+    const SHOWN: usize = 8;
+    let mut text: Vec<String> = doubts.iter().take(SHOWN).map(ToString::to_string).collect();
+    if doubts.len() > SHOWN {
+        text.push(format!("and {} more", doubts.len() - SHOWN));
+    }
+    text.join("; ")
+}
+
+impl ReleaseError {
+    /// A stable name of the kind of error.
+    #[must_use]
+    pub fn slug(&self) -> &'static str {
+        match self {
+            Self::FileName { .. } => "release-file-name",
+            Self::Write { .. } => "release-write",
+            Self::Read { .. } => "release-read",
+            Self::NotAManifest { .. } => "release-not-a-manifest",
+            Self::State { .. } => "release-state",
+            Self::Sign { source } => source.slug(),
+            Self::NotASigner { .. } => "release-not-a-signer",
+            Self::Signature { .. } => "release-signature",
+            Self::Unsigned { .. } => "release-unsigned",
+            Self::Refused { .. } => "release-refused",
+        }
+    }
+
+    /// What the reader can do about it, as one imperative sentence.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::FileName { .. } => {
+                Some("name the appliance with letters, digits, `_`, `.` and `-`".into())
+            }
+            Self::Write { .. } | Self::Read { .. } => None,
+            Self::Sign { source } => source.hint(),
+            Self::NotASigner { .. } => {
+                Some("make the release with `--signer KEY.pub`, or sign with a named key".into())
+            }
+            Self::State { .. } => Some(
+                "restore it from a backup; without it an older release cannot be told".into(),
+            ),
+            Self::NotAManifest { .. }
+            | Self::Signature { .. }
+            | Self::Unsigned { .. }
+            | Self::Refused { .. } => Some(
+                "do not use these files; fetch the whole release again, and ask its vendor if it stays so"
+                    .into(),
+            ),
+        }
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn class(&self) -> ExitClass {
+        match self {
+            Self::FileName { .. } | Self::Write { .. } => ExitClass::Build,
+            Self::Sign { source } => source.class(),
+            Self::NotASigner { .. } | Self::State { .. } => ExitClass::Usage,
+            // What cannot be read is not verified.
+            _ => ExitClass::Verification,
+        }
+    }
+}
