@@ -9,6 +9,7 @@ use crate::addresses;
 use crate::configure::{go_on, settle, take};
 use crate::console::{Surroundings, show};
 use crate::generation::CONFIGURED;
+use crate::image::Vendor;
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
 use crate::status::{Standing, Status, code};
@@ -35,7 +36,7 @@ pub fn config(root: &Root) -> ExitCode {
             "the disk has grown, and the last partition has not: {error}"
         ));
     }
-    let roots = Roots::default();
+    let roots = roots(root);
     let last_resort = last_resort(root);
     let mut status = match go_on(root, &media::look(&roots)) {
         Some(status) => status,
@@ -82,6 +83,15 @@ fn hold(root: &Root, status: &mut Status, slot: &str) {
                 .notes
                 .push(format!("{stamp} cannot be removed: {error}"));
         }
+    }
+}
+
+/// Where media are looked for, and which other ways the vendor allows. That
+/// the image itself is wrong is told when a configuration is judged.
+fn roots(root: &Root) -> Roots {
+    Roots {
+        policy: Vendor::load(root).unwrap_or_default().policy,
+        ..Roots::default()
     }
 }
 
@@ -139,7 +149,7 @@ pub fn verify(root: &Root) -> ExitCode {
 /// Listens until a configuration has been taken. The same media are judged
 /// once: only a change among the devices leads to another look.
 fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
-    let roots = Roots::default();
+    let roots = roots(root);
     let mut watcher = Watcher::new(&roots);
     // A disk may have come between the early step and now.
     let mut found = media::look(&roots);

@@ -11,6 +11,7 @@ use crate::boot;
 use crate::configure;
 use crate::generation::Generation;
 use crate::item::Item;
+use crate::media::child;
 use crate::root::{Access, Root};
 use crate::state::State;
 use crate::status::{FileProblems, Status, code};
@@ -41,6 +42,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let [child::COMMAND, words @ ..] = words.as_slice() {
+        child::run(words);
+    }
     let root = match Root::open(Path::new("/")) {
         Ok(root) => root,
         Err(error) => {

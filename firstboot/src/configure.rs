@@ -411,9 +411,10 @@ mod tests {
     fn attached(device: &str, site: &str) -> Candidate {
         Candidate {
             device: device.into(),
-            filesystem: "FAT12",
+            filesystem: "FAT12".into(),
             files: [(SITE_FILE.to_owned(), site.as_bytes().to_vec())].into(),
             ignored: vec!["notes.txt".into(), "report.json".into()],
+            ..Candidate::default()
         }
     }
 

@@ -87,6 +87,183 @@ pub fn resize_ext4(inside: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends the process at once, without anything that Rust or libc would still do.
+pub fn exit_now(status: c_int) -> ! {
+    // SAFETY: `_exit` takes a number and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// `struct landlock_ruleset_attr` of ABI 1 (Linux `include/uapi/linux/landlock.h`).
+#[repr(C)]
+struct LandlockRuleset {
+    handled_access_fs: u64,
+}
+
+/// `LANDLOCK_CREATE_RULESET_VERSION`.
+const LANDLOCK_VERSION: u32 = 1;
+/// `LANDLOCK_ACCESS_FS_*` of ABI 1, 2 (refer) and 3 (truncate).
+const LANDLOCK_ACCESS: [u64; 3] = [0x1fff, 0x3fff, 0x7fff];
+
+/// Takes every file from this process and its children: nothing can be opened
+/// any more. A kernel without Landlock changes nothing, and says nothing.
+///
+/// # Errors
+///
+/// What a kernel with Landlock says; `no_new_privs` must be set before.
+pub fn deny_file_system() -> io::Result<()> {
+    // SAFETY: with this flag the call takes neither attributes nor a size.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::null::<LandlockRuleset>(),
+            0_usize,
+            LANDLOCK_VERSION,
+        )
+    };
+    let Ok(version @ 1..) = usize::try_from(version) else {
+        return Ok(());
+    };
+    let access = LANDLOCK_ACCESS.get(version - 1).copied();
+    let ruleset = LandlockRuleset {
+        handled_access_fs: access.unwrap_or(LANDLOCK_ACCESS[2]),
+    };
+    // SAFETY: the kernel reads as many bytes of `ruleset` as its size says.
+    let file = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            ptr::from_ref(&ruleset),
+            size_of::<LandlockRuleset>(),
+            0_u32,
+        )
+    };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both are numbers; the ruleset was opened just now.
+    if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, file, 0_u32) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// `AUDIT_ARCH_*` of this machine (Linux `include/uapi/linux/audit.h`).
+#[cfg(target_arch = "x86_64")]
+const ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const ARCHITECTURE: u32 = 0xc000_00b7;
+
+/// One instruction of classic BPF.
+const fn bpf(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code, jt, jf, k }
+}
+
+/// `BPF_LD | BPF_W | BPF_ABS`, `BPF_JMP | BPF_JEQ | BPF_K`,
+/// `BPF_JMP | BPF_JSET | BPF_K`, `BPF_RET | BPF_K`.
+const LOAD: u16 = 0x20;
+const IS_EQUAL: u16 = 0x15;
+const HAS_BITS: u16 = 0x45;
+const RETURN: u16 = 0x06;
+const ALLOW: u32 = 0x7fff_0000;
+const KILL_PROCESS: u32 = 0x8000_0000;
+/// `SECCOMP_RET_ERRNO` with `ENOSYS`.
+const NO_SUCH_CALL: u32 = 0x0005_0000 | 0x26;
+
+/// Offsets in `struct seccomp_data`; of arguments the low half.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const fn argument(at: u32) -> u32 {
+    16 + 8 * at
+}
+
+/// What a reader may do: read descriptor 0, write descriptor 1, take and give
+/// back anonymous memory that is not executable, end. `mremap` is told not to
+/// exist, and the allocator copies instead. Anything else kills the process.
+fn reader_filter() -> Vec<libc::sock_filter> {
+    let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
+    let mut filter = vec![
+        bpf(LOAD, ARCH, 0, 0),
+        bpf(IS_EQUAL, ARCHITECTURE, 1, 0),
+        bpf(RETURN, KILL_PROCESS, 0, 0),
+    ];
+    // One block for each call: when the number is another, all of it is
+    // skipped; when an argument is another, it ends the process.
+    let mut block = |call: i64, body: &[libc::sock_filter]| {
+        let skip = u8::try_from(body.len()).unwrap_or(u8::MAX);
+        filter.push(bpf(LOAD, NUMBER, 0, 0));
+        filter.push(bpf(IS_EQUAL, number(call), 0, skip));
+        filter.extend_from_slice(body);
+    };
+    let yes = bpf(RETURN, ALLOW, 0, 0);
+    let no = bpf(RETURN, KILL_PROCESS, 0, 0);
+    let descriptor = |fd| {
+        [
+            bpf(LOAD, argument(0), 0, 0),
+            bpf(IS_EQUAL, fd, 0, 1),
+            yes,
+            no,
+        ]
+    };
+    block(libc::SYS_read, &descriptor(0));
+    block(libc::SYS_pread64, &descriptor(0));
+    block(libc::SYS_write, &descriptor(1));
+    for call in [
+        libc::SYS_brk,
+        libc::SYS_munmap,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+    ] {
+        block(call, &[yes]);
+    }
+    let (protection, flags, file) = (argument(2), argument(3), argument(4));
+    let executable = libc::PROT_EXEC.unsigned_abs();
+    let anonymous = libc::MAP_ANONYMOUS.unsigned_abs();
+    block(
+        libc::SYS_mmap,
+        &[
+            bpf(LOAD, protection, 0, 0),
+            bpf(HAS_BITS, executable, 4, 0),
+            bpf(LOAD, flags, 0, 0),
+            bpf(HAS_BITS, anonymous, 0, 2),
+            bpf(LOAD, file, 0, 0),
+            bpf(IS_EQUAL, u32::MAX, 1, 0),
+            no,
+            yes,
+        ],
+    );
+    block(libc::SYS_mremap, &[bpf(RETURN, NO_SUCH_CALL, 0, 0)]);
+    filter.push(no);
+    filter
+}
+
+/// Takes every system call from this process that a reader of media does not
+/// need.
+///
+/// # Errors
+///
+/// What the kernel says; `no_new_privs` must be set before.
+pub fn deny_system_calls() -> io::Result<()> {
+    let mut filter = reader_filter();
+    let program = libc::sock_fprog {
+        len: u16::try_from(filter.len()).map_err(io::Error::other)?,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the kernel reads `len` instructions from `filter` and copies
+    // them; both live until the call returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0_u32,
+            ptr::from_ref(&program),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

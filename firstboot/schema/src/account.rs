@@ -203,7 +203,8 @@ impl fmt::Display for SshKey {
 }
 
 /// Decodes RFC 4648 base64; `None` when it is not exactly that.
-pub(crate) fn base64(text: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn base64(text: &str) -> Option<Vec<u8>> {
     let body = text.trim_end_matches('=');
     let padding = text.len() - body.len();
     if !text.len().is_multiple_of(4) || padding > 2 {

@@ -384,11 +384,30 @@ fn role() -> Role {
     Role::parse(ROLE).expect("the role of these tests")
 }
 
-/// The text of a case, and where its marker stood, if it had one.
+/// A good file, and how its placeholders are filled.
+pub(crate) struct Sample {
+    pub(crate) text: &'static str,
+    pub(crate) fill: fn(&str) -> String,
+}
+
+const SAMPLE: Sample = Sample {
+    text: GOOD,
+    fill: filled,
+};
+
 fn case(from: &str, to: &str) -> (String, Option<(u32, u32)>) {
+    case_of(&SAMPLE, from, to)
+}
+
+/// The text of a case, and where its marker stood, if it had one.
+fn case_of(sample: &Sample, from: &str, to: &str) -> (String, Option<(u32, u32)>) {
     let from = from.replace('«', "");
-    assert_eq!(GOOD.matches(&from).count(), 1, "`{from}` names one place");
-    let marked = filled(&GOOD.replacen(&from, to, 1));
+    assert_eq!(
+        sample.text.matches(&from).count(),
+        1,
+        "`{from}` names one place"
+    );
+    let marked = (sample.fill)(&sample.text.replacen(&from, to, 1));
     let place = marked.find('«').map(|at| {
         let before = &marked[..at];
         let line = before.matches('\n').count() + 1;
@@ -452,18 +471,24 @@ fn windows_line_ends_and_a_byte_order_mark_are_fine() {
 
 #[test]
 fn each_wrong_file_is_refused_for_its_fault_and_at_its_place() {
+    judge_cases(CASES, &SAMPLE, &judge);
+}
+
+/// What `check` makes of a text.
+type Judge<'j> = &'j dyn Fn(&str) -> Result<crate::SiteConfig, Vec<Problem>>;
+
+/// Every case must be refused for its fault alone, at its place, and without
+/// the value.
+pub(crate) fn judge_cases(cases: &[(&str, &str, &str)], sample: &Sample, judge: Judge<'_>) {
     let mut wrong = Vec::new();
-    for (from, to, slug) in CASES {
-        let (text, place) = case(from, to);
+    for (from, to, slug) in cases {
+        let (text, place) = case_of(sample, from, to);
         let Err(problems) = judge(&text) else {
             wrong.push(format!("`{to}` is accepted"));
             continue;
         };
         let [problem] = problems.as_slice() else {
-            wrong.push(format!(
-                "`{to}` gives {} problems: {problems:#?}",
-                problems.len()
-            ));
+            wrong.push(format!("`{to}` gives {problems:#?}"));
             continue;
         };
         let found = (problem.line, problem.column);
@@ -484,7 +509,7 @@ fn each_wrong_file_is_refused_for_its_fault_and_at_its_place() {
         wrong.is_empty(),
         "{} of {}:\n{}",
         wrong.len(),
-        CASES.len(),
+        cases.len(),
         wrong.join("\n")
     );
 }
@@ -584,6 +609,7 @@ fn a_policy_limits_what_a_site_may_set() {
             "nic.vlan".into(),
             "user.*.password_hash".into(),
         ],
+        ..Policy::default()
     };
     let problems = check(&filled(GOOD), &[role()], &policy).expect_err("four rules broken");
     let keys: Vec<(&str, u32)> = problems

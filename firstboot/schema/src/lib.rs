@@ -21,6 +21,8 @@ mod address;
 mod app;
 mod certificate;
 mod date;
+#[cfg(any(feature = "describe", test))]
+pub mod describe;
 mod disk;
 mod document;
 mod facts;
@@ -29,6 +31,7 @@ mod medium;
 mod name;
 mod nearest;
 mod nic_match;
+mod ovf;
 mod policy;
 mod problem;
 mod proxy;
@@ -39,8 +42,10 @@ mod site;
 
 #[cfg(test)]
 mod corpus;
+#[cfg(test)]
+mod corpus_more;
 
-pub use account::{SshKey, User, UserName};
+pub use account::{SshKey, User, UserName, base64};
 pub use address::{Endpoint, IpNet, MacAddr};
 pub use app::{Param, ParamKind, ParamValue};
 pub use certificate::Certificate;
@@ -52,7 +57,8 @@ pub use link::{Bond, BondMode, Link, Nic, Vlan, VlanParent};
 pub use medium::{License, Reporting, SecretEntry, SecretSource};
 pub use name::{HostName, Keymap, Locale, TimeZone};
 pub use nic_match::NicMatch;
-pub use policy::Policy;
+pub use ovf::convert_ovf;
+pub use policy::{Channel, Import, Policy, Property, PropertyKind, Range, SignatureNeed};
 pub use problem::{Code, MAX_PROBLEMS, Problem};
 pub use proxy::{Proxy, ProxyAddress};
 pub use role::{EscapeKind, Role, Template};

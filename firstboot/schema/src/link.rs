@@ -133,6 +133,10 @@ pub(crate) struct Links {
     pub(crate) nics: Vec<Nic>,
     pub(crate) bonds: Vec<Bond>,
     pub(crate) vlans: Vec<Vlan>,
+    /// Names of the bonds, those that are wrong too.
+    bond_names: Vec<String>,
+    /// Whether a bond's name is wrong, which may be the one that is meant.
+    has_nameless_bond: bool,
 }
 
 /// A [`Link`] being checked: what later rules need places for.
@@ -154,7 +158,11 @@ pub(crate) fn read_links(root: &mut Section<'_>, report: &mut Report<'_>) -> Lin
         read.push(link);
     }
     let mut names: Vec<String> = Vec::new();
-    for (name, section) in named(root, "bond", &mut names, report) {
+    let before = report.count();
+    let bonds = named(root, "bond", &mut names, report);
+    links.has_nameless_bond = report.count() > before;
+    links.bond_names.clone_from(&names);
+    for (name, section) in bonds {
         let (bond, link) = read_bond(name, section, &links, report);
         links.bonds.extend(bond);
         read.push(link);
@@ -285,8 +293,9 @@ fn read_bond<'d>(
         .require("members", "members = [{ slot = 1 }, { slot = 2 }]", report)
         .is_some();
     let mut members: Vec<NicMatch> = Vec::new();
+    let before = report.count();
     let sections = section.tables("members", MAX_MEMBERS, report);
-    if has_members && sections.is_empty() {
+    if has_members && sections.is_empty() && report.count() == before {
         let finding = Finding::new(Code::OutOfRange, "a bond needs interfaces")
             .remedy("write members = [{ slot = 1 }, { slot = 2 }]");
         section.note(report, finding);
@@ -361,9 +370,9 @@ fn read_vlan<'d>(
 }
 
 fn knows_bond(found: &Found<&str>, links: &Links, report: &mut Report<'_>) -> bool {
-    let is_known = links.bonds.iter().any(|bond| bond.name == found.value);
+    let names = &links.bond_names;
+    let is_known = links.has_nameless_bond || names.iter().any(|name| name == found.value);
     if !is_known {
-        let names: Vec<&str> = links.bonds.iter().map(|bond| bond.name.as_str()).collect();
         let finding = Finding::new(Code::Conflict, "the file has no such bond")
             .allowed(names.join(", "))
             .remedy("add the bond, or write `match` for an interface");

@@ -194,7 +194,9 @@ fn read(
     read_schema(&mut root, report);
     let config = read_config(&mut root, report);
     let system = read_system(&mut root, report);
-    let Links { nics, bonds, vlans } = read_links(&mut root, report);
+    let Links {
+        nics, bonds, vlans, ..
+    } = read_links(&mut root, report);
     let dns = read_dns(&mut root, report);
     let ntp = read_ntp(&mut root, report);
     let proxy = read_proxy(&mut root, report);

@@ -183,6 +183,7 @@ pub(super) mod tests {
                     number: *number,
                     id: id(*digit),
                     name: (*name).into(),
+                    ..Partition::default()
                 })
                 .collect()),
         }

@@ -74,12 +74,18 @@ impl fmt::Debug for Guid {
 }
 
 /// One used entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Partition {
     /// Number as the kernel counts, from 1.
     pub number: u32,
+    /// `PartitionTypeGUID`.
+    pub kind: Guid,
     /// `UniquePartitionGUID`.
     pub id: Guid,
+    /// `StartingLBA`.
+    pub first: u64,
+    /// `EndingLBA`, which still belongs to it.
+    pub last: u64,
     /// `PartitionName`, what is not printable left out.
     pub name: String,
 }
@@ -225,6 +231,9 @@ fn partition(entry: &[u8], number: u32) -> Option<Partition> {
         .collect();
     Some(Partition {
         number,
+        kind,
+        first: u64_at(entry, 32)?,
+        last: u64_at(entry, 40)?,
         id: Guid::from_disk(entry.get(16..32)?)?,
         name,
     })

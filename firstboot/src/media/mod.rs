@@ -3,32 +3,53 @@
 //! In: the machine's block devices. Out: [`Candidate`]s with the bytes of the
 //! names we know, and what is wrong with media that look like ours.
 //! Never here: mounts, writes, what the files mean, a length from the medium
-//! that is trusted.
-//! Checked by: images made by mkfs.vfat and mtools, thousands of damaged ones,
-//! and boots with the disk on every bus.
+//! that is trusted, a byte of a medium outside of the confined [`child`].
+//! Checked by: images of FAT, ISO 9660 and ext made by other people's tools,
+//! hostile and damaged ones, and boots with the disk on every bus.
 
+#[cfg(test)]
+mod bad_media;
+mod channel;
+#[cfg_attr(
+    test,
+    expect(dead_code, reason = "the test program cannot be executed as the agent")
+)]
+pub mod child;
+mod content;
+mod damage;
+mod ext;
 mod fat;
+mod fat_names;
 #[cfg(test)]
 mod hostile;
+mod iso;
+#[cfg(test)]
+mod matrix;
+mod parts;
+mod volume;
 mod watch;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-pub use fat::FatError;
+use consign_schema::Policy;
 pub use watch::Watcher;
 
 use crate::init::devices::{list, value};
 use crate::init::gpt::ReadAt;
+use wire::Told;
 
 /// The label of a config medium, in any case.
 pub const LABEL: &str = "VACONFIG";
 /// The customer's file.
 pub const SITE_FILE: &str = "site.toml";
+/// The OVF environment on the CD that a hypervisor attaches.
+const OVF_FILE: &str = "ovf-env.xml";
 /// Files in the medium's root that are read.
 const KNOWN_FILES: [&str; 4] = [
     SITE_FILE,
@@ -36,10 +57,10 @@ const KNOWN_FILES: [&str; 4] = [
     "site.toml.minisig",
     "secrets.age",
 ];
-/// Folders whose files are read.
-const KNOWN_FOLDERS: [&str; 1] = ["license"];
 /// A text file is at most this long, in bytes.
 pub const FILE_LIMIT: u64 = 256 << 10;
+/// A bundle is at most this long, in bytes.
+const PAYLOAD_LIMIT: u64 = 4 << 30;
 /// At most this many files are read, and as many others are named.
 const NAME_LIMIT: usize = 64;
 /// Devices that are no media, by what their names begin with.
@@ -54,6 +75,10 @@ pub struct Roots {
     pub sys: PathBuf,
     /// `/dev`.
     pub dev: PathBuf,
+    /// `/sys`, for what the firmware brings.
+    pub firmware: PathBuf,
+    /// Which ways the vendor allows.
+    pub policy: Policy,
 }
 
 impl Default for Roots {
@@ -61,20 +86,40 @@ impl Default for Roots {
         Self {
             sys: "/sys/class/block".into(),
             dev: "/dev".into(),
+            firmware: "/sys".into(),
+            policy: Policy::default(),
         }
     }
 }
 
-/// A medium with our label.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// In which form a configuration comes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As `site.toml`.
+    #[default]
+    Site,
+    /// As an OVF environment.
+    Ovf,
+}
+
+/// A medium with our label, or another way by which a configuration came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Candidate {
+    /// In which form it comes.
+    pub form: Form,
     /// The kernel's name: `vdb`, `sda1`, `sr0`.
     pub device: String,
-    /// `FAT12`, `FAT16` or `FAT32`.
-    pub filesystem: &'static str,
-    /// The known files by their names in lower case, folders with a slash.
+    /// The kernel's name of the whole disk.
+    pub disk: String,
+    /// Its partition on the disk; 0 where it is the whole of it.
+    pub partition: u32,
+    /// `FAT16`, `ISO 9660 with Joliet`, `ext4`.
+    pub filesystem: String,
+    /// The known files by their names in small letters, folders with a slash.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Other names in the root, escaped, at most 64.
+    /// The bundles by their names in small letters, and their sizes.
+    pub payload: BTreeMap<String, u64>,
+    /// Other names, escaped, at most 64.
     pub ignored: Vec<String>,
 }
 
@@ -108,13 +153,17 @@ pub struct Found {
 pub fn look(roots: &Roots) -> Found {
     let mut found = Found::default();
     for device in devices(roots) {
-        match read_device(&roots.dev.join(&device), size_of(roots, &device)) {
-            Ok(None) => {}
-            Ok(Some(content)) => found.candidates.push(Candidate { device, ..content }),
-            Err(reason) => found.unreadable.push(Unreadable { device, reason }),
+        if let Some(told) = read_device(roots, &device) {
+            found.candidates.extend(told.candidates);
+            found.unreadable.extend(told.unreadable);
         }
     }
+    // Media have the higher rank: of equal ones the first is named.
     found
+        .candidates
+        .sort_by_key(|candidate| candidate.form != Form::Site);
+    channel::look(&roots.firmware, &mut found);
+    channel::admit(found, &roots.policy)
 }
 
 /// Looks until a medium with our label is there, or `patience` ends.
@@ -132,127 +181,63 @@ pub fn find(roots: &Roots, patience: Duration) -> Found {
     }
 }
 
-/// Names of block devices that may be media, sorted.
+/// Names of disks and drives that may hold media, sorted. Partitions are not
+/// among them: their table is read here, whether the kernel reads it or not.
 fn devices(roots: &Roots) -> Vec<String> {
     let names = roots.sys.to_str().map(list).unwrap_or_default();
     names
         .into_iter()
         .filter(|name| !NO_MEDIA.iter().any(|no| name.starts_with(no)))
+        .filter(|name| !roots.sys.join(name).join("partition").exists())
         .collect()
 }
 
 /// Bytes of the device; the kernel counts in 512, whatever the disk does.
 fn size_of(roots: &Roots, device: &str) -> u64 {
-    let path = roots.sys.join(device).join("size");
-    path.to_str()
-        .and_then(value)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0_u64)
-        .saturating_mul(512)
+    fact(roots, device, "size").unwrap_or(0).saturating_mul(512)
 }
 
-/// The known files of a device with our label; `None` when it is not ours.
-fn read_device(path: &Path, size: u64) -> Result<Option<Candidate>, String> {
+fn sector_of(roots: &Roots, device: &str) -> u64 {
+    fact(roots, device, "queue/logical_block_size").unwrap_or(512)
+}
+
+fn fact(roots: &Roots, device: &str, name: &str) -> Option<u64> {
+    let path = roots.sys.join(device).join(name);
+    path.to_str().and_then(value)?.parse().ok()
+}
+
+/// What a disk tells; nothing of a drive without a medium.
+fn read_device(roots: &Roots, device: &str) -> Option<Told> {
+    let size = size_of(roots, device);
     if size == 0 {
-        return Ok(None);
+        return None;
     }
     // It may be a drive without a medium, or one that has gone again.
-    let Ok(file) = File::open(path) else {
-        return Ok(None);
-    };
-    read_medium(&file, size)
-}
-
-/// The known files of a medium with our label; `None` when it is not ours.
-///
-/// # Errors
-///
-/// The reason why a medium of ours cannot be read.
-pub fn read_medium(disk: &dyn ReadAt, size: u64) -> Result<Option<Candidate>, String> {
-    if let Some(other) = foreign(disk, size) {
-        return Err(other.to_owned());
-    }
-    let volume = match fat::Volume::open(disk, size) {
-        Ok(volume) => volume,
-        Err(FatError::NotFat | FatError::Unreadable(_)) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    match volume.is_labelled(LABEL) {
-        Ok(true) => read_files(&volume)
-            .map(Some)
-            .map_err(|error| error.to_string()),
-        // Without our label in the boot sector it need not be ours at all.
-        Err(error) if volume.boot_label_is(LABEL) => Err(error.to_string()),
-        Ok(false) | Err(_) => Ok(None),
+    let file = File::open(roots.dev.join(device)).ok()?;
+    let sector = sector_of(roots, device);
+    #[cfg(not(test))]
+    return Some(child::look(file, device, sector, size));
+    // The test program cannot be executed as the agent.
+    #[cfg(test)]
+    {
+        let mut told = Told::of(device);
+        content::read_disk(&file, sector, size, &mut told);
+        Some(told)
     }
 }
 
-fn read_files(volume: &fat::Volume<'_>) -> Result<Candidate, FatError> {
-    let mut candidate = Candidate {
-        device: String::new(),
-        filesystem: volume.kind(),
-        files: BTreeMap::new(),
-        ignored: Vec::new(),
-    };
-    for entry in volume.root()? {
-        let name = entry.name.to_ascii_lowercase();
-        if !entry.is_folder && KNOWN_FILES.contains(&name.as_str()) {
-            put(&mut candidate.files, name, volume.read(&entry, FILE_LIMIT)?)?;
-        } else if entry.is_folder && KNOWN_FOLDERS.contains(&name.as_str()) {
-            for inner in volume.folder(&entry)? {
-                if !inner.is_folder {
-                    let path = format!("{name}/{}", inner.name.to_ascii_lowercase());
-                    put(&mut candidate.files, path, volume.read(&inner, FILE_LIMIT)?)?;
-                }
-            }
-        } else if candidate.ignored.len() < NAME_LIMIT {
-            candidate
-                .ignored
-                .push(entry.name.escape_default().to_string());
-        }
-    }
-    Ok(candidate)
-}
-
-fn put(
-    files: &mut BTreeMap<String, Vec<u8>>,
-    name: String,
-    bytes: Vec<u8>,
-) -> Result<(), FatError> {
-    if files.len() >= NAME_LIMIT {
-        return Err(FatError::TooManyNames);
-    }
-    let shown = name.escape_default().to_string();
-    match files.insert(name, bytes) {
-        None => Ok(()),
-        Some(_) => Err(FatError::SameName { name: shown }),
-    }
-}
-
-/// File systems that people format sticks with and that we do not read.
-fn foreign(disk: &dyn ReadAt, size: u64) -> Option<&'static str> {
-    let mut head = [0; 11];
-    if size >= 512 && disk.read_exact_at(&mut head, 0).is_ok() {
-        match head.get(3..) {
-            Some(b"EXFAT   ") => {
-                return Some("has an exFAT file system, which is not read; format it as FAT32");
-            }
-            Some(b"NTFS    ") => {
-                return Some("has an NTFS file system, which is not read; format it as FAT32");
-            }
-            _ => {}
-        }
-    }
-    // ISO 9660 (ECMA-119, 8.4): the primary volume descriptor in sector 16.
-    let mut descriptor = [0; 72];
-    if size >= 34_816 && disk.read_exact_at(&mut descriptor, 32_768).is_ok() {
-        let is_iso = descriptor.get(1..6) == Some(b"CD001");
-        let label = descriptor.get(40..72).unwrap_or_default().trim_ascii_end();
-        if is_iso && label.eq_ignore_ascii_case(LABEL.as_bytes()) {
-            return Some("has an ISO 9660 file system, which is not read; use a FAT disk");
-        }
-    }
-    None
+/// Text from outside as it may be shown: one line, nothing that a terminal
+/// obeys.
+fn printable(text: &str, limit: usize) -> String {
+    let escaped = text.chars().flat_map(|c| {
+        let plain = !c.is_control() && !matches!(c, '\u{200b}'..='\u{206f}' | '\u{feff}');
+        let escape = (!plain).then(|| c.escape_unicode());
+        plain
+            .then_some(c)
+            .into_iter()
+            .chain(escape.into_iter().flatten())
+    });
+    escaped.take(limit).collect()
 }
 
 impl ReadAt for &dyn ReadAt {

@@ -83,6 +83,7 @@ mod tests {
         let roots = Roots {
             sys: folder.path().join("sys"),
             dev: folder.path().join("dev"),
+            ..Roots::default()
         };
         let device = roots.sys.join("vdb");
         fs::create_dir_all(&roots.sys).expect("sysfs");
