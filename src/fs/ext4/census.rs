@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::tree::{FileTree, Node, NodeId, NodeKind, TreePath};
 use crate::units::ByteSize;
 
+use super::checksum::Checksum;
 use super::directory::Directory;
 use super::error::{EntryProblem, Ext4Error};
 use super::format::{BLOCK_BYTES, FIRST_INODE, FileType, JOURNAL_INODE, RESIZE_INODE, ROOT_INODE};
@@ -45,6 +46,8 @@ pub(super) struct Subject {
     pub(super) owner: Owner,
     /// `i_links_count`: 1 for directories with too many links to count.
     pub(super) links: u16,
+    /// The file begins a stretch: see `placing`.
+    pub(super) begins_stretch: bool,
 }
 
 /// Every inode and every directory of a volume.
@@ -94,6 +97,7 @@ impl Counting {
         let nobody = Subject {
             owner: Owner::Nobody,
             links: 0,
+            begins_stretch: false,
         };
         let mut subjects = vec![nobody; FIRST_INODE as usize];
         for (number, owner, links) in [
@@ -101,7 +105,11 @@ impl Counting {
             (JOURNAL_INODE, Owner::Journal, 1),
             (FIRST_INODE, Owner::LostAndFound, 2),
         ] {
-            subjects[number as usize - 1] = Subject { owner, links };
+            subjects[number as usize - 1] = Subject {
+                owner,
+                links,
+                begins_stretch: false,
+            };
         }
         Self {
             subjects,
@@ -157,7 +165,11 @@ impl Counting {
             _ => {
                 let files = self.subjects.len() as u64 + 1;
                 let number = u32::try_from(files).map_err(|_| Ext4Error::TooManyFiles { files })?;
-                self.subjects.push(Subject { owner, links: 0 });
+                self.subjects.push(Subject {
+                    owner,
+                    links: 0,
+                    begins_stretch: begins_stretch(path),
+                });
                 number
             }
         };
@@ -230,6 +242,14 @@ impl Counting {
             xattrs: self.xattrs,
         })
     }
+}
+
+/// Whether a stretch begins with this file: one in 32 does, by its path alone.
+fn begins_stretch(path: &TreePath) -> bool {
+    Checksum::START
+        .feed(path.as_bytes())
+        .value()
+        .is_multiple_of(32)
 }
 
 /// The first path of an inode, for messages. Looks through the whole tree.

@@ -17,7 +17,8 @@
 //! | `format/` | | structures on disk |
 //! | `census` | the tree | inode numbers, directories, attributes |
 //! | `geometry` | size and number of inodes | groups and their tables |
-//! | `layout` | both | the place of every block |
+//! | `placing` | both | the place of every block, so that little moves when little changes |
+//! | `layout` | those | which blocks hold what |
 //! | `volume` | the layout | bytes, when asked |
 //!
 //! The same tree and options give the same bytes: inode numbers and blocks
@@ -39,6 +40,7 @@ mod hash;
 mod inode;
 mod layout;
 mod options;
+mod placing;
 mod space;
 mod volume;
 mod xattr;

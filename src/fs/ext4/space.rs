@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::sparse::coalesce;
+
 /// The volume is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full {
@@ -15,13 +17,19 @@ pub(super) struct FreeSpace {
     /// Reversed: the front is popped often, and a run in the middle is taken once.
     ranges: Vec<Range<u64>>,
     left: u64,
+    /// Blocks that were passed over, in no order. They stay free.
+    passed: Vec<Range<u64>>,
 }
 
 impl FreeSpace {
     pub(super) fn new(mut ranges: Vec<Range<u64>>) -> Self {
         ranges.reverse();
         let left = ranges.iter().map(|range| range.end - range.start).sum();
-        Self { ranges, left }
+        Self {
+            ranges,
+            left,
+            passed: Vec::new(),
+        }
     }
 
     /// The next `count` blocks, in as many ranges as obstacles make of them.
@@ -70,10 +78,44 @@ impl FreeSpace {
         Ok(vec![taken])
     }
 
-    /// What is left, ascending.
-    pub(super) fn into_ranges(mut self) -> Vec<Range<u64>> {
-        self.ranges.reverse();
-        self.ranges
+    /// Passes over what does not belong to whole units of `unit` blocks.
+    pub(super) fn keep_whole(&mut self, unit: u64) {
+        let mut whole = Vec::with_capacity(self.ranges.len());
+        for range in &self.ranges {
+            let end = range.end - range.end % unit;
+            let start = range.start.next_multiple_of(unit).min(end).max(range.start);
+            let end = end.max(start);
+            self.passed.push(range.start..start);
+            self.passed.push(end..range.end);
+            if start < end {
+                whole.push(start..end);
+            }
+        }
+        self.ranges = whole;
+        self.left = self.ranges.iter().map(|r| r.end - r.start).sum();
+    }
+
+    /// Passes over blocks until the next one is a multiple of `unit`. All
+    /// ranges are of whole units: [`keep_whole`](Self::keep_whole).
+    pub(super) fn align(&mut self, unit: u64) {
+        let Some(front) = self.ranges.last_mut() else {
+            return;
+        };
+        let start = front.start.next_multiple_of(unit);
+        self.passed.push(front.start..start);
+        self.left -= start - front.start;
+        front.start = start;
+        if front.is_empty() {
+            self.ranges.pop();
+        }
+    }
+
+    /// What is free, ascending.
+    pub(super) fn into_ranges(self) -> Vec<Range<u64>> {
+        let mut free = self.ranges;
+        free.extend(self.passed);
+        free.sort_unstable_by_key(|range| range.start);
+        coalesce(free)
     }
 
     fn check(&self, count: u64) -> Result<(), Full> {
@@ -100,6 +142,18 @@ mod tests {
         assert_eq!(space.take(0), Ok(vec![]));
         assert_eq!(space.take(11), Err(Full { missing: 1 }));
         assert_eq!(space.into_ranges(), [10..20]);
+    }
+
+    #[test]
+    fn whole_units_leave_the_rest_free() {
+        let mut space = FreeSpace::new(vec![2..5, 10..45, 50..62, 64..80]);
+        space.keep_whole(16);
+        assert_eq!(space.take(3), Ok(vec![16..19]));
+        space.align(16);
+        assert_eq!(space.take(16), Ok(vec![64..80]));
+        space.align(16);
+        assert_eq!(space.take(1), Err(Full { missing: 1 }));
+        assert_eq!(space.into_ranges(), [2..5, 10..16, 19..45, 50..62]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use consign::tree::{Content, FileTree, Node, TreePath};
 use consign::units::{ByteSize, MIB, Timestamp};
 use proptest::prelude::*;
 
-use crate::support::{Checker, must_run, program, temp_folder, text_of};
+use crate::support::{Checker, cases, must_run, program, temp_folder, text_of};
 
 /// 2023-11-14 22:13:21 UTC.
 const DATE: Timestamp = Timestamp::from_seconds(1_700_000_001);
@@ -127,6 +127,64 @@ fn fat16_and_fat32_are_sound_and_read_back() {
     }
 }
 
+/// Sizes of EFI system partitions, and those next to which the number of
+/// clusters changes the type: 4,085 and 65,525, with 16 to spare.
+#[test]
+fn every_size_has_the_type_that_its_clusters_say() {
+    let folder = temp_folder();
+    let mut sizes: Vec<u64> = [33, 34, 35, 63, 64, 65, 128, 255, 256, 260, 261, 262]
+        .into_iter()
+        .chain([511, 512, 513, 1023, 1024, 2047, 2048])
+        .map(|mib| mib * MIB)
+        .collect();
+    // Sectors: 1 for the boot sector, 32 for the root, the rest FATs and clusters.
+    let fewest_fat16 = 1 + 32 + 2 * 17 + 4085 + 16;
+    let most_fat16 = 1 + 32 + 2 * 256 + 65_524 - 16;
+    for sectors in [5120, most_fat16 - 1, most_fat16, most_fat16 + 1] {
+        sizes.push(sectors * 512);
+    }
+    let error = FatVolume::new(
+        &tree(&[]),
+        &FatOptions {
+            size: ByteSize::from_bytes((fewest_fat16 - 1) * 512),
+            ..options(0)
+        },
+    );
+    assert!(error.is_err(), "too few clusters for FAT16");
+    for size in sizes {
+        let options = FatOptions {
+            size: ByteSize::from_bytes(size),
+            ..options(0)
+        };
+        let tree = tree(&[("EFI/BOOT/BOOTX64.EFI", &vec![1; 70_000]), ("a", b"b")]);
+        let volume = FatVolume::new(&tree, &options).expect("it fits");
+        let image = write(&volume, folder.path(), "esp.img");
+        let Some(verdict) = Checker::FsckVfat.judge(&[&image]) else {
+            return;
+        };
+        assert!(verdict.sound, "{size}: {}", verdict.text);
+        let clusters: u64 = verdict
+            .text
+            .lines()
+            .find_map(|line| {
+                line.trim()
+                    .strip_suffix(" bytes)")?
+                    .split_once(" data clusters (")
+            })
+            .and_then(|(count, _)| count.parse().ok())
+            .unwrap_or_else(|| panic!("no clusters in\n{}", verdict.text));
+        let bits = match clusters {
+            0..4101 => panic!("{size}: {clusters} clusters are too near to FAT12"),
+            4101..65_509 => 16,
+            65_509..65_541 => panic!("{size}: {clusters} clusters are ambiguous"),
+            _ => 32,
+        };
+        let words = format!("{bits} bit entries");
+        assert!(verdict.text.contains(&words), "{size}: {}", verdict.text);
+        assert_eq!(volume.kind() == FatKind::Fat32, bits == 32, "{size}");
+    }
+}
+
 #[test]
 fn fsck_rejects_a_damaged_volume() {
     let folder = temp_folder();
@@ -138,6 +196,26 @@ fn fsck_rejects_a_damaged_volume() {
     file.write_all_at(&[0x77; 8], 8 * 512 + 400)
         .expect("damage");
     Checker::FsckVfat.rejects(&image);
+}
+
+#[test]
+fn the_comparison_with_mtools_sees_one_wrong_byte() {
+    let folder = temp_folder();
+    let tree = esp();
+    let volume = FatVolume::new(&tree, &options(64)).expect("it fits");
+    let image = write(&volume, folder.path(), "byte.img");
+    let range = volume.file_range(&path("slot-a/vmlinuz")).expect("there");
+    let file = File::options().write(true).open(&image).expect("open");
+    file.write_all_at(&[0xee], range.end - 7).expect("damage");
+    let Some(found) = read_back(&image, &tree) else {
+        return;
+    };
+    let differing: Vec<String> = contents(&tree)
+        .into_iter()
+        .filter(|(path, bytes)| found.get(path) != Some(bytes))
+        .map(|(path, _)| path)
+        .collect();
+    assert_eq!(differing, ["slot-a/vmlinuz"]);
 }
 
 #[test]
@@ -314,7 +392,11 @@ fn a_tree() -> impl Strategy<Value = FileTree> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: cases(60),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn random_trees_are_sound_and_read_back(tree in a_tree(), small in any::<bool>()) {
         let folder = temp_folder();

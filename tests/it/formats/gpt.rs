@@ -10,7 +10,7 @@ use consign::sparse::{Bytes, SparseSource, Zeros};
 use consign::units::{ByteSize, Guid, MIB, TIB};
 use proptest::prelude::*;
 
-use crate::support::{Checker, must_run, program, temp_folder};
+use crate::support::{Checker, cases, must_run, program, temp_folder, text_of};
 
 const MIB1: ByteSize = ByteSize::from_mib(1);
 
@@ -106,6 +106,38 @@ fn the_table_says_what_the_plan_says() {
     }
     assert_eq!(found[3]["attrs"], "GUID:63");
     assert_eq!(found[4]["attrs"], "RequiredPartition GUID:59");
+}
+
+#[test]
+fn the_attribute_bits_of_the_discoverable_partitions_are_set() {
+    let folder = temp_folder();
+    let mut spec = two_slots();
+    for (partition, bits) in spec.partitions.iter_mut().zip([
+        Attributes::GROW_FILE_SYSTEM,
+        Attributes::READ_ONLY,
+        Attributes::NO_AUTO,
+        Attributes::GROW_FILE_SYSTEM | Attributes::READ_ONLY | Attributes::NO_AUTO,
+        Attributes::LEGACY_BOOT,
+    ]) {
+        partition.attributes = bits;
+    }
+    let disk = Disk::assemble(&spec, empty(&spec)).expect("fits");
+    let image = write(&disk, folder.path(), "bits.raw");
+    Checker::Sgdisk.accepts(&image);
+    for (number, bits) in [
+        (1, "0800000000000000"),
+        (2, "1000000000000000"),
+        (3, "8000000000000000"),
+        (4, "9800000000000000"),
+        (5, "0000000000000004"),
+    ] {
+        let Some(mut sgdisk) = program("sgdisk", "gdisk") else {
+            return;
+        };
+        let said = text_of(&must_run(sgdisk.arg(format!("-i{number}")).arg(&image)));
+        let line = format!("Attribute flags: {bits}");
+        assert!(said.contains(&line), "{number}: no `{line}` in\n{said}");
+    }
 }
 
 #[test]
@@ -325,7 +357,11 @@ fn a_disk() -> impl Strategy<Value = DiskSpec> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: cases(500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn random_partition_sets_are_sound(spec in a_disk()) {
         let folder = temp_folder();

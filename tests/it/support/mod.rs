@@ -84,6 +84,14 @@ pub(crate) fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
+/// How many random inputs a property gets: `PROPTEST_CASES`, where a long run
+/// sets it, else `usual`.
+pub(crate) fn cases(usual: u32) -> u32 {
+    std::env::var_os("PROPTEST_CASES")
+        .and_then(|count| count.to_str()?.parse().ok())
+        .unwrap_or(usual)
+}
+
 /// Says that a test cannot run here, and why. In CI that is a failure.
 pub(crate) fn skip(reason: &str) {
     assert!(!in_ci(), "cannot be skipped in CI: {reason}");

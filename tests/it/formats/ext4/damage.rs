@@ -4,11 +4,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use consign::tree::FileTree;
+
 use crate::support::{Checker, LoopMount, temp_folder};
 
-use super::readers::{by_kernel, expected};
-use super::trees::torture;
-use super::{debugfs, options, volume, write};
+use super::readers::{by_ext4_view, by_kernel, expected, without_what_ext4_view_lacks};
+use super::trees::{file, pattern, put, torture};
+use super::{debugfs, header, options, said_by, volume, write};
 
 /// The offset of block `block` of a file, as debugfs maps it.
 fn block_of(request: &str, image: &Path) -> Option<u64> {
@@ -101,4 +103,37 @@ fn the_comparison_with_the_kernel_sees_one_wrong_bit() {
             .collect();
         assert_eq!(differing, [b"files/large"]);
     }
+}
+
+#[test]
+fn the_comparison_with_ext4_view_sees_one_wrong_byte() {
+    let mut tree = FileTree::new();
+    put(&mut tree, "a/same", file(pattern(5000, 1)));
+    put(&mut tree, "a/other", file(pattern(5000, 2)));
+    let found = by_ext4_view(volume(&tree, &options(16)), &tree);
+    let mut bytes = pattern(5000, 2);
+    bytes[4321] ^= 1;
+    put(&mut tree, "a/other", file(bytes));
+    let expected = without_what_ext4_view_lacks(&expected(&tree));
+    let differing: Vec<_> = expected
+        .keys()
+        .filter(|path| found.get(*path) != expected.get(*path))
+        .collect();
+    assert_eq!(differing, [b"a/other"]);
+}
+
+#[test]
+fn the_comparison_with_mke2fs_sees_a_missing_feature() {
+    let folder = temp_folder();
+    let theirs = folder.path().join("theirs.img");
+    let file = File::create(&theirs).expect("create");
+    file.set_len(64 << 20).expect("grow");
+    let without = ["-qF", "-text4", "-b4096", "-O", "^dir_nlink"];
+    if said_by("mke2fs", &without, &theirs).is_none() {
+        return;
+    }
+    let empty = volume(&FileTree::new(), &options(64));
+    let ours = write(&empty, folder.path(), "ours.img");
+    let features = |image| header(image, &["Filesystem features"]);
+    assert_ne!(features(&ours), features(&theirs));
 }

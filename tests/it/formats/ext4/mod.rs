@@ -2,7 +2,9 @@
 
 mod damage;
 mod growth;
+mod limits;
 mod readers;
+mod stable;
 mod trees;
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use consign::tree::{Content, FileTree, Node, NodeKind};
 use consign::units::{ByteSize, ExitClass, GIB, Guid, MIB, Timestamp};
 use proptest::prelude::*;
 
-use crate::support::{Checker, LoopMount, must_run, program, temp_folder};
+use crate::support::{Checker, LoopMount, cases, must_run, program, temp_folder};
 use readers::{assert_same, by_ext4_view, by_kernel, expected, without_what_ext4_view_lacks};
 use trees::{DATE, file, path, put, torture};
 
@@ -521,7 +523,7 @@ fn a_lost_and_found_of_the_tree_is_kept() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 24,
+        cases: cases(24),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -537,5 +539,21 @@ proptest! {
         if let Some(mount) = LoopMount::read_only(&image, 0, "ext4") {
             assert_same(&by_kernel(&mount.path()), &expected(&tree), "the kernel");
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: cases(500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// With room for stretches, unlike those above.
+    #[test]
+    fn five_hundred_random_trees_are_sound(tree in trees::random()) {
+        let folder = temp_folder();
+        let image = write(&volume(&tree, &options(16)), folder.path(), "random.img");
+        Checker::E2fsck.accepts(&image);
     }
 }
