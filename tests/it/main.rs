@@ -4,6 +4,7 @@ mod architecture;
 mod boot {
     mod buses;
     mod config;
+    mod esp;
     mod full;
     mod loader;
     mod runner;

@@ -1,0 +1,54 @@
+//! From a layer's tar to a volume in a file, and nothing else: what `ci/bench`
+//! holds beside `mke2fs -d`.
+//!
+//!     tree-to-ext4 TAR IMAGE MIB
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use consign::fs::ext4::{Ext4Options, Ext4Volume};
+use consign::layer::tar::read_delta;
+use consign::sparse::SparseSource as _;
+use consign::tree::{Blob, FileTree};
+use consign::units::{ByteSize, Guid, Timestamp};
+
+/// Bytes that are read and written at once.
+const PIECE: usize = 1 << 20;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let [tar, image, mib] = args.as_slice() else {
+        return Err("tree-to-ext4 TAR IMAGE MIB".into());
+    };
+    let mib: u64 = mib.to_str().unwrap_or_default().parse()?;
+    let mut tree = FileTree::new();
+    tree.apply(&read_delta(&Blob::open(Path::new(tar))?)?)?;
+    let options = Ext4Options::new(
+        ByteSize::from_mib(mib),
+        Guid::from_u128(0x0706_0504_0302_8100_8000_0000_0000_0001),
+        Guid::from_u128(0x0706_0504_0302_8100_8000_0000_0000_0002),
+        Timestamp::from_seconds(1_700_000_000),
+    );
+    write(&Ext4Volume::new(tree, &options)?, Path::new(image))?;
+    Ok(())
+}
+
+fn write(volume: &Ext4Volume, image: &Path) -> std::io::Result<()> {
+    let file = File::create(image)?;
+    file.set_len(volume.size().bytes())?;
+    let mut buf = vec![0; PIECE];
+    for range in volume.data_ranges() {
+        let mut at = range.start;
+        while at < range.end {
+            let left = usize::try_from(range.end - at).unwrap_or(PIECE);
+            let part = &mut buf[..left.min(PIECE)];
+            volume.read_exact_at(part, at)?;
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+    }
+    Ok(())
+}
