@@ -10,6 +10,7 @@ use crate::configure::{go_on, settle, take};
 use crate::console::{Surroundings, show};
 use crate::generation::CONFIGURED;
 use crate::image::Vendor;
+use crate::init::screen;
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
 use crate::status::{Standing, Status, code};
@@ -41,11 +42,18 @@ pub fn config(root: &Root) -> ExitCode {
     let mut status = match go_on(root, &media::look(&roots)) {
         Some(status) => status,
         None if last_resort.is_some() => Status::new(Standing::Fenced, code::APPLY_FAILED, ""),
-        None => take(
-            root,
-            &media::find(&roots, FIRST_PATIENCE),
-            &mut BTreeSet::new(),
-        ),
+        None => {
+            let found = media::find(&roots, FIRST_PATIENCE);
+            for candidate in &found.candidates {
+                // Said at once, and on a quiet console too: a wrong one is
+                // found by where it is.
+                screen::mark(&format!(
+                    "configuration on {} ({})",
+                    candidate.device, candidate.filesystem
+                ));
+            }
+            take(root, &found, &mut BTreeSet::new())
+        }
     };
     status.notes.splice(0..0, notes);
     if let Some(slot) = last_resort {

@@ -8,8 +8,10 @@ use serde_json::json;
 
 use super::draw::ReportFormat;
 use super::error::{CliError, output};
+use super::form;
 use crate::appliance::{Appliance, FILE_NAME, LAYERS_FOLDER};
 use crate::error::Error;
+use crate::factory::form::sample;
 use crate::factory::{ConfigDisk, ConfigMedia, FactoryError, Shelf, config_disk};
 
 /// The sample of an appliance that has none of its own.
@@ -24,6 +26,15 @@ pub(super) enum ConfigCommand {
     /// Prints a site configuration in which every key is explained: the
     /// appliance's own sample (site.toml beside a layer's recipe), or a general one.
     Init(SampleOf),
+    /// Shows what a site configuration sets, or what it changes of the one
+    /// before.
+    Plan(form::PlanSite),
+    /// Prints the JSON Schema of the appliance's site configuration, for editors
+    /// and programs.
+    Schema(form::SchemaOf),
+    /// Writes one page of HTML that asks for a site configuration and makes the
+    /// config disk of it, in any browser and with no network.
+    Page(form::PageOf),
     /// Judges a site configuration exactly as the appliance will.
     Check(CheckSite),
     /// Writes a site configuration to a config disk: a volume labelled
@@ -33,6 +44,9 @@ pub(super) enum ConfigCommand {
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SampleOf {
+    /// Every key that there is, with an example of each.
+    #[arg(long)]
+    all: bool,
     /// The appliance.
     #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
     file: PathBuf,
@@ -109,13 +123,22 @@ impl ConfigCommand {
     pub(super) fn format(&self) -> ReportFormat {
         match self {
             Self::Check(args) => args.format,
+            Self::Plan(args) => args.format,
             _ => ReportFormat::Text,
         }
     }
 }
 
 impl RolesFrom {
-    fn shelf(&self) -> Result<Shelf, Error> {
+    /// The appliance's name; of a folder of roles a general one.
+    pub(super) fn name(&self) -> Result<String, Error> {
+        Ok(match &self.roles {
+            Some(_) => "Appliance".to_owned(),
+            None => Appliance::open(&self.file)?.name.to_string(),
+        })
+    }
+
+    pub(super) fn shelf(&self) -> Result<Shelf, Error> {
         Ok(match &self.roles {
             Some(folder) => Shelf::of_folder(folder)?,
             None => Shelf::of_appliance(&Appliance::open(&self.file)?)?,
@@ -130,7 +153,11 @@ impl RolesFrom {
 /// [`Error::Factory`] with every problem of the file, [`Error::Appliance`].
 pub(super) fn run(command: &ConfigCommand, out: &mut dyn Write) -> Result<(), Error> {
     let text = match command {
+        ConfigCommand::Init(args) if args.all => whole_sample(&args.file)?,
         ConfigCommand::Init(args) => sample_text(&args.file)?,
+        ConfigCommand::Plan(args) => form::plan(args)?,
+        ConfigCommand::Schema(args) => form::schema(args)?,
+        ConfigCommand::Page(args) => form::write_page(args)?,
         ConfigCommand::Check(args) => check(args)?,
         ConfigCommand::Disk(args) => {
             let output = match &args.output {
@@ -179,6 +206,16 @@ fn disk_text(made: &ConfigDisk, output: &Path) -> String {
         made.site.id,
         made.site.serial,
     )
+}
+
+/// Every key, and the parameters of the appliance's roles if there is one.
+fn whole_sample(file: &Path) -> Result<String, Error> {
+    let shelf = if file.is_file() {
+        Shelf::of_appliance(&Appliance::open(file)?)?
+    } else {
+        Shelf::default()
+    };
+    Ok(sample(&shelf))
 }
 
 /// The appliance's own sample. A customer has no appliance.toml, and gets the

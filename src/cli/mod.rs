@@ -10,6 +10,7 @@ mod config;
 mod draw;
 mod environment;
 mod error;
+mod form;
 mod init;
 mod keys;
 mod manual;

@@ -8,6 +8,7 @@
 //! isoinfo, the agent's own reader (`tests/it/formats/`).
 
 mod disk;
+pub mod form;
 mod roles;
 
 use std::io;

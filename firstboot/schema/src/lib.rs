@@ -20,6 +20,8 @@ mod account;
 mod address;
 mod app;
 mod certificate;
+#[cfg(any(feature = "describe", test))]
+mod change;
 mod date;
 #[cfg(any(feature = "describe", test))]
 pub mod describe;
@@ -49,6 +51,8 @@ pub use account::{SshKey, User, UserName, base64};
 pub use address::{Endpoint, IpNet, MacAddr};
 pub use app::{Param, ParamKind, ParamValue};
 pub use certificate::Certificate;
+#[cfg(any(feature = "describe", test))]
+pub use change::{Change, changes};
 pub use date::Moment;
 pub use disk::{Disk, DiskFileSystem, DiskMatch, DiskUse};
 pub use document::{MAX_SIZE, decode};

@@ -40,6 +40,8 @@ pub struct Found {
     pub root: String,
     /// `/dev/vda5`.
     pub var: Option<String>,
+    /// Other disks that have the same partitions: copies of the image.
+    pub copies: Vec<String>,
 }
 
 impl Disks {
@@ -47,6 +49,7 @@ impl Disks {
     pub fn find(&mut self, wanted: &Wanted) -> Option<Found> {
         let names = list(DISKS);
         self.disks.retain(|name, _| names.contains(name));
+        let mut found: Option<Found> = None;
         for name in names {
             if NO_DISK.iter().any(|prefix| is_numbered(&name, prefix)) {
                 continue;
@@ -55,13 +58,17 @@ impl Disks {
                 .disks
                 .entry(name.clone())
                 .or_insert_with(|| look(&name));
-            if let Some(numbers) = choose(disk, wanted)
-                && let Some(found) = devices(&name, &numbers)
-            {
-                return Some(found);
+            let Some(numbers) = choose(disk, wanted) else {
+                continue;
+            };
+            match &mut found {
+                // Firmware starts the first disk, unless somebody told it
+                // otherwise; it leaves no word that says which.
+                Some(found) => found.copies.push(name),
+                None => found = devices(&name, &numbers),
             }
         }
-        None
+        found
     }
 
     /// Forgets disks without partitions, so that they are read again: a card
@@ -121,6 +128,7 @@ fn devices(disk: &str, numbers: &Numbers) -> Option<Found> {
             Some(number) => Some(device(number)?),
             None => None,
         },
+        copies: Vec::new(),
     })
 }
 

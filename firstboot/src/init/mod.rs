@@ -16,7 +16,7 @@ mod identity;
 mod modules;
 mod problem;
 mod root;
-mod screen;
+pub(crate) mod screen;
 
 use std::time::{Duration, Instant};
 

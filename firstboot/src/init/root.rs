@@ -45,6 +45,13 @@ pub fn mount(found: &Found, wanted: &Wanted) -> Result<(), Problem> {
     if let Some(var) = &found.var {
         mount_ext4(var, &format!("{SYSROOT}/var"))?;
     }
+    if !found.copies.is_empty() {
+        screen::mark(&format!(
+            "more than one disk holds this system: {} is in use, {} is a copy; detach the one that is not meant",
+            found.root,
+            found.copies.join(", ")
+        ));
+    }
     screen::mark(&format!(
         "root mounted partuuid={} device={} slot={}",
         wanted.root, found.root, wanted.slot
