@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::error::{CliError, output};
 use super::plan::{BuildWork, PlanArgs, show};
+use super::sandbox::outlook;
 use crate::appliance::{Appliance, FILE_NAME, Mirror};
 use crate::artifact::{Artifact, write_file};
 use crate::boot::TOOLS_PACKAGES;
@@ -17,7 +18,7 @@ use crate::image::ImageFormat;
 use crate::layer::key::layer_key;
 use crate::layer::source::deb::Network;
 use crate::layer::spec::{LayerSpec, PackagePin};
-use crate::layer::{LayerShop, Removals, SandboxSettings, Store};
+use crate::layer::{LayerShop, Removals, SandboxChoice, SandboxSettings, Store};
 use crate::pipeline::agent::{AgentSearch, locate};
 use crate::pipeline::packages::{SourceSettings, Sources};
 use crate::pipeline::{self, Workshop};
@@ -30,6 +31,8 @@ use crate::tree::{Blob, Content};
 pub(super) struct Context<'a> {
     pub(super) environment: &'a Environment,
     pub(super) cache: Option<PathBuf>,
+    /// As the user wants it, if he said so.
+    pub(super) sandbox: Option<SandboxChoice>,
     pub(super) reporter: &'a dyn Reporter,
 }
 
@@ -68,6 +71,15 @@ impl Context<'_> {
         }
     }
 
+    /// How packages are to be installed.
+    pub(super) fn sandbox_settings(&self) -> SandboxSettings {
+        SandboxSettings {
+            program: self.environment.executable.clone(),
+            search_path: self.environment.search_path.clone(),
+            choice: self.sandbox.unwrap_or_default(),
+        }
+    }
+
     fn shop<'a>(
         &self,
         plan: &BuildPlan,
@@ -77,10 +89,7 @@ impl Context<'_> {
         Ok(LayerShop {
             store: Store::open(cache)?,
             debs: sources,
-            sandbox: SandboxSettings {
-                program: self.environment.executable.clone(),
-                search_path: self.environment.search_path.clone(),
-            },
+            sandbox: self.sandbox_settings(),
             source_date: plan.source_date,
             removals: Removals::default(),
         })
@@ -289,7 +298,10 @@ pub(super) fn plan(
         parents.extend(record.as_ref().map(|record| record.diff_id));
         record.is_some()
     };
-    let work = BuildWork::of(&plan, is_cached, has_package, freshness.to_string());
+    let mut work = BuildWork::of(&plan, is_cached, has_package, freshness.to_string());
+    if work.needs_sandbox(&plan) {
+        work.sandbox = Some(outlook(&context.sandbox_settings())?);
+    }
     show(&plan, &work, args.format, out)
 }
 

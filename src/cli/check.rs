@@ -3,17 +3,19 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::draw::ReportFormat;
 use super::error::output;
+use super::sandbox::outlook;
 use crate::appliance::{Appliance, FILE_NAME, LayerKind};
 use crate::boot::TOOLS_PACKAGES;
 use crate::error::Error;
+use crate::layer::SandboxSettings;
 use crate::plan::{LOCK_FILE_NAME, Lock, digest_of_folder, request};
 
 /// Judges appliance.toml, its layers and its lock. Reads no network and
-/// writes nothing.
+/// writes nothing. With --sandbox, says which sandbox a build would use.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct CheckArgs {
     /// The appliance.
@@ -43,7 +45,11 @@ enum LockState {
 /// # Errors
 ///
 /// [`Error::Appliance`] and [`Error::Plan`].
-pub(super) fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<(), Error> {
+pub(super) fn run(
+    args: &CheckArgs,
+    sandbox: Option<&SandboxSettings>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let appliance = Appliance::open(&args.file)?;
     for layer in &appliance.layers {
         if let LayerKind::Files(files) = &layer.kind {
@@ -51,9 +57,20 @@ pub(super) fn run(args: &CheckArgs, out: &mut dyn Write) -> Result<(), Error> {
         }
     }
     let lock = lock_state(&appliance, &args.file)?;
+    // Only on request: it says something about the machine, not the appliance.
+    let sandbox = sandbox.map(outlook).transpose()?;
     let text = match args.format {
-        ReportFormat::Text => text(&appliance, &args.file, &lock),
-        ReportFormat::Json => json(&appliance, &lock),
+        ReportFormat::Text => {
+            let clause = sandbox.map(|(clause, _)| format!("sandbox: {clause}\n"));
+            text(&appliance, &args.file, &lock) + &clause.unwrap_or_default()
+        }
+        ReportFormat::Json => {
+            let mut report = json(&appliance, &lock);
+            if let Some((_, sandbox)) = sandbox {
+                report["sandbox"] = sandbox;
+            }
+            format!("{report}\n")
+        }
     };
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
@@ -98,21 +115,20 @@ fn text(appliance: &Appliance, file: &Path, lock: &LockState) -> String {
     )
 }
 
-fn json(appliance: &Appliance, lock: &LockState) -> String {
+fn json(appliance: &Appliance, lock: &LockState) -> Value {
     let (state, drift) = match lock {
         LockState::None => ("none", &[][..]),
         LockState::Fits { .. } => ("fits", &[][..]),
         LockState::Drifted { how } => ("drifted", how.as_slice()),
     };
     let layers: Vec<_> = appliance.layers.iter().map(|one| &one.name).collect();
-    let report = json!({
+    json!({
         "name": appliance.name,
         "version": appliance.version,
         "layers": layers,
         "lock": state,
         "drift": drift,
-    });
-    format!("{report}\n")
+    })
 }
 
 #[cfg(test)]
@@ -126,7 +142,7 @@ mod tests {
             format,
         };
         let mut out = Vec::new();
-        run(&args, &mut out)?;
+        run(&args, None, &mut out)?;
         Ok(String::from_utf8(out).expect("UTF-8"))
     }
 

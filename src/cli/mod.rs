@@ -15,6 +15,7 @@ mod init;
 mod keys;
 mod manual;
 mod plan;
+mod sandbox;
 mod terminal;
 mod verify;
 
@@ -29,6 +30,7 @@ pub use error::CliError;
 
 use crate::appliance::Style;
 use crate::error::Error;
+use crate::layer::SandboxChoice;
 use crate::report::Reporter;
 use draw::ReportFormat;
 use environment::Environment;
@@ -50,6 +52,9 @@ struct Arguments {
     /// Where packages and layers are kept; safe to share.
     #[arg(long, global = true, value_name = "FOLDER")]
     cache: Option<PathBuf>,
+    /// The sandbox that packages are installed in: auto, userns, root, chroot.
+    #[arg(long, global = true, value_name = "NAME", value_parser = sandbox::choice)]
+    sandbox: Option<SandboxChoice>,
     /// How progress is shown.
     #[arg(long, global = true, value_enum, default_value_t)]
     progress: Progress,
@@ -86,6 +91,8 @@ enum Command {
     Attach(verify::AttachArgs),
     /// Verifies a release, offline.
     Verify(verify::VerifyArgs),
+    /// Tells which sandbox packages would be installed in, and why.
+    Sandbox(sandbox::SandboxArgs),
     /// Prints a completion script for a shell.
     Completion(manual::CompletionArgs),
     /// Writes the manual pages.
@@ -98,6 +105,7 @@ impl Command {
         match self {
             Self::Check(args) => args.format(),
             Self::Plan(args) => args.format,
+            Self::Sandbox(args) => args.format,
             Self::Config(command) => command.format(),
             Self::Verify(args) => args.format(),
             _ => ReportFormat::Text,
@@ -142,6 +150,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
     let context = build::Context {
         environment,
         cache: arguments.cache,
+        sandbox: arguments.sandbox,
         reporter: reporter.as_ref(),
     };
     match &arguments.command {
@@ -149,7 +158,11 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Lock(args) => build::lock(args, &context, out),
         Command::Plan(args) => build::plan(args, &context, out),
         Command::Boot(args) => boot_with(args, environment, context.reporter),
-        Command::Check(args) => check::run(args, out),
+        Command::Check(args) => {
+            let wished = context.sandbox.map(|_| context.sandbox_settings());
+            check::run(args, wished.as_ref(), out)
+        }
+        Command::Sandbox(args) => sandbox::run(args, &context, out),
         Command::Init(args) => init::run(args, out),
         Command::Config(command) => config::run(command, out),
         Command::Keygen(args) => keys::keygen(args, environment, out),

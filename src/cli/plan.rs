@@ -9,7 +9,7 @@ use super::draw::ReportFormat;
 use super::error::output;
 use crate::appliance::FILE_NAME;
 use crate::error::Error;
-use crate::layer::spec::LayerSpec;
+use crate::layer::spec::{LayerSpec, Recipe};
 use crate::plan::BuildPlan;
 use crate::units::ByteSize;
 
@@ -73,6 +73,9 @@ pub(super) struct BuildWork {
     pub(super) missing_bytes: ByteSize,
     /// One clause about the output folder.
     pub(super) outputs: String,
+    /// Where packages would be installed, when there is something to install:
+    /// one clause, and as JSON.
+    pub(super) sandbox: Option<(String, serde_json::Value)>,
 }
 
 impl BuildWork {
@@ -123,7 +126,17 @@ impl BuildWork {
             missing_packages: missing.len(),
             missing_bytes: ByteSize::from_bytes(bytes),
             outputs,
+            sandbox: None,
         }
+    }
+
+    /// Whether a layer has to be made that packages or programs go into.
+    pub(super) fn needs_sandbox(&self, plan: &BuildPlan) -> bool {
+        let specs = plan.layers.iter().chain([&plan.tools]);
+        let mut pairs = specs.zip(&self.layers);
+        pairs.any(|(spec, layer)| {
+            layer.work != Work::Reuse && !matches!(spec.recipe, Recipe::Files(_))
+        })
     }
 }
 
@@ -164,6 +177,9 @@ fn text(work: &BuildWork) -> String {
     for layer in &work.layers {
         lines.push(format!("  {:width$}  {}", layer.name, layer.work.words()));
     }
+    if let Some((clause, _)) = &work.sandbox {
+        lines.push(format!("  sandbox: {clause}"));
+    }
     lines.push(format!("  outputs: {}\n", work.outputs));
     lines.join("\n")
 }
@@ -180,6 +196,7 @@ fn json(work: &BuildWork) -> serde_json::Value {
         "fetch": { "packages": work.missing_packages, "bytes": work.missing_bytes.bytes() },
         "layers": work.layers.iter().map(layer).collect::<Vec<_>>(),
         "outputs": work.outputs,
+        "sandbox": work.sandbox.as_ref().map(|(_, report)| report),
     })
 }
 

@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 
 pub use error::LayerError;
 pub use package::PROVIDED;
-pub use sandbox::SandboxSettings;
+pub use sandbox::{Driver, SandboxChoice, SandboxSettings};
 pub use store::Store;
 
 use self::key::layer_key;
@@ -245,7 +245,7 @@ fn packages_layer(
     let debs = deb_files(&recipe.pins, shop)?;
     let attempt = |bench: &mut Bench| {
         let output = bench.next_output(&shop.store)?;
-        let root = bench.root_with(below, shop)?;
+        let root = bench.root_with(below, shop, reporter)?;
         let job = PackagesJob {
             debs: debs.clone(),
             exclude_paths: recipe.exclude_paths.clone(),
@@ -290,7 +290,7 @@ fn tools_layer(
     };
     // A root of its own, with nothing of the appliance in it.
     let mut own = Bench::for_debs(recipe.pins.iter().map(|pin| pin.size).sum());
-    let root = own.root_with(&[], shop)?;
+    let root = own.root_with(&[], shop, reporter)?;
     let built = ask(&mut root.session, &Request::Tools(job), step, reporter)?;
     own.clear(&shop.removals);
     Ok((output, built))
@@ -386,10 +386,12 @@ impl Bench {
         &mut self,
         below: &[Layer],
         shop: &LayerShop<'_>,
+        reporter: &dyn Reporter,
     ) -> Result<&mut BenchRoot, LayerError> {
         if self.root.is_none() {
             let folder = self.workplace(&shop.store)?.folder().to_owned();
             let mut session = Session::start(&shop.sandbox)?;
+            tell_driver(&session, reporter);
             let begin = Request::Begin {
                 folder,
                 source_date: shop.source_date.seconds,
@@ -414,6 +416,16 @@ impl Bench {
         };
         let root = self.root.take();
         removals.begin(move || remove(&workplace, root));
+    }
+}
+
+/// Says which driver is used, where it is not the one that comes first.
+fn tell_driver(session: &Session, reporter: &dyn Reporter) {
+    let (driver, refused) = session.driver();
+    if !refused.0.is_empty() {
+        let step = "sandbox";
+        reporter.started(step);
+        reporter.finished(step, Outcome::Done, format!("`{driver}`, {refused}"));
     }
 }
 

@@ -4,7 +4,7 @@
 //! Source: deb(5) and ar(5). Members are never held in memory; the control
 //! archive is capped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,10 @@ use crate::tree::{Metadata, NodeKind, TreePath};
 const MAX_CONTROL: u64 = 64 << 20;
 /// Memory that an xz stream may ask for, in KiB: `xz -9` takes 65 MiB.
 const XZ_MEMORY_KIB: u32 = 256 << 10;
+/// How much longer data may be than their compressed form, and how much of
+/// them is free: real packages stay below 30 times.
+const MAX_GROWTH: u64 = 256;
+const FREE_GROWTH: u64 = 64 << 20;
 /// Logarithm of the largest zstd window: 128 MiB, as `zstd --long`.
 const ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -98,33 +102,55 @@ fn read_archive(
     if &magic != b"!<arch>\n" {
         return Err(wrong("it is not an ar archive".into()));
     }
-    let mut control: Option<Control> = None;
+    let mut read = Progress::Nothing;
     while let Some((name, size)) = ar_member(stream).map_err(|error| wrong(error.to_string()))? {
         let mut body = (&mut *stream).take(size);
-        match name.as_str() {
-            "debian-binary" => check_version(&mut body).map_err(wrong)?,
-            _ if name.starts_with("control.tar") => {
+        read = match (read, name.as_str()) {
+            (Progress::Nothing, "debian-binary") => {
+                check_version(&mut body).map_err(wrong)?;
+                Progress::Version
+            }
+            (Progress::Version, _) if name.starts_with("control.tar") => {
                 let found = read_control(&name, &mut body).map_err(wrong)?;
+                found.check().map_err(wrong)?;
                 if found.package() != deb.package {
                     return Err(wrong(format!("it calls itself `{}`", found.package())));
                 }
-                control = Some(found);
+                Progress::Control(found)
             }
-            _ if name.starts_with("data.tar") => {
-                let control = control
-                    .ok_or_else(|| wrong("its data comes before its control files".into()))?;
-                return Stager::new(deb, control, stage, filter).take(&name, &mut body);
+            (Progress::Control(control), _) if name.starts_with("data.tar") => {
+                let stager = Stager::new(deb, control, stage, filter);
+                Progress::Data(stager.take(&name, size, &mut body)?)
             }
             // deb(5): members whose name begins with `_` may be passed over.
-            _ if name.starts_with('_') => {}
-            _ => return Err(wrong(format!("it has a member `{name}`"))),
-        }
+            (read, _) if name.starts_with('_') => read,
+            (Progress::Version, _) if name.starts_with("data.tar") => {
+                return Err(wrong("its data comes before its control files".into()));
+            }
+            _ => {
+                let name = name.escape_default();
+                return Err(wrong(format!(
+                    "it has a member `{name}` where none belongs"
+                )));
+            }
+        };
         let padded = size % 2;
         io::copy(&mut body, &mut io::sink())
             .and_then(|_| io::copy(&mut (&mut *stream).take(padded), &mut io::sink()))
             .map_err(|error| wrong(error.to_string()))?;
     }
-    Err(wrong("it has no data".into()))
+    match read {
+        Progress::Data(unpacked) => Ok(unpacked),
+        _ => Err(wrong("it has no data".into())),
+    }
+}
+
+/// How far a .deb has been read: its members come once each, in this order.
+enum Progress {
+    Nothing,
+    Version,
+    Control(Control),
+    Data(Unpacked),
 }
 
 /// Name and size of the next ar member.
@@ -207,8 +233,8 @@ fn read_control(name: &str, body: &mut dyn Read) -> Result<Control, String> {
                 .ok_or("its control file is malformed")?;
         } else if name.contains('/') {
             return Err(format!("it has a control file `{}`", name.escape_default()));
-        } else {
-            control.files.insert(name, (bytes, member.mode));
+        } else if control.files.insert(name, (bytes, member.mode)).is_some() {
+            return Err("it has a control file twice".into());
         }
     }
     for field in ["Package", "Version", "Architecture"] {
@@ -260,8 +286,13 @@ impl<'a> Stager<'a> {
         }
     }
 
-    fn take(mut self, name: &str, body: &mut dyn Read) -> Result<Unpacked, Fault> {
+    fn take(mut self, name: &str, size: u64, body: &mut dyn Read) -> Result<Unpacked, Fault> {
         let stream = decompress(name, body).map_err(|reason| malformed(self.deb, reason))?;
+        let stream = Bounded {
+            stream,
+            left: size.saturating_mul(MAX_GROWTH).saturating_add(FREE_GROWTH),
+        };
+        let mut named = BTreeSet::new();
         let mut members = MemberReader::new(BufReader::with_capacity(128 << 10, stream));
         while let Some(member) = members
             .next_member()
@@ -271,6 +302,15 @@ impl<'a> Stager<'a> {
                 .map_err(|error| malformed(self.deb, TarErrorAt(&member, &error.to_string())))?;
             if path.is_root() {
                 continue;
+            }
+            // dpkg's lists have a path a line.
+            if member.name.contains(&b'\n') {
+                let reason = "its name has a line break";
+                return Err(malformed(self.deb, TarErrorAt(&member, reason)));
+            }
+            if member.kind != MemberKind::Directory && !named.insert(path.clone()) {
+                let reason = "it is there twice";
+                return Err(malformed(self.deb, TarErrorAt(&member, reason)));
             }
             let what = self.what(&path, &member, &mut members)?;
             self.unpacked.entries.push(Entry {
@@ -344,6 +384,24 @@ impl<'a> Stager<'a> {
             self.unpacked.sums.insert(path.clone(), hex(&sum));
         }
         Ok(StagedFile { path: staged })
+    }
+}
+
+/// Passes on no more than a package of its length can honestly hold.
+struct Bounded<R> {
+    stream: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buf)?;
+        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
+            io::Error::other(format!(
+                "its data are more than {MAX_GROWTH} times as long as their compressed form"
+            ))
+        })?;
+        Ok(count)
     }
 }
 

@@ -111,6 +111,13 @@ fn relation(text: &str) -> Relation {
     }
 }
 
+/// deb-control(5): letters, digits, `+`, `-` and `.`, a letter or digit first.
+/// Triggers may have letters of both kinds, `_` and `:` as well.
+fn is_name(text: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_' | ':');
+    text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(is_plain)
+}
+
 /// A package's control archive.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Control {
@@ -120,6 +127,28 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// Whether its names can be files of dpkg's database.
+    ///
+    /// # Errors
+    ///
+    /// What cannot.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let escaped = |text: &str| text.escape_default().to_string();
+        if !is_name(self.package()) {
+            return Err(format!("its name is `{}`", escaped(self.package())));
+        }
+        if !is_name(self.architecture()) {
+            let architecture = escaped(self.architecture());
+            return Err(format!("its architecture is `{architecture}`"));
+        }
+        for (_, trigger) in self.triggers() {
+            if !trigger.starts_with('/') && !is_name(&trigger) {
+                return Err(format!("it has a trigger `{}`", escaped(&trigger)));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn package(&self) -> &str {
         self.stanza.get("Package").unwrap_or_default()
     }

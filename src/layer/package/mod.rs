@@ -25,7 +25,7 @@ use self::database::{Database, write_triggers};
 use self::filter::PathFilter;
 use self::place::{Owners, place};
 use super::sandbox::protocol::{DebFile, PackagesJob};
-use super::sandbox::{Fault, Root, ScriptRunner};
+use super::sandbox::{Fault, Network, Root, ScriptRunner};
 use super::source::deb::Version;
 use crate::tree::TreePath;
 
@@ -367,7 +367,7 @@ impl Installer<'_> {
         for name in ["proc", "dev", "sys"] {
             self.root.make_directories(&path_of(name))?;
         }
-        ScriptRunner::start(self.root.folder(), self.source_date)
+        ScriptRunner::start(self.root, self.source_date, Network::Off)
     }
 
     fn has_preinst(&self, at: usize) -> bool {

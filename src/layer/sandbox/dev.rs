@@ -1,7 +1,7 @@
 //! What the scripts see besides the root: /proc and a small /dev.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::mount::{mount, mount_bind, mount_bind_recursive, mount_change, unmount};
@@ -60,6 +60,27 @@ pub(super) fn take_root(root: &Path) -> Result<(), Fault> {
     .map_err(|error| failed("/proc")(error.into()))?;
     small_dev(&root.join("dev"), quiet).map_err(failed("/dev"))?;
     pivot(root).map_err(failed("the root in place of the host's"))
+}
+
+/// An empty root that is seen by this process only, to find out whether
+/// [`take_root`] is allowed here.
+pub(super) fn trial_root() -> Result<PathBuf, Fault> {
+    let failed = |error: io::Error| Fault::Mount {
+        what: "a trial root".into(),
+        reason: error.to_string(),
+    };
+    let flags = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
+    mount_change("/", flags).map_err(|error| failed(error.into()))?;
+    let places = ["/tmp", "/var/tmp", "/mnt", "/sys"].map(Path::new);
+    let place = places.into_iter().find(|place| place.is_dir());
+    let place = place.unwrap_or(Path::new("/"));
+    let quiet = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("trial", place, "tmpfs", quiet, c"mode=755,size=64k")
+        .map_err(|error| failed(error.into()))?;
+    for name in ["proc", "dev"] {
+        std::fs::create_dir(place.join(name)).map_err(failed)?;
+    }
+    Ok(place.to_owned())
 }
 
 fn small_dev(dev: &Path, quiet: MountFlags) -> io::Result<()> {

@@ -4,23 +4,24 @@ use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, Stdio};
 
-use rustix::process::{Signal, geteuid, set_parent_process_death_signal, umask};
+use rustix::process::{Signal, set_parent_process_death_signal, umask};
 use rustix::thread::UnshareFlags;
 
+use super::driver::{Driver, Network, Walls};
 use super::fault::Fault;
 use super::protocol::{self, Reply, ScriptReply};
 use super::{ARG_INIT, ARG_SCRIPTS};
 use crate::exec::{Call, ExecError, Tool};
 
 /// The executable that this process runs, whatever happens to its file.
-const MYSELF: &str = "/proc/self/exe";
+pub(super) const MYSELF: &str = "/proc/self/exe";
 
 /// Dies when the process that started this one dies.
 pub(super) fn die_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
+pub(super) fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     #[expect(
         deprecated,
         reason = "the safe form is fine: descriptors are not unshared, which is what could hurt"
@@ -28,13 +29,17 @@ fn unshare(flags: UnshareFlags) -> rustix::io::Result<()> {
     rustix::thread::unshare(flags)
 }
 
-/// Enters a user namespace and says how that went.
-pub(super) fn enter_user_namespace() -> Reply {
-    match unshare(UnshareFlags::NEWUSER) {
-        Ok(()) => Reply::Entered,
-        // Root can do without.
-        Err(_) if geteuid().is_root() => Reply::Direct,
-        Err(errno) => Reply::Refused(errno.raw_os_error()),
+/// Takes the first step into the sandbox, and says how that went.
+pub(super) fn enter(driver: Driver) -> Reply {
+    match driver {
+        Driver::Userns => match unshare(UnshareFlags::NEWUSER) {
+            Ok(()) => Reply::Entered,
+            Err(errno) => Reply::Refused(errno.raw_os_error()),
+        },
+        Driver::Root | Driver::Chroot => {
+            umask(rustix::fs::Mode::from_raw_mode(0o022));
+            Reply::Direct
+        }
     }
 }
 
@@ -59,8 +64,9 @@ pub(super) fn become_root() -> io::Result<()> {
 }
 
 /// Starts the next process inwards.
-pub(super) fn script_process() -> Result<std::process::Child, ExecError> {
-    myself(ARG_SCRIPTS).spawn(Stdio::piped(), Stdio::piped(), Stdio::inherit())
+pub(super) fn script_process(walls: Walls) -> Result<std::process::Child, ExecError> {
+    let call = myself(ARG_SCRIPTS).args(walls.arguments());
+    call.spawn(Stdio::piped(), Stdio::piped(), Stdio::inherit())
 }
 
 fn myself(argument: &str) -> Call {
@@ -69,20 +75,15 @@ fn myself(argument: &str) -> Call {
 
 /// `__sandbox-scripts`: makes the namespaces, starts pid 1 in them, waits.
 pub(super) fn scripts_main() -> ExitCode {
-    let entered = die_with_parent().and_then(|()| {
-        Ok(unshare(
-            UnshareFlags::NEWNS
-                | UnshareFlags::NEWPID
-                | UnshareFlags::NEWIPC
-                | UnshareFlags::NEWUTS
-                | UnshareFlags::NEWNET,
-        )?)
-    });
+    let Some(walls) = Walls::of_this_process() else {
+        return ExitCode::FAILURE;
+    };
+    let entered = die_with_parent().and_then(|()| make_namespaces(walls));
     let fault = match entered {
         Err(error) => Fault::Namespaces {
             reason: error.to_string(),
         },
-        Ok(()) => match wait_for_init() {
+        Ok(()) => match wait_for_init(walls) {
             Ok(code) => return code,
             Err(reason) => Fault::Talk { reason },
         },
@@ -93,8 +94,25 @@ pub(super) fn scripts_main() -> ExitCode {
     }
 }
 
-fn wait_for_init() -> Result<ExitCode, String> {
+fn make_namespaces(walls: Walls) -> io::Result<()> {
+    if walls.driver == Driver::Chroot {
+        return Ok(());
+    }
+    let mut flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if walls.network == Network::Off {
+        flags |= UnshareFlags::NEWNET;
+    }
+    unshare(flags)?;
+    if walls.network == Network::Off {
+        super::wires::loopback_up()?;
+    }
+    Ok(())
+}
+
+fn wait_for_init(walls: Walls) -> Result<ExitCode, String> {
     let mut child = myself(ARG_INIT)
+        .args(walls.arguments())
         .spawn(Stdio::inherit(), Stdio::inherit(), Stdio::inherit())
         .map_err(|error| error.to_string())?;
     let status = child.wait().map_err(|error| error.to_string())?;

@@ -1,19 +1,23 @@
-//! `__sandbox-init`: pid 1 of the scripts.
+//! `__sandbox-init`: pid 1 of the scripts, where they have namespaces.
 #![expect(
     clippy::disallowed_types,
     reason = "it starts the target's own programs, which are no tools of the host"
 )]
 
 use std::io::{self, BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Command as Program, ExitCode, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::UnshareFlags;
 
-use super::dev::take_root;
-use super::enter::die_with_parent;
+use super::chroot::{Furniture, end_descendants};
+use super::dev::{take_root, trial_root};
+use super::driver::{Driver, Network, Walls};
+use super::enter::{die_with_parent, unshare};
 use super::fault::Fault;
-use super::protocol::{self, Command, ScriptReply};
+use super::protocol::{self, Command, ScriptReply, Setup};
 
 /// How much of the output is kept.
 const OUTPUT_KEPT: usize = 1024;
@@ -23,18 +27,12 @@ const OUTPUT_KEPT: usize = 1024;
 pub(super) fn run() -> ExitCode {
     let mut input = io::stdin().lock();
     let mut output = io::stdout().lock();
-    let ended = prepare(&mut input).and_then(|()| {
-        protocol::send(&mut output, &ScriptReply::Ready).map_err(talk)?;
-        while let Some(command) = protocol::receive::<Command>(&mut input).map_err(talk)? {
-            let reply = run_command(&command, &mut output).map_err(|error| Fault::System {
-                action: "start".into(),
-                path: command.argv.first().cloned().unwrap_or_default(),
-                reason: error.to_string(),
-                is_full: false,
-            })?;
-            protocol::send(&mut output, &reply).map_err(talk)?;
-        }
-        Ok(())
+    let Some(walls) = Walls::of_this_process() else {
+        return ExitCode::FAILURE;
+    };
+    let ended = prepare(&mut input, walls).and_then(|place| {
+        let served = serve(&place, &mut input, &mut output);
+        place.leave().and(served)
     });
     let said = match ended {
         Ok(()) => Ok(()),
@@ -54,30 +52,116 @@ fn talk(error: io::Error) -> Fault {
     }
 }
 
-fn prepare(input: &mut impl io::BufRead) -> Result<(), Fault> {
+/// Runs commands until the input ends.
+fn serve(
+    place: &Place,
+    input: &mut impl io::BufRead,
+    output: &mut impl io::Write,
+) -> Result<(), Fault> {
+    protocol::send(output, &ScriptReply::Ready).map_err(talk)?;
+    while let Some(command) = protocol::receive::<Command>(input).map_err(talk)? {
+        let reply = run_command(&command, place, output).map_err(|error| Fault::System {
+            action: "start".into(),
+            path: command.argv.first().cloned().unwrap_or_default(),
+            reason: error.to_string(),
+            is_full: false,
+        })?;
+        protocol::send(output, &reply).map_err(talk)?;
+    }
+    Ok(())
+}
+
+/// Where programs are started from.
+enum Place {
+    /// The root is this process's own, and this is its pid 1.
+    Own,
+    /// The root is a folder of the host.
+    Folder(Furniture, Network),
+}
+
+impl Place {
+    fn program(&self, argv: &[String]) -> io::Result<Program> {
+        match self {
+            Self::Own => {
+                let (program, arguments) = argv
+                    .split_first()
+                    .ok_or_else(|| io::Error::other("no program was named"))?;
+                let mut call = Program::new(program);
+                call.args(arguments);
+                Ok(call)
+            }
+            Self::Folder(furniture, network) => Ok(furniture.program(argv, *network)),
+        }
+    }
+
+    /// Ends every process that a command left running.
+    fn end_stragglers(&self) {
+        match self {
+            Self::Own => end_all_but_pid_one(),
+            Self::Folder(..) => end_descendants(),
+        }
+    }
+
+    fn leave(self) -> Result<(), Fault> {
+        match self {
+            Self::Own => Ok(()),
+            Self::Folder(furniture, _) => furniture.take_back(),
+        }
+    }
+}
+
+fn prepare(input: &mut impl io::BufRead, walls: Walls) -> Result<Place, Fault> {
     let enter = |error: io::Error| Fault::Namespaces {
         reason: error.to_string(),
     };
     die_with_parent().map_err(enter)?;
     rustix::process::setsid().map_err(|error| enter(error.into()))?;
-    rustix::system::sethostname(b"localhost").map_err(|error| enter(error.into()))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let root: Option<PathBuf> = protocol::receive(input).map_err(talk)?;
-    let root = root.ok_or_else(|| Fault::Talk {
+    let setup: Option<Setup> = protocol::receive(input).map_err(talk)?;
+    let setup = setup.ok_or_else(|| Fault::Talk {
         reason: "no root was named".into(),
     })?;
-    take_root(&root)
+    if walls.driver == Driver::Chroot {
+        return prepare_chroot(&setup, walls).map_err(enter)?;
+    }
+    name_the_host().map_err(enter)?;
+    match setup {
+        Setup::Root(root) => take_root(&root)?,
+        Setup::Trial => take_root(&trial_root()?)?,
+    }
+    Ok(Place::Own)
 }
 
-fn run_command(command: &Command, replies: &mut impl io::Write) -> io::Result<ScriptReply> {
-    let (program, arguments) = command
-        .argv
-        .split_first()
-        .ok_or_else(|| io::Error::other("no program was named"))?;
+fn name_the_host() -> io::Result<()> {
+    Ok(rustix::system::sethostname(b"localhost")?)
+}
+
+fn prepare_chroot(setup: &Setup, walls: Walls) -> io::Result<Result<Place, Fault>> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    // What can be had without mounts is had.
+    if unshare(UnshareFlags::NEWUTS).is_ok() {
+        name_the_host()?;
+    }
+    let _own = unshare(UnshareFlags::NEWIPC);
+    match setup {
+        Setup::Root(root) => {
+            Ok(Furniture::put(root).map(|furniture| Place::Folder(furniture, walls.network)))
+        }
+        Setup::Trial => {
+            rustix::process::chroot(Path::new("/"))?;
+            Ok(Ok(Place::Own))
+        }
+    }
+}
+
+fn run_command(
+    command: &Command,
+    place: &Place,
+    replies: &mut impl io::Write,
+) -> io::Result<ScriptReply> {
     let (reader, writer) = io::pipe()?;
-    let mut call = Program::new(program);
-    call.args(arguments)
-        .env_clear()
+    let mut call = place.program(&command.argv)?;
+    call.env_clear()
         .envs(command.env.iter().map(|(name, value)| (name, value)))
         .current_dir("/")
         .stdin(Stdio::null())
@@ -93,7 +177,7 @@ fn run_command(command: &Command, replies: &mut impl io::Write) -> io::Result<Sc
     let (status, heard) = std::thread::scope(|scope| {
         let waiter = scope.spawn(move || {
             let status = child.wait();
-            end_stragglers();
+            place.end_stragglers();
             status
         });
         let heard = listen(&mut lines, &mut line, |bytes| {
@@ -120,8 +204,8 @@ fn run_command(command: &Command, replies: &mut impl io::Write) -> io::Result<Sc
 }
 
 /// Ends every process of this namespace but this one, pid 1.
-fn end_stragglers() {
-    let processes = crate::tree::list_folder(std::path::Path::new("/proc")).unwrap_or_default();
+fn end_all_but_pid_one() {
+    let processes = crate::tree::list_folder(Path::new("/proc")).unwrap_or_default();
     for process in processes {
         let id = process.name.to_str().and_then(|name| name.parse().ok());
         if let Some(pid) = id.filter(|id| *id > 1).and_then(Pid::from_raw) {
@@ -149,7 +233,6 @@ fn listen(
 }
 
 fn in_words(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit status {code}"),
         (None, Some(signal)) => format!("was ended by signal {signal}"),

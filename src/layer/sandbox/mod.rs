@@ -21,21 +21,28 @@
 //!
 //! Root gets a user namespace too, with every id mapped to itself: scripts
 //! then cannot load modules, set the clock or reach devices. Where that is
-//! refused, root goes on without one.
+//! refused, root goes on without one, and where namespaces or mounts are
+//! refused altogether, with a plain chroot ([`chroot`]). Each [`Driver`] is
+//! tried by using it; the first that works is taken, and all give the same layer.
 //!
 //! Checked by: `tests/it/layer.rs`, as root and as an ordinary user.
 
+mod choice;
+mod chroot;
 mod dev;
+mod driver;
 mod enter;
 mod fault;
 mod init;
 mod map;
 mod memory;
+mod power;
 pub(crate) mod protocol;
 mod refusal;
 mod root;
 pub(crate) mod scan;
 mod scripts;
+mod wires;
 mod worker;
 
 use std::ffi::{OsStr, OsString};
@@ -43,6 +50,9 @@ use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
 
+pub use choice::{Refused, SandboxChoice, Verdict, apparmor_profile, probe, try_driver};
+pub use driver::Driver;
+pub(crate) use driver::Network;
 pub use fault::Fault;
 pub(crate) use memory::room_for;
 pub use refusal::SandboxRefusal;
@@ -61,6 +71,9 @@ pub(crate) const ARG_SCRIPTS: &str = "__sandbox-scripts";
 /// First argument of the process that runs scripts.
 pub(crate) const ARG_INIT: &str = "__sandbox-init";
 
+/// First argument of the process that becomes a program in a chroot.
+pub(crate) const ARG_CHROOT: &str = "__sandbox-chroot";
+
 /// Runs the part of the sandbox that `first_argument` names; `None` when it
 /// names none. `main` asks this before anything else, while the process has
 /// one thread.
@@ -70,6 +83,7 @@ pub fn child_main(first_argument: Option<&OsStr>) -> Option<ExitCode> {
         ARG_WORKER => worker::run,
         ARG_SCRIPTS => enter::scripts_main,
         ARG_INIT => init::run,
+        ARG_CHROOT => chroot::main,
         _ => return None,
     };
     Some(run())
@@ -82,6 +96,8 @@ pub struct SandboxSettings {
     pub program: PathBuf,
     /// The value of `PATH`, to find `newuidmap`.
     pub search_path: OsString,
+    /// Which driver the user wants.
+    pub choice: SandboxChoice,
 }
 
 /// A running sandbox.
@@ -91,36 +107,77 @@ pub(crate) struct Session {
     requests: BufWriter<ChildStdin>,
     replies: BufReader<ChildStdout>,
     last_words: Option<std::thread::JoinHandle<String>>,
+    driver: Driver,
+    refused: Refused,
 }
 
 impl Session {
     /// Starts a sandbox, or says exactly why none can be had.
     pub(crate) fn start(settings: &SandboxSettings) -> Result<Self, LayerError> {
-        let call = Call::at(Tool::Myself, settings.program.clone()).arg(ARG_WORKER);
+        let mut refused = Refused::default();
+        for driver in settings.choice.drivers() {
+            match Self::start_with(driver, settings) {
+                Ok(mut session) => {
+                    session.refused = refused;
+                    return Ok(session);
+                }
+                Err(LayerError::Refused(refusal)) => refused.0.push((driver, refusal)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(SandboxRefusal::of_all(refused).into())
+    }
+
+    /// The driver, and those that were refused before it.
+    pub(crate) fn driver(&self) -> (Driver, &Refused) {
+        (self.driver, &self.refused)
+    }
+
+    /// Starts a sandbox with this driver, which is used for nothing at first:
+    /// that is the only way to know that it works.
+    fn start_with(driver: Driver, settings: &SandboxSettings) -> Result<Self, LayerError> {
+        if matches!(driver, Driver::Root | Driver::Chroot) {
+            power::check_root()?;
+        }
+        let mut session = Self::launch(driver, settings)?;
+        session
+            .enter(settings)
+            .map_err(|error| refusal_in(error, driver))?;
+        Ok(session)
+    }
+
+    fn launch(driver: Driver, settings: &SandboxSettings) -> Result<Self, LayerError> {
+        let call = Call::at(Tool::Myself, settings.program.clone());
+        let call = call.args([ARG_WORKER, driver.name()]);
         let mut child = call.spawn(Stdio::piped(), Stdio::piped(), Stdio::piped())?;
         let requests = BufWriter::new(child.stdin.take().expect("piped above"));
         let replies = BufReader::new(child.stdout.take().expect("piped above"));
         let mut stderr = child.stderr.take().expect("piped above");
         let last_words = std::thread::spawn(move || read_tail(&mut stderr).unwrap_or_default());
-        let mut session = Self {
+        Ok(Self {
             child,
             requests,
             replies,
             last_words: Some(last_words),
-        };
-        match session.reply()? {
+            driver,
+            refused: Refused::default(),
+        })
+    }
+
+    fn enter(&mut self, settings: &SandboxSettings) -> Result<(), LayerError> {
+        match self.reply()? {
             Reply::Direct => {}
             Reply::Entered => {
-                map::map_ids(session.child.id(), settings)?;
-                session.send(&Request::Mapped)?;
-                session.wait(&mut |_| {})?;
+                map::map_ids(self.child.id(), settings)?;
+                self.ask(&Request::Mapped, &mut |_| {})?;
             }
             Reply::Refused(errno) => {
                 return Err(SandboxRefusal::namespaces(errno).into());
             }
             other => return Err(nonsense(&other)),
         }
-        Ok(session)
+        self.ask(&Request::Try, &mut |_| {})?;
+        Ok(())
     }
 
     /// Sends one request and follows it to its end.
@@ -201,6 +258,20 @@ impl Drop for Session {
             // Its exit status says nothing that the error on the way does not.
             drop(self.child.wait());
         }
+    }
+}
+
+/// What fails while a sandbox is entered speaks against the driver.
+fn refusal_in(error: LayerError, driver: Driver) -> LayerError {
+    let reason = match error {
+        LayerError::Sandbox(fault) => fault.to_string(),
+        // Ended by a filter of system calls, for example.
+        LayerError::Exec(failed @ ExecError::Failed { .. }) => failed.to_string(),
+        other => return other,
+    };
+    match driver {
+        Driver::Userns => SandboxRefusal::powerless(reason).into(),
+        Driver::Root | Driver::Chroot => SandboxRefusal::Trial { reason }.into(),
     }
 }
 

@@ -18,6 +18,8 @@ const MAX_LINE: u64 = 256 << 20;
 pub(crate) enum Request {
     /// The user and group ids are mapped.
     Mapped,
+    /// Find out whether programs could be run in a root.
+    Try,
     /// Remove folders that earlier builds left.
     Remove(Vec<PathBuf>),
     /// Make an empty root in the folder.
@@ -96,6 +98,16 @@ pub(crate) enum Reply {
     Done,
     /// A request failed; the sandbox ends.
     Failed(Fault),
+}
+
+/// The first that the process that runs scripts is told.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Setup {
+    /// The root to run them in; the folders `proc` and `dev` are in it.
+    Root(PathBuf),
+    /// None: only whether that would be allowed is of interest.
+    Trial,
 }
 
 /// From the sandbox to the process that runs scripts.

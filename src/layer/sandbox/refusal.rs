@@ -1,5 +1,6 @@
 //! Why no sandbox can be had, and what to run.
 
+use super::choice::Refused;
 use crate::exec::ExecError;
 use crate::units::ExitClass;
 
@@ -40,6 +41,49 @@ pub enum SandboxRefusal {
         /// The command that changes the setting.
         remedy: String,
     },
+
+    /// User namespaces can be had, but nothing can be done in them.
+    #[error("the system gives user namespaces without the powers that belong to them: {reason}")]
+    Powerless {
+        /// What failed.
+        reason: String,
+        /// Whether `AppArmor` is known to do that here.
+        by_apparmor: bool,
+    },
+
+    /// The driver is for root.
+    #[error("it needs root")]
+    NotRoot,
+
+    /// Root without what makes it root.
+    #[error("root has no {} here", missing.join(", "))]
+    Capabilities {
+        /// Names of capabilities.
+        missing: Vec<&'static str>,
+    },
+
+    /// Root of a user namespace that knows few ids.
+    #[error("`{file}` knows {found} ids of {}", NEEDED + 1)]
+    FewIds {
+        /// The map.
+        file: &'static str,
+        /// Ids from 0 on.
+        found: u64,
+    },
+
+    /// The driver was tried and does not work.
+    #[error("{reason}")]
+    Trial {
+        /// What failed.
+        reason: String,
+    },
+
+    /// No driver works.
+    #[error("packages need a sandbox, and none can be had: {refused}")]
+    All {
+        /// Each driver, and why not.
+        refused: Refused,
+    },
 }
 
 /// Ids that a Debian system uses: 0 to 65535, of which the user's own is 0.
@@ -52,12 +96,19 @@ struct Setting {
     remedy: &'static str,
 }
 
+/// What makes `AppArmor` allow user namespaces to consign, and to nobody else.
+const APPARMOR: &str = "allow it for consign with the profile that comes with it, as root: consign \
+                        sandbox --apparmor-profile >/etc/apparmor.d/consign && apparmor_parser -r \
+                        /etc/apparmor.d/consign";
+/// What a container has to be started with.
+const CONTAINER: &str = "build as root, or outside of this container, or start the container with \
+                         --security-opt seccomp=unconfined --security-opt apparmor=unconfined";
+
 const SETTINGS: [Setting; 3] = [
     Setting {
         file: "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
         forbids: "1",
-        remedy: "allow it for consign with an AppArmor profile that has `userns,`, or for all: \
-                 sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        remedy: APPARMOR,
     },
     Setting {
         file: "/proc/sys/kernel/unprivileged_userns_clone",
@@ -87,9 +138,37 @@ impl SandboxRefusal {
         }
         Self::Namespaces {
             reason: error.to_string(),
-            remedy: "build as root, or outside of this container, or start the container with \
-                     --security-opt seccomp=unconfined"
-                .to_owned(),
+            remedy: CONTAINER.to_owned(),
+        }
+    }
+
+    /// The refusal behind a namespace that was entered, where `reason` failed.
+    #[must_use]
+    pub(crate) fn powerless(reason: String) -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let is = |path: &str, value: &str| read(path).trim() == value;
+        let by_apparmor = SETTINGS
+            .iter()
+            .take(1)
+            .any(|setting| is(setting.file, setting.forbids))
+            || is("/sys/module/apparmor/parameters/enabled", "Y");
+        Self::Powerless {
+            reason,
+            by_apparmor,
+        }
+    }
+
+    /// What to say when all of them were refused.
+    #[must_use]
+    pub(crate) fn of_all(mut refused: Refused) -> Self {
+        match refused.0.pop() {
+            // The user's own choice, whose reason says it all.
+            Some((_, only)) if refused.0.is_empty() => only,
+            Some(last) => {
+                refused.0.push(last);
+                Self::All { refused }
+            }
+            None => Self::All { refused },
         }
     }
 
@@ -100,6 +179,10 @@ impl SandboxRefusal {
             Self::Mapping(_) | Self::Map { .. } => "sandbox-id-mapping",
             Self::NoIds { .. } => "sandbox-no-subordinate-ids",
             Self::Namespaces { .. } => "sandbox-no-user-namespaces",
+            Self::Powerless { .. } => "sandbox-powerless-namespaces",
+            Self::NotRoot | Self::Capabilities { .. } | Self::FewIds { .. } => "sandbox-not-root",
+            Self::Trial { .. } => "sandbox-refused",
+            Self::All { .. } => "sandbox-none",
         }
     }
 
@@ -120,6 +203,20 @@ impl SandboxRefusal {
             )),
             Self::Map { .. } => Some("build as root, or as a user with subordinate ids".to_owned()),
             Self::Namespaces { remedy, .. } => Some(remedy.clone()),
+            Self::Powerless { by_apparmor, .. } => {
+                let remedy = if *by_apparmor { APPARMOR } else { CONTAINER };
+                Some(remedy.to_owned())
+            }
+            Self::NotRoot => Some("build as root, or choose another --sandbox".to_owned()),
+            Self::Capabilities { missing } => Some(format!(
+                "start the container with --cap-add {}",
+                missing.join(" --cap-add ")
+            )),
+            Self::FewIds { .. } => {
+                Some("map 65536 ids into the container's user namespace".to_owned())
+            }
+            Self::Trial { .. } => Some(CONTAINER.to_owned()),
+            Self::All { refused } => refused.0.iter().find_map(|(_, refusal)| refusal.hint()),
         }
     }
 }

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
+use super::driver::Driver;
 use super::fault::Fault;
 use crate::tree::{Content, Metadata, NodeKind, TreePath};
 use crate::units::Timestamp;
@@ -26,6 +27,7 @@ const TRIES: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Root {
     folder: PathBuf,
+    driver: Driver,
     fd: OwnedFd,
     /// The directory used last, and its descriptor.
     last: Option<(TreePath, Rc<OwnedFd>)>,
@@ -42,11 +44,13 @@ pub(crate) struct StagedFile {
 
 impl Root {
     /// Takes `folder`, which is absolute, as the root.
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+    /// `driver` says how programs are run in it.
+    pub(crate) fn open(folder: &Path, driver: Driver) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(folder, flags, Mode::empty())?;
         Ok(Self {
             folder: folder.to_owned(),
+            driver,
             fd,
             last: None,
             devices: BTreeMap::new(),
@@ -56,6 +60,11 @@ impl Root {
     /// Where it is on the host.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// How programs are run in it.
+    pub(super) fn driver(&self) -> Driver {
+        self.driver
     }
 
     /// What the empty file at `path` stands for.
@@ -341,6 +350,23 @@ impl Root {
         self.forget();
         rustix::fs::renameat(&*old, old_name, &*new, new_name)
             .map_err(|error| Fault::system("rename", from.to_string(), error))
+    }
+
+    /// Moves `path`, whatever it is, to `aside`: a path of the host on the
+    /// root's file system, outside of the root.
+    pub(crate) fn take_out(&mut self, path: &TreePath, aside: &Path) -> Result<(), Fault> {
+        let (directory, name) = self.parent(path)?;
+        self.forget();
+        rustix::fs::renameat(&*directory, name, rustix::fs::CWD, aside)
+            .map_err(|error| Fault::system("move", path.to_string(), error))
+    }
+
+    /// Moves what [`take_out`](Self::take_out) took out back to `path`.
+    pub(crate) fn put_in(&mut self, aside: &Path, path: &TreePath) -> Result<(), Fault> {
+        let (directory, name) = self.parent(path)?;
+        self.forget();
+        rustix::fs::renameat(rustix::fs::CWD, aside, &*directory, name)
+            .map_err(|error| Fault::system("move", path.to_string(), error))
     }
 
     /// Removes all below the directory `path`.

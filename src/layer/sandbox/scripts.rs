@@ -1,12 +1,13 @@
 //! Running programs of the root, from the side of the worker.
 
 use std::io::{BufReader, BufWriter};
-use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout};
 
+use super::driver::{Driver, Network, Walls};
 use super::enter::script_process;
 use super::fault::Fault;
-use super::protocol::{self, Command, ScriptReply};
+use super::protocol::{self, Command, ScriptReply, Setup};
+use super::root::Root;
 
 /// Where programs of the root are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -38,13 +39,30 @@ pub(crate) struct Run {
 impl ScriptRunner {
     /// Makes namespaces whose root is `root`. The folders `proc` and `dev`
     /// must be in it.
-    pub(crate) fn start(root: &Path, source_date: i64) -> Result<Self, Fault> {
+    pub(crate) fn start(root: &Root, source_date: i64, network: Network) -> Result<Self, Fault> {
+        let walls = Walls {
+            driver: root.driver(),
+            network,
+        };
+        Self::set_up(walls, &Setup::Root(root.folder().to_owned()), source_date)
+    }
+
+    /// Finds out whether programs could be run here.
+    pub(super) fn try_out(driver: Driver) -> Result<(), Fault> {
+        let walls = Walls {
+            driver,
+            network: Network::Off,
+        };
+        Self::set_up(walls, &Setup::Trial, 0)?.end()
+    }
+
+    fn set_up(walls: Walls, setup: &Setup, source_date: i64) -> Result<Self, Fault> {
         let talk = |reason: String| Fault::Talk { reason };
-        let mut child = script_process().map_err(|error| talk(error.to_string()))?;
+        let mut child = script_process(walls).map_err(|error| talk(error.to_string()))?;
         let mut commands = BufWriter::new(child.stdin.take().expect("piped by script_process"));
         let mut replies = BufReader::new(child.stdout.take().expect("piped by script_process"));
         // When the namespaces were refused, the pipe is closed and the answer there.
-        drop(protocol::send(&mut commands, &root));
+        drop(protocol::send(&mut commands, setup));
         match protocol::receive(&mut replies).map_err(|error| talk(error.to_string()))? {
             Some(ScriptReply::Ready) => {}
             Some(ScriptReply::Failed(fault)) => return Err(fault),
@@ -62,10 +80,15 @@ impl ScriptRunner {
     /// running: after that nothing in the root changes on its own.
     pub(crate) fn end(mut self) -> Result<(), Fault> {
         self.commands = None;
+        let talk = |reason: String| Fault::Talk { reason };
+        let last = protocol::receive(&mut self.replies).map_err(|error| talk(error.to_string()))?;
         let status = self.child.wait();
-        status.map(|_| ()).map_err(|error| Fault::Talk {
-            reason: error.to_string(),
-        })
+        let status = status.map_err(|error| talk(error.to_string()))?;
+        match last {
+            Some(ScriptReply::Failed(fault)) => Err(fault),
+            None if status.success() => Ok(()),
+            _ => Err(talk(format!("the process that runs scripts {status}"))),
+        }
     }
 
     /// Runs a program to its end.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-use super::enter::{become_root, die_with_parent, enter_user_namespace, mount_memory};
+use super::driver::{Driver, Network};
+use super::enter::{become_root, die_with_parent, enter, mount_memory};
 use super::fault::Fault;
 use super::protocol::{self, PackagesJob, Reply, Request, ToolsJob};
 use super::root::{Root, remove_folder};
@@ -32,7 +33,11 @@ pub(super) fn run() -> ExitCode {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         protocol::send(&mut *output, reply)
     };
-    if die_with_parent().is_err() || answer(&enter_user_namespace()).is_err() {
+    let driver = std::env::args().nth(2);
+    let Some(driver) = driver.and_then(|name| Driver::parse(&name)) else {
+        return ExitCode::FAILURE;
+    };
+    if die_with_parent().is_err() || answer(&enter(driver)).is_err() {
         return ExitCode::FAILURE;
     }
     let mut worker: Option<Worker> = None;
@@ -43,7 +48,7 @@ pub(super) fn run() -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         };
         let is_end = matches!(request, Request::End);
-        let result = serve(request, &mut worker, &|reply| drop(answer(&reply)));
+        let result = serve(request, driver, &mut worker, &|reply| drop(answer(&reply)));
         let has_failed = result.is_err();
         if has_failed && let Some(worker) = worker.take() {
             // The error that led here is the one to tell.
@@ -59,7 +64,12 @@ pub(super) fn run() -> ExitCode {
 /// Takes replies while a request is under way.
 type Tell<'a> = &'a (dyn Fn(Reply) + Sync);
 
-fn serve(request: Request, worker: &mut Option<Worker>, tell: Tell<'_>) -> Result<Reply, Fault> {
+fn serve(
+    request: Request,
+    driver: Driver,
+    worker: &mut Option<Worker>,
+    tell: Tell<'_>,
+) -> Result<Reply, Fault> {
     let none = || Fault::Talk {
         reason: "no root has been begun".into(),
     };
@@ -70,6 +80,7 @@ fn serve(request: Request, worker: &mut Option<Worker>, tell: Tell<'_>) -> Resul
                 reason: error.to_string(),
             })?;
         }
+        Request::Try => ScriptRunner::try_out(driver)?,
         Request::Remove(folders) => {
             for folder in folders {
                 remove_folder(&folder).map_err(|error| {
@@ -81,7 +92,11 @@ fn serve(request: Request, worker: &mut Option<Worker>, tell: Tell<'_>) -> Resul
             folder,
             source_date,
             memory,
-        } => *worker = Some(Worker::begin(folder, source_date, memory)?),
+        } => {
+            // Devices in a tmpfs of ours would not work, and a chroot counts on them.
+            let memory = memory.filter(|_| driver != Driver::Chroot);
+            *worker = Some(Worker::begin(folder, driver, source_date, memory)?);
+        }
         Request::Apply(tar) => worker.as_mut().ok_or_else(none)?.apply(&tar)?,
         Request::Packages(job) => {
             let worker = worker.as_mut().ok_or_else(none)?;
@@ -119,7 +134,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn begin(folder: PathBuf, source_date: i64, memory: Option<u64>) -> Result<Self, Fault> {
+    fn begin(
+        folder: PathBuf,
+        driver: Driver,
+        source_date: i64,
+        memory: Option<u64>,
+    ) -> Result<Self, Fault> {
         use std::os::unix::fs::MetadataExt as _;
         let in_memory = folder.join("memory");
         // Where it cannot be mounted, the disk does as well.
@@ -140,7 +160,7 @@ impl Worker {
         // The file system's own clock says when this build began.
         let now = std::fs::metadata(&place).map_err(failed)?;
         Ok(Self {
-            root: Root::open(&place).map_err(failed)?,
+            root: Root::open(&place, driver).map_err(failed)?,
             folder,
             room,
             is_in_memory,
@@ -239,7 +259,8 @@ impl Worker {
             let path = TreePath::parse(name.as_bytes()).expect("a relative path");
             self.root.make_directories(&path)?;
         }
-        let mut runner = ScriptRunner::start(self.root.folder(), self.source_date.seconds)?;
+        let date = self.source_date.seconds;
+        let mut runner = ScriptRunner::start(&self.root, date, Network::Off)?;
         let run = runner.run(job.command.clone(), Vec::new())?;
         runner.end()?;
         Ok(run)

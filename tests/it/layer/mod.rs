@@ -2,4 +2,5 @@
 
 mod hostile;
 mod packages;
+mod sandbox;
 mod tar;

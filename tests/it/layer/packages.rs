@@ -18,7 +18,8 @@ use consign::layer::source::deb::{
 };
 use consign::layer::spec::{LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
 use consign::layer::{
-    DebSource, Layer, LayerError, LayerShop, PROVIDED, Removals, SandboxSettings, Store, build_all,
+    DebSource, Driver, Layer, LayerError, LayerShop, PROVIDED, Removals, SandboxChoice,
+    SandboxSettings, Store, build_all,
 };
 use consign::report::{Event, Outcome, Recorder, Silent};
 use consign::tree::TreePath;
@@ -27,24 +28,26 @@ use consign::units::{ExitClass, Timestamp};
 use crate::support::consign_path;
 
 /// An ordinary user with subordinate ids, made by `ci/install`.
-const USER: &str = "consign-test";
+pub(super) const USER: &str = "consign-test";
+/// The driver that a process of ours is to use.
+pub(super) const SANDBOX: &str = "CONSIGN_TEST_SANDBOX";
 /// What the ordinary user's process is told, besides the pins.
-const STORE: &str = "CONSIGN_TEST_STORE";
+pub(super) const STORE: &str = "CONSIGN_TEST_STORE";
 
-fn search_path() -> OsString {
+pub(super) fn search_path() -> OsString {
     std::env::var_os("PATH").unwrap_or_default()
 }
 
 /// The host's repositories, with a cache for packages that outlives the test.
 #[derive(Debug)]
-struct Archive {
+pub(super) struct Archive {
     client: Client,
     repositories: Vec<Repository>,
     cache: PathBuf,
 }
 
 impl Archive {
-    fn open() -> Self {
+    pub(super) fn open() -> Self {
         let search_path = search_path();
         let settings = read_settings(&HostEnvironment {
             search_path: &search_path,
@@ -72,7 +75,7 @@ impl Archive {
         }
     }
 
-    fn resolve(&self, base: Base, layers: &[(&str, &[&str])]) -> Vec<LayerSpec> {
+    pub(super) fn resolve(&self, base: Base, layers: &[(&str, &[&str])]) -> Vec<LayerSpec> {
         let request = Request {
             architecture: "amd64".into(),
             base,
@@ -100,7 +103,7 @@ impl DebSource for Archive {
     }
 }
 
-fn spec(name: &str, pins: Vec<PackagePin>) -> LayerSpec {
+pub(super) fn spec(name: &str, pins: Vec<PackagePin>) -> LayerSpec {
     LayerSpec {
         name: name.into(),
         recipe: Recipe::Packages(PackagesRecipe {
@@ -113,7 +116,7 @@ fn spec(name: &str, pins: Vec<PackagePin>) -> LayerSpec {
 
 /// Packages that are files already.
 #[derive(Debug)]
-struct Files(Vec<(PackagePin, PathBuf)>);
+pub(super) struct Files(pub(super) Vec<(PackagePin, PathBuf)>);
 
 impl DebSource for Files {
     fn fetch(&self, pins: &[PackagePin]) -> Result<Vec<PathBuf>, SourceError> {
@@ -125,13 +128,17 @@ impl DebSource for Files {
     }
 }
 
-fn shop<'a>(store: &Path, debs: &'a dyn DebSource, program: &Path) -> LayerShop<'a> {
+pub(super) fn shop<'a>(store: &Path, debs: &'a dyn DebSource, program: &Path) -> LayerShop<'a> {
     LayerShop {
         store: Store::open(store).expect("a store"),
         debs,
         sandbox: SandboxSettings {
             program: program.to_owned(),
             search_path: search_path(),
+            choice: std::env::var(SANDBOX)
+                .ok()
+                .and_then(|name| Driver::parse(&name))
+                .map_or(SandboxChoice::First, SandboxChoice::Only),
         },
         source_date: Timestamp::from_seconds(1_700_000_000),
         removals: Removals::default(),
@@ -143,7 +150,7 @@ fn build(store: &Path, debs: &dyn DebSource, specs: &[LayerSpec]) -> Vec<Layer> 
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn diff_ids(layers: &[Layer]) -> Vec<DiffId> {
+pub(super) fn diff_ids(layers: &[Layer]) -> Vec<DiffId> {
     layers.iter().map(|layer| layer.diff_id).collect()
 }
 
@@ -153,7 +160,7 @@ fn is_root() -> bool {
 }
 
 /// Whether to go on without root: never in CI.
-fn must_skip() -> bool {
+pub(super) fn must_skip() -> bool {
     if is_root() {
         return false;
     }
@@ -163,7 +170,7 @@ fn must_skip() -> bool {
 }
 
 /// Unpacks the layers with GNU tar, for the target's own tools to judge.
-fn unpack(store: &Path, layers: &[Layer]) -> tempfile::TempDir {
+pub(super) fn unpack(store: &Path, layers: &[Layer]) -> tempfile::TempDir {
     let root = tempfile::tempdir().expect("folder");
     for layer in layers {
         let tar = store.join("blobs/sha256").join(layer.diff_id.0.hex());
@@ -179,7 +186,7 @@ fn unpack(store: &Path, layers: &[Layer]) -> tempfile::TempDir {
     root
 }
 
-fn in_root(root: &Path, command: &[&str]) -> String {
+pub(super) fn in_root(root: &Path, command: &[&str]) -> String {
     let output = Command::new("chroot")
         .arg(root)
         .args(command)
@@ -193,9 +200,10 @@ fn in_root(root: &Path, command: &[&str]) -> String {
 }
 
 #[track_caller]
-fn assert_success(output: &Output) {
+pub(super) fn assert_success(output: &Output) {
+    let said = String::from_utf8_lossy(&output.stdout);
     let words = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {words}", output.status);
+    assert!(output.status.success(), "{}: {words}{said}", output.status);
 }
 
 #[test]
@@ -270,6 +278,25 @@ fn judge(store: &Path, layers: &[Layer]) {
 
 /// Builds in a process of the ordinary user, and gives the digests.
 fn built_by_ordinary_user(archive: &Archive, specs: &[LayerSpec]) -> Vec<DiffId> {
+    built_elsewhere(specs, archive, |place, tests| {
+        let chown = Command::new("chown").args(["-R", USER]).arg(place).output();
+        assert_success(&chown.expect("chown runs"));
+        let mut setpriv = Command::new("setpriv");
+        setpriv
+            .args(["--reuid", USER, "--regid", USER, "--init-groups", "--"])
+            .arg(tests);
+        setpriv
+    })
+}
+
+/// Builds in a process of its own, started through the command that `through`
+/// gives for the folder it works in and the program of the tests, and gives
+/// the digests.
+pub(super) fn built_elsewhere(
+    specs: &[LayerSpec],
+    source: &dyn DebSource,
+    through: impl FnOnce(&Path, &Path) -> Command,
+) -> Vec<DiffId> {
     let folder = tempfile::tempdir().expect("folder");
     let place = folder.path();
     let at = |name: &str| place.join(name);
@@ -284,7 +311,7 @@ fn built_by_ordinary_user(archive: &Archive, specs: &[LayerSpec]) -> Vec<DiffId>
         for (pin, path) in recipe
             .pins
             .iter()
-            .zip(archive.fetch(&recipe.pins).expect("debs"))
+            .zip(source.fetch(&recipe.pins).expect("debs"))
         {
             let copy = at(&pin.sha256.hex());
             std::fs::copy(path, &copy).expect("copy");
@@ -293,16 +320,12 @@ fn built_by_ordinary_user(archive: &Archive, specs: &[LayerSpec]) -> Vec<DiffId>
     }
     let text = serde_json::to_vec(&debs).expect("JSON");
     std::fs::write(at("debs.json"), text).expect("write");
-    let chown = Command::new("chown").args(["-R", USER]).arg(place).output();
-    assert_success(&chown.expect("chown runs"));
-    let output = Command::new("setpriv")
-        .args(["--reuid", USER, "--regid", USER, "--init-groups", "--"])
-        .arg(at("tests"))
+    let output = through(place, &at("tests"))
         .args(["--exact", "layer::packages::part_of_an_ordinary_user"])
         .args(["--ignored", "--nocapture"])
         .env(STORE, place)
         .output()
-        .expect("setpriv runs");
+        .expect("it runs");
     assert_success(&output);
     let text = std::fs::read_to_string(at("digests")).expect("the answer");
     let left: Vec<_> = std::fs::read_dir(at("store/work")).expect("work").collect();
@@ -347,7 +370,12 @@ fn part_of_an_ordinary_user() {
 }
 
 /// A package made here by `dpkg-deb`, for what real packages do not do.
-fn homemade(folder: &Path, name: &str, files: &[(&str, &str)], scripts: &[(&str, &str)]) -> Files {
+pub(super) fn homemade(
+    folder: &Path,
+    name: &str,
+    files: &[(&str, &str)],
+    scripts: &[(&str, &str)],
+) -> Files {
     use std::os::unix::fs::PermissionsExt as _;
     let tree = folder.join(name);
     let control = tree.join("DEBIAN");
