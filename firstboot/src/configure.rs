@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use consign_schema::{Code, Problem, SiteConfig, check, decode};
 
 use crate::digest::Digest;
+use crate::facts;
 use crate::generation::Generation;
 use crate::image::{Image, Vendor, VendorFault};
 use crate::media::{Candidate, Found, SITE_FILE};
@@ -128,7 +129,9 @@ pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Statu
         Err(status) => return *status,
     };
     let file = format!("{}: {SITE_FILE}", candidate.device);
-    let generation = match prepare(root, bytes, &file, BTreeMap::new()) {
+    let agreed = facts::agree(root, candidate, bytes, &file);
+    let prepared = agreed.and_then(|()| prepare(root, bytes, &file, BTreeMap::new()));
+    let generation = match prepared {
         Ok(generation) => generation,
         Err(reason) => {
             refused.insert(Digest::of(bytes));
@@ -266,7 +269,8 @@ impl Refused {
         self.code
     }
 
-    fn site(file: &str, problems: &[Problem]) -> Self {
+    /// A customer's file with these problems.
+    pub fn site(file: &str, problems: &[Problem]) -> Self {
         let only_policy = problems
             .iter()
             .all(|problem| problem.code == Code::NotAllowed);

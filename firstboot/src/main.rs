@@ -12,6 +12,7 @@ mod command;
 mod configure;
 mod console;
 mod digest;
+mod facts;
 mod generation;
 mod image;
 mod init;

@@ -33,6 +33,7 @@ mod medium;
 mod name;
 mod nearest;
 mod nic_match;
+mod nocloud;
 mod ovf;
 mod policy;
 mod problem;
@@ -41,6 +42,7 @@ mod report;
 mod role;
 mod secret;
 mod site;
+mod yaml;
 
 #[cfg(test)]
 mod corpus;
@@ -61,6 +63,7 @@ pub use link::{Bond, BondMode, Link, Nic, Vlan, VlanParent};
 pub use medium::{License, Reporting, SecretEntry, SecretSource};
 pub use name::{HostName, Keymap, Locale, TimeZone};
 pub use nic_match::NicMatch;
+pub use nocloud::{NoCloud, convert_no_cloud};
 pub use ovf::convert_ovf;
 pub use policy::{Channel, Import, Policy, Property, PropertyKind, Range, SignatureNeed};
 pub use problem::{Code, MAX_PROBLEMS, Problem};

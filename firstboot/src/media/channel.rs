@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use consign_schema::{Channel, Policy, convert_ovf, decode};
+use consign_schema::{Channel, Import, NoCloud, Policy, convert_no_cloud, convert_ovf, decode};
 
 use super::{Candidate, FILE_LIMIT, Form, Found, OVF_FILE, SITE_FILE, Unreadable};
 
@@ -118,6 +118,8 @@ pub fn admit(found: Found, policy: &Policy) -> Found {
             Form::Site => Ok(()),
             // Every virtual machine of VMware may have such a document.
             Form::Ovf if policy.properties.is_empty() => continue,
+            Form::NoCloud if !policy.import.contains(&Import::NoCloud) => continue,
+            Form::NoCloud => take_no_cloud(&mut candidate),
             Form::Ovf => convert(&mut candidate, OVF_FILE, |text| convert_ovf(text, policy)),
         };
         match converted {
@@ -163,6 +165,25 @@ fn told(name: &str, problems: &[consign_schema::Problem]) -> String {
     text.unwrap_or_default() + &more
 }
 
+/// `CIDATA` as a `site.toml`.
+fn take_no_cloud(candidate: &mut Candidate) -> Result<(), String> {
+    let files = std::mem::take(&mut candidate.files);
+    let text = |name: &str| match files.get(name) {
+        Some(bytes) => decode(bytes).map_err(|problems| told(name, &problems)),
+        None => Ok(""),
+    };
+    let texts = NoCloud {
+        meta_data: text("meta-data")?,
+        user_data: text("user-data")?,
+        network_config: text("network-config")?,
+    };
+    let site = convert_no_cloud(texts).map_err(|(name, problems)| told(name, &problems))?;
+    candidate
+        .files
+        .insert(SITE_FILE.to_owned(), site.into_bytes());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +219,35 @@ mod tests {
         assert_eq!(
             credential(&table(&["io.systemd.credential:appliance.configx=1"])),
             None
+        );
+    }
+
+    #[test]
+    fn media_for_cloud_init_count_where_the_vendor_says_so() {
+        let medium = |user_data: &str| Found {
+            candidates: vec![Candidate {
+                form: Form::NoCloud,
+                device: "sr0".into(),
+                files: [("user-data".to_owned(), user_data.as_bytes().to_vec())].into(),
+                ..Candidate::default()
+            }],
+            ..Found::default()
+        };
+        let good = "#cloud-config\nhostname: web-1\n";
+        assert_eq!(admit(medium(good), &Policy::default()), Found::default());
+        let open = Policy {
+            import: vec![Import::NoCloud],
+            ..Policy::default()
+        };
+        let found = admit(medium(good), &open);
+        let site = String::from_utf8_lossy(&found.candidates[0].files[SITE_FILE]);
+        assert!(site.contains("hostname = \"web-1\""), "{site}");
+        let found = admit(medium("#cloud-config\nruncmd: [reboot]\n"), &open);
+        assert!(found.candidates.is_empty());
+        let reason = &found.unreadable[0].reason;
+        assert!(
+            reason.contains("user-data that cannot be taken: 2:9: `runcmd`"),
+            "{reason}"
         );
     }
 

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use super::damage::Damage;
 use super::volume::{Entry, FileSystem, Kind, Window};
 use super::{
-    FILE_LIMIT, KNOWN_FILES, LABEL, NAME_LIMIT, OVF_FILE, PAYLOAD_LIMIT, ext, fat, iso, parts,
+    FILE_LIMIT, KNOWN_FILES, LABEL, NAME_LIMIT, NO_CLOUD_FILES, NO_CLOUD_LABEL, OVF_FILE,
+    PAYLOAD_LIMIT, ext, fat, iso, parts,
 };
 use crate::init::gpt::ReadAt;
 
@@ -40,12 +41,15 @@ enum Probe<'d> {
     Stranger { is_whole: bool },
     /// One with our label.
     Ours(Box<dyn FileSystem + 'd>),
+    /// One for cloud-init.
+    NoCloud(Box<dyn FileSystem + 'd>),
 }
 
 /// Tells every volume of ours on a disk of `size` bytes.
 pub fn read_disk(disk: &dyn ReadAt, sector: u64, size: u64, emit: &mut dyn Emit) {
     match probe(disk, size, false) {
         Ok(Probe::Ours(volume)) => return tell(0, &*volume, emit),
+        Ok(Probe::NoCloud(volume)) => return tell_no_cloud(0, &*volume, emit),
         Ok(Probe::Stranger { is_whole: false }) if tell_ovf(disk, size, emit) => return,
         Ok(Probe::Stranger { is_whole: true }) => return,
         Ok(Probe::Stranger { is_whole: false } | Probe::Nothing) => {}
@@ -55,6 +59,7 @@ pub fn read_disk(disk: &dyn ReadAt, sector: u64, size: u64, emit: &mut dyn Emit)
         let window = Window::new(disk, part.start, part.size);
         match probe(&window, part.size, part.is_ours) {
             Ok(Probe::Ours(volume)) => tell(part.number, &*volume, emit),
+            Ok(Probe::NoCloud(volume)) => tell_no_cloud(part.number, &*volume, emit),
             Ok(Probe::Nothing) if part.is_ours => emit.damaged(
                 part.number,
                 "is a partition for a configuration, and has no file system that is read; format it as FAT",
@@ -149,6 +154,9 @@ fn judge<'d>(
     if is_ours {
         return Ok(Probe::Ours(volume));
     }
+    if matches!(volume.is_labelled(NO_CLOUD_LABEL), Ok(true)) {
+        return Ok(Probe::NoCloud(volume));
+    }
     match volume.is_labelled(LABEL) {
         Ok(true) => Ok(Probe::Ours(volume)),
         // Without our label where it stands first it need not be ours at all.
@@ -179,6 +187,26 @@ fn tell_ovf(disk: &dyn ReadAt, size: u64, emit: &mut dyn Emit) -> bool {
     emit.volume(0, kind);
     emit.file(OVF_FILE, &bytes);
     true
+}
+
+/// Tells what cloud-init would read. Whether it counts the parent decides.
+fn tell_no_cloud(partition: u32, volume: &dyn FileSystem, emit: &mut dyn Emit) {
+    emit.volume(partition, volume.kind());
+    let mut names = BTreeSet::new();
+    let told = volume.root().and_then(|entries| {
+        for entry in entries {
+            let name = entry.name.to_ascii_lowercase();
+            if NO_CLOUD_FILES.contains(&name.as_str()) {
+                tell_text(volume, &name, &entry, &mut names, emit)?;
+            } else {
+                emit.ignored(&entry.escaped());
+            }
+        }
+        Ok(())
+    });
+    if let Err(damage) = told {
+        emit.damaged(partition, &damage.to_string());
+    }
 }
 
 fn tell(partition: u32, volume: &dyn FileSystem, emit: &mut dyn Emit) {

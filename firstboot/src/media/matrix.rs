@@ -195,6 +195,26 @@ fn every_format_in_every_place_with_a_label_in_any_case_is_found() {
 }
 
 #[test]
+fn media_for_cloud_init_are_told_as_such() {
+    let folder = tempfile::tempdir().expect("folder");
+    let root = folder.path().join("content");
+    std::fs::create_dir(&root).expect("folder");
+    std::fs::write(root.join("user-data"), "#cloud-config\n").expect("write");
+    std::fs::write(root.join("meta-data"), "instance-id: a\n").expect("write");
+    let (root, image) = (root.display().to_string(), folder.path().join("seed.img"));
+    let path = image.display().to_string();
+    if !run(
+        "genisoimage",
+        &["-quiet", "-R", "-V", "cidata", "-o", &path, &root],
+    ) {
+        return;
+    }
+    let told = collect(&std::fs::read(&image).expect("read"));
+    assert_eq!(told.candidates[0].form, Form::NoCloud);
+    assert_eq!(told.candidates[0].files["user-data"], b"#cloud-config\n");
+}
+
+#[test]
 fn media_of_strangers_are_left_alone() {
     for (format, _) in FORMATS {
         for label in ["HOLIDAYS", "VACONFI", "VACONFIGS"] {

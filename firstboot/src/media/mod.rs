@@ -50,6 +50,9 @@ pub const LABEL: &str = "VACONFIG";
 pub const SITE_FILE: &str = "site.toml";
 /// The OVF environment on the CD that a hypervisor attaches.
 const OVF_FILE: &str = "ovf-env.xml";
+/// The label of media for cloud-init, and what is read of them.
+const NO_CLOUD_LABEL: &str = "CIDATA";
+const NO_CLOUD_FILES: [&str; 3] = ["meta-data", "user-data", "network-config"];
 /// Files in the medium's root that are read.
 const KNOWN_FILES: [&str; 4] = [
     SITE_FILE,
@@ -100,6 +103,8 @@ pub enum Form {
     Site,
     /// As an OVF environment.
     Ovf,
+    /// As cloud-init's `NoCloud` has it.
+    NoCloud,
 }
 
 /// A medium with our label, or another way by which a configuration came.

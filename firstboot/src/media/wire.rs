@@ -7,8 +7,8 @@ use std::io;
 
 use super::content::{Emit, is_plain};
 use super::{
-    Candidate, FILE_LIMIT, Form, KNOWN_FILES, NAME_LIMIT, OVF_FILE, PAYLOAD_LIMIT, Unreadable,
-    printable,
+    Candidate, FILE_LIMIT, Form, KNOWN_FILES, NAME_LIMIT, NO_CLOUD_FILES, OVF_FILE, PAYLOAD_LIMIT,
+    Unreadable, printable,
 };
 
 const VOLUME: u8 = b'V';
@@ -142,6 +142,7 @@ impl Told {
                 let name = text(name)?;
                 let is_text_file = KNOWN_FILES.contains(&name.as_str())
                     || name == OVF_FILE
+                    || NO_CLOUD_FILES.contains(&name.as_str())
                     || name.strip_prefix("license/").is_some_and(is_plain);
                 if !is_text_file || content.len() as u64 > FILE_LIMIT || !self.is_open {
                     return Err(lie());
@@ -187,6 +188,8 @@ impl Emit for Told {
         {
             if name == OVF_FILE {
                 candidate.form = Form::Ovf;
+            } else if NO_CLOUD_FILES.contains(&name) {
+                candidate.form = Form::NoCloud;
             }
             candidate.files.insert(name.to_owned(), bytes.to_vec());
         }
