@@ -184,6 +184,74 @@ pub fn write_file(target: &Path, bytes: &[u8]) -> io::Result<()> {
     pending.commit()
 }
 
+/// A small file that is still in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Where it will be.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: ArtifactKind,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+impl Draft {
+    /// What it will be once it is written.
+    #[must_use]
+    pub fn artifact(&self) -> Artifact {
+        Artifact {
+            path: self.path.clone(),
+            kind: self.kind,
+            size: ByteSize::from_bytes(self.bytes.len() as u64),
+            digest: Some(Digest::of(&self.bytes)),
+            content_root: None,
+        }
+    }
+
+    fn pending(&self) -> io::Result<PendingFile> {
+        use std::io::Write as _;
+        let mut pending = PendingFile::create(&self.path)?;
+        pending.file_mut().write_all(&self.bytes)?;
+        pending.file().sync_all()?;
+        Ok(pending)
+    }
+}
+
+/// Writes all of `drafts`, each whole or not at all. None appears under its
+/// name before all are complete and synced. They are synced at the same time,
+/// since a file system makes one commit of that.
+///
+/// # Errors
+///
+/// The path of the first one that cannot be written, and why.
+pub fn write_drafts(drafts: &[Draft]) -> Result<(), (PathBuf, io::Error)> {
+    let failed = |draft: &Draft| {
+        let path = draft.path.clone();
+        move |error| (path, error)
+    };
+    let pending = std::thread::scope(|scope| {
+        let writers: Vec<_> = drafts
+            .iter()
+            .map(|draft| scope.spawn(|| draft.pending().map_err(failed(draft))))
+            .collect();
+        let died = |_| Err((PathBuf::new(), io::Error::other("a writing thread died")));
+        let results = writers.into_iter().map(|it| it.join().unwrap_or_else(died));
+        results.collect::<Result<Vec<_>, _>>()
+    })?;
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for (pending, draft) in pending.into_iter().zip(drafts) {
+        if !folders.contains(&pending.folder) {
+            folders.push(pending.folder.clone());
+        }
+        pending.commit_unsynced().map_err(failed(draft))?;
+    }
+    for folder in folders {
+        let synced = File::open(&folder).and_then(|open| open.sync_all());
+        synced.map_err(|error| (folder, error))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 #[expect(
     clippy::disallowed_methods,
@@ -208,5 +276,24 @@ mod tests {
         write_file(&target, b"new").expect("new");
         assert_eq!(std::fs::read(&target).expect("read"), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 1);
+    }
+
+    #[test]
+    fn drafts_appear_together_or_not_at_all() {
+        let folder = tempfile::tempdir().expect("folder");
+        let draft = |name: &str| Draft {
+            path: folder.path().join(name),
+            kind: ArtifactKind::Text,
+            bytes: name.as_bytes().to_vec(),
+        };
+        let (path, _) = write_drafts(&[draft("a"), draft("missing/b")]).expect_err("no folder");
+        assert_eq!(path, folder.path().join("missing/b"));
+        assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 0);
+        let drafts = [draft("a"), draft("b")];
+        write_drafts(&drafts).expect("written");
+        for draft in &drafts {
+            assert_eq!(std::fs::read(&draft.path).expect("read"), draft.bytes);
+            assert_eq!(draft.artifact().digest, Some(Digest::of(&draft.bytes)));
+        }
     }
 }

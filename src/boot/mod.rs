@@ -23,6 +23,7 @@ mod units;
 pub use clean::{Leftover, leftovers};
 pub use error::BootError;
 pub use grub::{BootCode, TOOLS_PACKAGES, tools_recipe};
+pub use initramfs::{PACKING, Packer, pack};
 pub use lean::{LeanKernel, lean_kernel};
 pub use spec::{BootSpec, Slots};
 
@@ -69,7 +70,8 @@ pub struct DirectBoot {
 }
 
 /// Makes `tree` boot. `tools` holds the files that [`tools_recipe`] keeps,
-/// `agent` is the program that becomes `/init`.
+/// `agent` is the program that becomes `/init`, `packer` is [`pack`] or
+/// something that remembers its results.
 ///
 /// # Errors
 ///
@@ -80,12 +82,13 @@ pub fn install(
     tools: &FileTree,
     agent: &Content,
     spec: &BootSpec,
+    packer: &Packer<'_>,
 ) -> Result<Bootable, BootError> {
     cmdline::check(spec)?;
     check_root(&tree)?;
     let kernel = Kernel::find(&tree)?;
     let boot_code = grub::boot_code(tools)?;
-    let initrd = initramfs::build(&tree, &kernel, agent, spec.source_date)?;
+    let initrd = initramfs::build(&tree, &kernel, agent, spec.source_date, packer)?;
     let direct = DirectBoot {
         version: kernel.version,
         kernel: kernel.image,

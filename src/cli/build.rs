@@ -11,7 +11,7 @@ use super::error::{CliError, output};
 use super::plan::{BuildWork, PlanArgs, show};
 use super::sandbox::outlook;
 use crate::appliance::{Appliance, FILE_NAME, Mirror};
-use crate::artifact::{Artifact, write_file};
+use crate::artifact::{Artifact, PendingFile, write_file};
 use crate::boot::TOOLS_PACKAGES;
 use crate::error::Error;
 use crate::image::ImageFormat;
@@ -22,7 +22,9 @@ use crate::layer::{LayerShop, Removals, SandboxChoice, SandboxSettings, Store};
 use crate::pipeline::agent::{AgentSearch, locate};
 use crate::pipeline::packages::{SourceSettings, Sources};
 use crate::pipeline::{self, Workshop};
-use crate::plan::{BuildPlan, Builder, Freshness, LOCK_FILE_NAME, Lock, Stamp, Wishes, request};
+use crate::plan::{
+    BuildPlan, Builder, Freshness, LOCK_FILE_NAME, Lock, STAMP_FILE_NAME, Stamp, Wishes, request,
+};
 use crate::report::Reporter;
 use crate::tree::{Blob, Content};
 
@@ -188,6 +190,7 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let appliance = Appliance::open(&args.file)?;
+    check_writable(&args.output)?;
     let cache = context.cache()?;
     let agent = context.agent(args.agent.clone())?;
     let network = if args.offline {
@@ -339,6 +342,20 @@ fn write_lock(path: &Path, lock: &Lock) -> Result<(), CliError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Tries whether outputs can go to `path`, before hours of work: there, or
+/// where it would be made. Leaves nothing.
+fn check_writable(path: &Path) -> Result<(), CliError> {
+    let nearest = path.ancestors().find(|folder| folder.exists());
+    let nearest = nearest.unwrap_or(Path::new("."));
+    match PendingFile::create(&nearest.join(STAMP_FILE_NAME)) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(CliError::NotWritable {
+            path: nearest.to_owned(),
+            source,
+        }),
+    }
 }
 
 fn make_folder(path: &Path) -> Result<PathBuf, CliError> {

@@ -68,6 +68,14 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// Outputs cannot go where they should.
+    #[error("cannot write into the folder `{}`", path.display())]
+    NotWritable {
+        /// The folder, or the one that it would be made in.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A starter would overwrite something.
     #[error("`{}` exists already", path.display())]
     Exists {
@@ -104,6 +112,7 @@ impl CliError {
             Self::NoLock { .. } => "no-lock",
             Self::Read { .. } => "read-failed",
             Self::Folder { .. } => "folder-failed",
+            Self::NotWritable { .. } => "output-folder",
             Self::Exists { .. } => "init-exists",
             Self::Name { .. } => "init-name",
             Self::Write { .. } => "init-write",
@@ -127,6 +136,9 @@ impl CliError {
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
             Self::NoLock { .. } => Some("make it with `consign lock`".into()),
             Self::Folder { .. } => Some("choose a folder that you may write to".into()),
+            Self::NotWritable { .. } => {
+                Some("choose a folder that you may write to, with `-o FOLDER`".into())
+            }
             Self::Output { .. }
             | Self::Chance { .. }
             | Self::Read { .. }
@@ -150,7 +162,8 @@ impl CliError {
             | Self::Chance { .. }
             | Self::Read { .. }
             | Self::Write { .. }
-            | Self::Folder { .. } => ExitClass::Build,
+            | Self::Folder { .. }
+            | Self::NotWritable { .. } => ExitClass::Build,
             Self::Environment { .. } => ExitClass::Bug,
         }
     }

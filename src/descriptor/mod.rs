@@ -13,7 +13,7 @@ pub mod virt_image;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::artifact::{Artifact, ArtifactKind, write_file};
+use crate::artifact::{Artifact, ArtifactKind, Draft, write_drafts};
 use crate::digest::{ContentRoot, Digest};
 use crate::image::ImageFormat;
 use crate::units::{ByteSize, ExitClass};
@@ -283,6 +283,29 @@ fn preferred<'a>(
         })
 }
 
+/// `appliance.xml` and `START.txt` for `folder`.
+///
+/// # Errors
+///
+/// Any [`DescriptorError`] but [`DescriptorError::Write`].
+pub fn drafts(
+    machine: &Machine,
+    disks: &[DiskFacts],
+    folder: &Path,
+) -> Result<Vec<Draft>, DescriptorError> {
+    let draft = |name, kind, text: String| Draft {
+        path: folder.join(name),
+        kind,
+        bytes: text.into_bytes(),
+    };
+    let xml = virt_image::render(machine, disks)?;
+    let start = text::render(machine, disks)?;
+    Ok(vec![
+        draft(VIRT_IMAGE_FILE, ArtifactKind::Descriptor, xml),
+        draft(START_FILE, ArtifactKind::Text, start),
+    ])
+}
+
 /// Writes `appliance.xml` and `START.txt` into `folder`.
 ///
 /// # Errors
@@ -293,25 +316,9 @@ pub fn write_all(
     disks: &[DiskFacts],
     folder: &Path,
 ) -> Result<Vec<Artifact>, DescriptorError> {
-    let xml = virt_image::render(machine, disks)?;
-    let start = text::render(machine, disks)?;
-    Ok(vec![
-        write(folder.join(VIRT_IMAGE_FILE), ArtifactKind::Descriptor, &xml)?,
-        write(folder.join(START_FILE), ArtifactKind::Text, &start)?,
-    ])
-}
-
-fn write(path: PathBuf, kind: ArtifactKind, content: &str) -> Result<Artifact, DescriptorError> {
-    match write_file(&path, content.as_bytes()) {
-        Ok(()) => Ok(Artifact {
-            path,
-            kind,
-            size: ByteSize::from_bytes(content.len() as u64),
-            digest: Some(Digest::of(content.as_bytes())),
-            content_root: None,
-        }),
-        Err(source) => Err(DescriptorError::Write { path, source }),
-    }
+    let drafts = drafts(machine, disks, folder)?;
+    write_drafts(&drafts).map_err(|(path, source)| DescriptorError::Write { path, source })?;
+    Ok(drafts.iter().map(Draft::artifact).collect())
 }
 
 #[cfg(test)]

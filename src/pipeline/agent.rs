@@ -1,11 +1,16 @@
 //! Where the first-boot agent comes from: a file that was named, a source
 //! checkout (built first), or the folder of consign itself.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::artifact::write_file;
+use crate::digest::{Digest, Hasher};
 use crate::exec::{Call, ExecError, Tool};
 use crate::report::{Outcome, Reporter};
+use crate::tree::list_folder;
 use crate::units::{ByteSize, ExitClass};
 
 /// File name of the agent.
@@ -14,6 +19,15 @@ const AGENT: &str = "consign-firstboot";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The agent's own build profile in `Cargo.toml`.
 const PROFILE: &str = "firstboot";
+/// What the agent is built from, in a checkout.
+const SOURCES: [&str; 4] = [
+    "firstboot",
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+];
+/// Beside the agent: how its sources and it itself looked when it was built.
+const STAMP: &str = "consign-firstboot.stamp";
 /// Environment variables that cargo and rustup need to find themselves.
 pub const CARGO_ENVIRONMENT: &[&str] = &[
     "PATH",
@@ -139,8 +153,18 @@ fn build(
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, AgentError> {
     const STEP: &str = "agent";
-    reporter.started(STEP);
     let target_dir = checkout.join("target");
+    let agent = target_dir.join(TARGET).join(PROFILE).join(AGENT);
+    let stamp_file = agent.with_file_name(STAMP);
+    let flags = rust_flags(checkout, search);
+    // Before cargo looks at them, so that what changes meanwhile counts as changed.
+    let sources = look_of_sources(checkout, &flags).ok();
+    let stamp = || Some(stamp_of(sources?, &agent).ok()?.to_string());
+    let known = std::fs::read_to_string(&stamp_file).ok();
+    if known.is_some() && known == stamp() {
+        return Ok(agent);
+    }
+    reporter.started(STEP);
     Call::find(Tool::Cargo, &search.search_path)?
         .args([
             "build",
@@ -154,13 +178,53 @@ fn build(
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target_dir)
         .in_folder(checkout)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(checkout, search))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .envs(search.environment.iter().cloned())
         .run(b"")?;
-    let agent = target_dir.join(TARGET).join(PROFILE).join(AGENT);
+    if let Some(stamp) = stamp()
+        && let Err(error) = write_file(&stamp_file, stamp.as_bytes())
+    {
+        reporter.warn(format!("cargo will look at the agent again: {error}"), None);
+    }
     let size = agent.metadata().map(|meta| meta.len()).unwrap_or_default();
     reporter.finished(STEP, Outcome::Done, ByteSize::from_bytes(size).to_string());
     Ok(agent)
+}
+
+/// How the sources look from outside: starting cargo only to hear that they
+/// are as they were costs more than a build with nothing to do may take.
+fn look_of_sources(checkout: &Path, flags: &OsStr) -> io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    hasher.field(flags.as_encoded_bytes());
+    for name in SOURCES {
+        note(&mut hasher, &checkout.join(name))?;
+    }
+    Ok(hasher.finish())
+}
+
+fn note(hasher: &mut Hasher, path: &Path) -> io::Result<()> {
+    let metadata = std::fs::symlink_metadata(path)?;
+    hasher.field(path.as_os_str().as_encoded_bytes());
+    for number in [metadata.mtime(), metadata.mtime_nsec()] {
+        hasher.field(&number.to_be_bytes());
+    }
+    for number in [metadata.size(), metadata.ino()] {
+        hasher.field(&number.to_be_bytes());
+    }
+    if metadata.is_dir() {
+        for entry in list_folder(path)? {
+            note(hasher, &entry.path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sources' look and the finished agent's.
+fn stamp_of(sources: Digest, agent: &Path) -> io::Result<Digest> {
+    let mut hasher = Hasher::new();
+    hasher.field(sources.bytes());
+    note(&mut hasher, agent)?;
+    Ok(hasher.finish())
 }
 
 /// Static linking, and no path of this machine in the bytes. Flags are
@@ -213,6 +277,38 @@ mod tests {
             locate(&search(&executable, None), &Silent).expect("found"),
             agent
         );
+    }
+
+    #[test]
+    fn an_agent_whose_sources_look_the_same_is_not_built_again() {
+        let folder = tempfile::tempdir().expect("folder");
+        let at = |name: &str| folder.path().join(name);
+        let put = |name: &str, text: &str| {
+            std::fs::create_dir_all(at(name).parent().expect("a folder")).expect("folders");
+            std::fs::write(at(name), text).expect("write");
+        };
+        for name in ["firstboot/schema/Cargo.toml", "Cargo.toml", "Cargo.lock"] {
+            put(name, "x");
+        }
+        put("rust-toolchain.toml", "x");
+        let agent = format!("target/{TARGET}/{PROFILE}/{AGENT}");
+        put(&agent, "agent");
+        let search = search(&at("target/release/consign"), None);
+        // Without a stamp cargo is wanted, and this search path has none.
+        let error = locate(&search, &Silent).expect_err("no cargo");
+        assert_eq!(error.slug(), "agent-build");
+        let sources = look_of_sources(folder.path(), &rust_flags(folder.path(), &search));
+        let stamp = stamp_of(sources.expect("sources"), &at(&agent)).expect("an agent");
+        let stamp_file = at(&agent).with_file_name(STAMP);
+        std::fs::write(&stamp_file, stamp.to_string()).expect("write");
+        assert_eq!(
+            locate(&search, &Silent).expect("the stamp fits"),
+            at(&agent)
+        );
+        for changed in ["firstboot/schema/Cargo.toml", &agent] {
+            put(changed, "another");
+            locate(&search, &Silent).expect_err("something has changed");
+        }
     }
 
     #[test]

@@ -6,20 +6,22 @@
 //! and two builds in different surroundings that give the same bytes.
 
 pub mod agent;
+mod kept;
 pub mod packages;
 
+use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::artifact::{Artifact, ArtifactKind, write_file};
+use crate::artifact::{Artifact, ArtifactKind, Draft, PendingFile, write_drafts};
 use crate::boot::{self, Bootable, DirectBoot};
 use crate::descriptor::{self, DiskFacts};
-use crate::digest::Digest;
 use crate::disk::{Disk, DiskSpec};
 use crate::error::Error;
-use crate::fs::ext4::Ext4Volume;
+use crate::fs::ext4::{Ext4Error, Ext4Volume};
 use crate::fs::fat::FatVolume;
 use crate::image::{self, WriteOptions};
+use crate::layer::spec::LayerSpec;
 use crate::layer::{self, Layer, LayerShop};
 use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
 use crate::release;
@@ -27,6 +29,7 @@ use crate::report::Reporter;
 use crate::sparse::{Bytes, SparseSource, Zeros};
 use crate::tree::{Content, FileTree, TreeError};
 use crate::units::{ByteSize, ExitClass};
+use kept::KeptPacks;
 
 /// Names of the files for loaders on the host.
 const DIRECT: [&str; 3] = ["vmlinuz", "initrd", "cmdline"];
@@ -61,14 +64,14 @@ pub fn build(
     agent: &Content,
     shop: &Workshop<'_>,
 ) -> Result<Vec<Artifact>, Error> {
-    let layers = layer::build_all(&plan.layers, &shop.layers, shop.reporter)?;
-    let tools = layer::build_all(
-        std::slice::from_ref(&plan.tools),
-        &shop.layers,
-        shop.reporter,
-    )?;
+    let (layers, tools) = make_layers(plan, shop)?;
     let tree = merge(&layers)?;
-    let bootable = boot::install(tree, &merge(&tools)?, agent, &plan.boot)?;
+    let kept = KeptPacks {
+        folder: &shop.cluster_cache,
+        reporter: shop.reporter,
+    };
+    let packer = |archive: &[u8]| kept.pack(archive);
+    let bootable = boot::install(tree, &merge(&tools)?, agent, &plan.boot, &packer)?;
     let direct = bootable.direct.clone();
     let spec = DiskSpec {
         boot_mbr: Some(bootable.boot_code.mbr),
@@ -77,12 +80,30 @@ pub fn build(
     let disk = Disk::assemble(&spec, volumes(plan, bootable)?)?;
     let mut artifacts = write_images(plan, &disk, shop)?;
     let facts = disk_facts(plan, &disk, &artifacts);
-    artifacts.extend(descriptor::write_all(&plan.machine, &facts, shop.out)?);
-    artifacts.extend(write_direct(&direct, shop.out)?);
-    artifacts.push(write_roots(&artifacts, shop.out)?);
-    artifacts.push(release::sums::write(&artifacts, shop.out)?);
+    let mut drafts = descriptor::drafts(&plan.machine, &facts, shop.out)?;
+    drafts.extend(direct_drafts(&direct, shop.out)?);
+    drafts.push(roots_draft(&artifacts, shop.out));
+    artifacts.extend(drafts.iter().map(Draft::artifact));
+    let sums = release::sums::draft(&artifacts, shop.out)?;
+    artifacts.push(sums.artifact());
+    drafts.push(sums);
+    write_drafts(&drafts).map_err(|(path, source)| PipelineError::Write { path, source })?;
     write_stamp(plan, shop)?;
     Ok(artifacts)
+}
+
+/// The appliance's layers, and meanwhile the one with the loaders: it needs
+/// nothing of theirs, and much of installing packages is one process at a time.
+fn make_layers(plan: &BuildPlan, shop: &Workshop<'_>) -> Result<(Vec<Layer>, Vec<Layer>), Error> {
+    let make = |specs: &[LayerSpec]| layer::build_all(specs, &shop.layers, shop.reporter);
+    // Tidies up after builds that were killed, which only one may do.
+    make(&[])?;
+    let (layers, tools) = std::thread::scope(|scope| {
+        let tools = scope.spawn(|| make(std::slice::from_ref(&plan.tools)));
+        (make(&plan.layers), tools.join())
+    });
+    let tools = tools.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Ok((layers?, tools?))
 }
 
 /// Names of all files that a build of `plan` leaves, without the stamp.
@@ -123,21 +144,26 @@ fn volumes(plan: &BuildPlan, bootable: Bootable) -> Result<Vec<Box<dyn SparseSou
     } = bootable;
     let (mut root, mut var) = (Some(root), var);
     let mut volumes: Vec<Box<dyn SparseSource>> = Vec::new();
-    for contents in &plan.contents {
+    for (contents, partition) in plan.contents.iter().zip(&plan.disk.partitions) {
+        let in_partition = |source| PipelineError::Volume {
+            partition: partition.name.clone(),
+            source,
+        };
         volumes.push(match contents {
             Contents::CoreImage => Box::new(Bytes(boot_code.core_image.as_slice().into())),
             Contents::Esp => Box::new(FatVolume::new(&esp, &plan.esp)?),
             Contents::Nothing => Box::new(Zeros(ByteSize::ZERO)),
-            Contents::Root => Box::new(Ext4Volume::new(
-                root.take().unwrap_or_default(),
-                &plan.root,
-            )?),
+            Contents::Root => {
+                let tree = root.take().unwrap_or_default();
+                Box::new(Ext4Volume::new(tree, &plan.root).map_err(in_partition)?)
+            }
             Contents::Var => {
                 let options = plan
                     .var
                     .as_ref()
                     .expect("a plan with this partition has its options");
-                Box::new(Ext4Volume::new(var.take().unwrap_or_default(), options)?)
+                let tree = var.take().unwrap_or_default();
+                Box::new(Ext4Volume::new(tree, options).map_err(in_partition)?)
             }
         });
     }
@@ -178,27 +204,28 @@ fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<Disk
 }
 
 /// Kernel, initramfs and command line, for hosts that load them themselves.
-fn write_direct(direct: &DirectBoot, out: &Path) -> Result<Vec<Artifact>, Error> {
+fn direct_drafts(direct: &DirectBoot, out: &Path) -> Result<[Draft; 3], PipelineError> {
     const LIMIT: u64 = 64 << 20;
-    let [kernel, initrd, cmdline] = DIRECT;
     let read = |content: &Content| {
         content
             .read_all(LIMIT)
             .map_err(|source| PipelineError::Read { source })
     };
-    let files = [
-        (kernel, read(&direct.kernel)?),
-        (initrd, read(&direct.initrd)?),
-        (cmdline, format!("{}\n", direct.cmdline).into_bytes()),
-    ];
-    let artifacts = files
-        .into_iter()
-        .map(|(name, bytes)| write(out.join(name), ArtifactKind::DirectBoot, &bytes));
-    artifacts.collect::<Result<_, _>>().map_err(Error::from)
+    let draft = |name: &str, bytes| Draft {
+        path: out.join(name),
+        kind: ArtifactKind::DirectBoot,
+        bytes,
+    };
+    let [kernel, initrd, cmdline] = DIRECT;
+    Ok([
+        draft(kernel, read(&direct.kernel)?),
+        draft(initrd, read(&direct.initrd)?),
+        draft(cmdline, format!("{}\n", direct.cmdline).into_bytes()),
+    ])
 }
 
 /// `sha256:<root>  <file>`, a line for each disk.
-fn write_roots(artifacts: &[Artifact], out: &Path) -> Result<Artifact, Error> {
+fn roots_draft(artifacts: &[Artifact], out: &Path) -> Draft {
     let line = |artifact: &Artifact| {
         Some(format!(
             "{}  {}\n",
@@ -207,23 +234,10 @@ fn write_roots(artifacts: &[Artifact], out: &Path) -> Result<Artifact, Error> {
         ))
     };
     let text: String = artifacts.iter().filter_map(line).collect();
-    Ok(write(
-        out.join(ROOTS_FILE),
-        ArtifactKind::Sums,
-        text.as_bytes(),
-    )?)
-}
-
-fn write(path: PathBuf, kind: ArtifactKind, bytes: &[u8]) -> Result<Artifact, PipelineError> {
-    match write_file(&path, bytes) {
-        Ok(()) => Ok(Artifact {
-            kind,
-            size: ByteSize::from_bytes(bytes.len() as u64),
-            digest: Some(Digest::of(bytes)),
-            content_root: None,
-            path,
-        }),
-        Err(source) => Err(PipelineError::Write { path, source }),
+    Draft {
+        path: out.join(ROOTS_FILE),
+        kind: ArtifactKind::Sums,
+        bytes: text.into_bytes(),
     }
 }
 
@@ -237,7 +251,13 @@ fn write_stamp(plan: &BuildPlan, shop: &Workshop<'_>) -> Result<(), PipelineErro
     let names = output_names(plan);
     let stamp =
         Stamp::take(plan.outputs_digest(), shop.executable, shop.out, &names).map_err(failed)?;
-    write_file(&path, stamp.to_json().as_bytes()).map_err(failed)
+    // A torn record counts as none, and what it is about is synced already.
+    PendingFile::create(&path)
+        .and_then(|mut pending| {
+            pending.file_mut().write_all(stamp.to_json().as_bytes())?;
+            pending.commit_unsynced()
+        })
+        .map_err(failed)
 }
 
 /// What the spine itself can fail at.
@@ -251,6 +271,14 @@ pub enum PipelineError {
         layer: String,
         /// What does not fit.
         source: TreeError,
+    },
+    /// A tree does not become the volume of its partition.
+    #[error("cannot make the file system of partition `{partition}`")]
+    Volume {
+        /// The partition's name.
+        partition: String,
+        /// Why not.
+        source: Ext4Error,
     },
     /// The store lost what it had.
     #[error("cannot read the kernel or the initramfs from the store")]
@@ -274,6 +302,7 @@ impl PipelineError {
     pub fn slug(&self) -> &'static str {
         match self {
             Self::Merge { .. } => "layer-conflict",
+            Self::Volume { source, .. } => source.slug(),
             Self::Read { .. } => "store-read",
             Self::Write { .. } => "output-write",
         }
@@ -284,6 +313,7 @@ impl PipelineError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Merge { .. } | Self::Read { .. } => None,
+            Self::Volume { source, .. } => source.hint(),
             Self::Write { .. } => {
                 Some("choose another folder with `-o FOLDER`, or make room".into())
             }
@@ -293,6 +323,9 @@ impl PipelineError {
     /// The exit code.
     #[must_use]
     pub fn class(&self) -> ExitClass {
-        ExitClass::Build
+        match self {
+            Self::Volume { source, .. } => source.class(),
+            _ => ExitClass::Build,
+        }
     }
 }

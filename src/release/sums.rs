@@ -7,9 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::ReleaseError;
-use crate::artifact::{Artifact, ArtifactKind, write_file};
-use crate::digest::Digest;
-use crate::units::ByteSize;
+use crate::artifact::{Artifact, ArtifactKind, Draft, write_drafts};
 
 /// The file's name in the output folder.
 pub const SUMS_FILE: &str = "SHA256SUMS";
@@ -43,29 +41,36 @@ pub fn render(artifacts: &[Artifact]) -> Result<String, ReleaseError> {
     Ok(text)
 }
 
-/// Writes the list into `folder`, where the artifacts are.
+/// The list for `folder`, where the artifacts are.
+///
+/// # Errors
+///
+/// As [`render`].
+pub fn draft(artifacts: &[Artifact], folder: &Path) -> Result<Draft, ReleaseError> {
+    Ok(Draft {
+        path: folder.join(SUMS_FILE),
+        kind: ArtifactKind::Sums,
+        bytes: render(artifacts)?.into_bytes(),
+    })
+}
+
+/// Writes the list into `folder`.
 ///
 /// # Errors
 ///
 /// Any [`ReleaseError`].
 pub fn write(artifacts: &[Artifact], folder: &Path) -> Result<Artifact, ReleaseError> {
-    let text = render(artifacts)?;
-    let path = folder.join(SUMS_FILE);
-    if let Err(source) = write_file(&path, text.as_bytes()) {
-        return Err(ReleaseError::Write { path, source });
-    }
-    Ok(Artifact {
-        path,
-        kind: ArtifactKind::Sums,
-        size: ByteSize::from_bytes(text.len() as u64),
-        digest: Some(Digest::of(text.as_bytes())),
-        content_root: None,
-    })
+    let draft = draft(artifacts, folder)?;
+    let written = write_drafts(std::slice::from_ref(&draft));
+    written.map_err(|(path, source)| ReleaseError::Write { path, source })?;
+    Ok(draft.artifact())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
+    use crate::units::ByteSize;
 
     fn artifact(name: &str, digest: Option<Digest>) -> Artifact {
         Artifact {

@@ -11,11 +11,12 @@ mod boot {
 }
 mod cli {
     mod appliance;
+    pub(crate) mod bad_input;
     mod boot;
 }
 mod formats {
     mod appliance;
-    mod deb;
+    pub(crate) mod deb;
     mod descriptor;
     mod ext4;
     mod fat;

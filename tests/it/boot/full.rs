@@ -29,6 +29,9 @@ const FACTS: &str = "\
     echo host-key=$(cut -d' ' -f2 /var/lib/consign/ssh/ssh_host_ed25519_key.pub); \
     echo system=$(systemctl is-system-running); \
     echo failed=$(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\\n' ' '); \
+    echo agent-done=$(systemctl show -P ActiveEnterTimestampMonotonic appliance-config.service); \
+    echo network-start=$(systemctl show -P ExecMainStartTimestampMonotonic systemd-networkd.service); \
+    echo ssh-start=$(systemctl show -P ExecMainStartTimestampMonotonic ssh.service); \
     echo cycles=$(journalctl -b -o cat | grep -c 'ordering cycle'); \
     echo zone=$(readlink /etc/localtime); \
     echo lockdown=$(cat /sys/kernel/security/lockdown); \
@@ -114,6 +117,9 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
     assert_eq!(fact("system"), "running", "{facts:?}");
     assert_eq!(fact("failed"), "", "{facts:?}");
     assert_eq!(fact("cycles"), "0", "{facts:?}");
+    let moment = |key: &str| fact(key).parse::<u64>().expect("microseconds");
+    assert!(moment("agent-done") < moment("network-start"), "{facts:?}");
+    assert!(moment("agent-done") < moment("ssh-start"), "{facts:?}");
     assert!(fact("zone").ends_with("Europe/Zurich"), "{facts:?}");
     assert_eq!(fact("root"), "ext4");
     if spec.firmware == Firmware::UefiSecure {

@@ -11,9 +11,11 @@
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
 pub(crate) mod appliance;
+pub(crate) mod cached_mirror;
 mod checker;
 pub(crate) mod guests;
 mod mount;
+pub(crate) mod other_place;
 pub(crate) mod sample;
 pub(crate) mod sector;
 pub(crate) mod volume;

@@ -4,6 +4,6 @@ mod archive;
 mod fetch;
 mod judge;
 mod lists;
-mod server;
+pub(crate) mod server;
 mod signature;
 mod signer;
