@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 
+use liblzma::stream::{CONCATENATED, Stream};
 use md5::Digest as _;
 
 use super::control::{Control, Stanza};
@@ -21,8 +22,8 @@ use crate::tree::{Metadata, NodeKind, TreePath};
 
 /// Longest control archive, uncompressed.
 const MAX_CONTROL: u64 = 64 << 20;
-/// Memory that an xz stream may ask for, in KiB: `xz -9` takes 65 MiB.
-const XZ_MEMORY_KIB: u32 = 256 << 10;
+/// Memory that an xz stream may ask for: `xz -9` takes 65 MiB.
+const XZ_MEMORY: u64 = 256 << 20;
 /// How much longer data may be than their compressed form, and how much of
 /// them is free: real packages stay below 30 times.
 const MAX_GROWTH: u64 = 256;
@@ -197,11 +198,11 @@ fn decompress<'a>(name: &str, body: &'a mut dyn Read) -> Result<Box<dyn Read + '
     Ok(match kind {
         "" => Box::new(body),
         ".gz" => Box::new(flate2::read::MultiGzDecoder::new(body)),
-        ".xz" => Box::new(lzma_rust2::XzReader::new_mem_limit(
-            body,
-            true,
-            XZ_MEMORY_KIB,
-        )),
+        ".xz" => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)
+                .map_err(|error| error.to_string())?;
+            Box::new(liblzma::read::XzDecoder::new_stream(body, stream))
+        }
         ".zst" => {
             let mut decoder =
                 zstd::stream::read::Decoder::new(body).map_err(|error| error.to_string())?;
