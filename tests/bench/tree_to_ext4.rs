@@ -1,7 +1,9 @@
 //! From a layer's tar to a volume in a file, and nothing else: what `ci/bench`
 //! holds beside `mke2fs -d`.
 //!
-//!     tree-to-ext4 TAR IMAGE MIB
+//!     tree-to-ext4 TAR IMAGE MIB [TAR...]
+//!
+//! The tars behind are layers over the first.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,12 +22,14 @@ const PIECE: usize = 1 << 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let [tar, image, mib] = args.as_slice() else {
-        return Err("tree-to-ext4 TAR IMAGE MIB".into());
+    let [tar, image, mib, more @ ..] = args.as_slice() else {
+        return Err("tree-to-ext4 TAR IMAGE MIB [TAR...]".into());
     };
     let mib: u64 = mib.to_str().unwrap_or_default().parse()?;
     let mut tree = FileTree::new();
-    tree.apply(&read_delta(&Blob::open(Path::new(tar))?)?)?;
+    for layer in std::iter::once(tar).chain(more) {
+        tree.apply(&read_delta(&Blob::open(Path::new(layer))?)?)?;
+    }
     let options = Ext4Options::new(
         ByteSize::from_mib(mib),
         Guid::from_u128(0x0706_0504_0302_8100_8000_0000_0000_0001),

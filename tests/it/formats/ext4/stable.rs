@@ -42,15 +42,15 @@ fn content(length: usize, seed: u32) -> Node {
     file(bytes)
 }
 
-/// 2,000 small files in 200 directories, and a few large ones: 30 MiB.
+/// 800 small files in 80 directories, and a few large ones: 12 MiB.
 fn system() -> FileTree {
     let mut tree = FileTree::new();
-    for number in 0..2000_u32 {
+    for number in 0..800_u32 {
         let length = 200 + (number as usize * 7919) % 22_000;
         let name = format!("usr/share/package-{:03}/file-{number}", number / 10);
         put(&mut tree, name, content(length, number));
     }
-    for number in 0..8 {
+    for number in 0..3 {
         let name = format!("usr/lib/library-{number}.so");
         put(
             &mut tree,
@@ -71,8 +71,8 @@ fn new_clusters(old: &BTreeSet<Digest>, change: impl FnOnce(&mut FileTree)) -> u
 #[test]
 fn a_changed_file_makes_few_clusters_new() {
     let old = clusters(&system());
-    assert!(old.len() > 450, "{} clusters", old.len());
-    for number in [0_u32, 777, 1311, 1999] {
+    assert!(old.len() > 170, "{} clusters", old.len());
+    for number in [0_u32, 555] {
         let name = || format!("usr/share/package-{:03}/file-{number}", number / 10);
         let length = 200 + (number as usize * 7919) % 22_000;
         // Its bytes and its inode.
@@ -98,12 +98,12 @@ fn a_new_package_makes_its_own_clusters_and_those_of_the_tables_new() {
     let old = clusters(&system());
     let new = new_clusters(&old, |tree| {
         for number in 0..30_u32 {
-            let name = format!("usr/share/package-100a/file-{number}");
+            let name = format!("usr/share/package-040a/file-{number}");
             put(tree, name, content(8000, 9000 + number));
         }
-        put(tree, "usr/lib/library-3a.so", content(1 << 20, 9999));
+        put(tree, "usr/lib/library-1a.so", content(1 << 20, 9999));
     });
     // 1.3 MiB of its own are 21 clusters; inode numbers move, and with them
-    // 9 clusters of inodes and 14 of directories.
-    assert!(new <= 75, "{new} of {} clusters", old.len());
+    // the tables of inodes and the directories behind.
+    assert!(new <= 60, "{new} of {} clusters", old.len());
 }
