@@ -93,6 +93,8 @@ rooms! {
     Disk(crate::disk::DiskError),
     /// An ext4 volume.
     Ext4(crate::fs::ext4::Ext4Error),
+    /// Reading a finished disk.
+    Inspect(crate::inspect::InspectError),
     /// An image file.
     Image(crate::image::ImageError),
 }

@@ -15,6 +15,7 @@
 //! | [`image`] | the disk | image files |
 //! | [`descriptor`] | machine facts and images | XML |
 //! | [`factory`] | `site.toml` | a verdict, a config disk |
+//! | [`inspect`] | a finished image | the disk inside, and what is on it |
 //! | [`release`] | the files of a build | sums |
 //!
 //! Below them the ground floor: [`units`], [`digest`], [`sparse`],
@@ -33,6 +34,7 @@ pub mod exec;
 pub mod factory;
 pub mod fs;
 pub mod image;
+pub mod inspect;
 pub mod layer;
 pub mod machine;
 pub mod pipeline;

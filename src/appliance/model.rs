@@ -126,8 +126,16 @@ words! {
     ImageKind {
         /// The disk's bytes, holes left out by the file system.
         Raw = "raw",
+        /// The disk's bytes as a zstd stream.
+        RawZst = "raw.zst",
         /// QEMU's, compressed.
         Qcow2 = "qcow2",
+        /// The one of `VMware`, for transport.
+        Vmdk = "vmdk",
+        /// Hyper-V's.
+        Vhdx = "vhdx",
+        /// Azure's and older Hyper-V's, fixed.
+        Vhd = "vhd",
     }
 }
 

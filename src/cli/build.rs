@@ -139,7 +139,8 @@ pub(super) struct BuildArgs {
     /// Where the outputs go; made if need be.
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     output: PathBuf,
-    /// Disk image formats instead of those of appliance.toml: raw, qcow2.
+    /// Disk image formats instead of those of appliance.toml: raw, raw.zst,
+    /// qcow2, vmdk, vhdx, vhd.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', value_parser = image_format)]
     format: Vec<ImageFormat>,
     /// Sums raw disks as well: reads every zero of them.
@@ -168,7 +169,7 @@ pub(super) struct LockArgs {
     file: PathBuf,
 }
 
-fn image_format(text: &str) -> Result<ImageFormat, String> {
+pub(super) fn image_format(text: &str) -> Result<ImageFormat, String> {
     let known = || {
         ImageFormat::ALL
             .iter()

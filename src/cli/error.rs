@@ -82,6 +82,12 @@ pub enum CliError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// A path without a file's name.
+    #[error("`{}` names no file", path.display())]
+    NoFileName {
+        /// The path.
+        path: PathBuf,
+    },
     /// Not a name for an appliance.
     #[error("`{}` is no name for an appliance", name.escape_debug())]
     Name {
@@ -114,6 +120,7 @@ impl CliError {
             Self::Folder { .. } => "folder-failed",
             Self::NotWritable { .. } => "output-folder",
             Self::Exists { .. } => "init-exists",
+            Self::NoFileName { .. } => "no-file-name",
             Self::Name { .. } => "init-name",
             Self::Write { .. } => "init-write",
         }
@@ -133,6 +140,7 @@ impl CliError {
                     .into(),
             ),
             Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
+            Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
             Self::NoLock { .. } => Some("make it with `consign lock`".into()),
             Self::Folder { .. } => Some("choose a folder that you may write to".into()),
@@ -154,6 +162,7 @@ impl CliError {
         match self {
             Self::Exists { .. }
             | Self::Name { .. }
+            | Self::NoFileName { .. }
             | Self::Directory { .. }
             | Self::Threshold { .. }
             | Self::NoCache

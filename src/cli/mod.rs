@@ -7,11 +7,13 @@ mod boot;
 mod build;
 mod check;
 mod config;
+mod convert;
 mod draw;
 mod environment;
 mod error;
 mod form;
 mod init;
+mod inspect;
 mod keys;
 mod manual;
 mod plan;
@@ -76,6 +78,10 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Resolves the packages anew and writes appliance.lock.
     Lock(build::LockArgs),
+    /// Shows what is in a disk image, and lists its volumes.
+    Inspect(inspect::InspectArgs),
+    /// Puts the disk of an image into another container.
+    Convert(convert::ConvertArgs),
     /// Writes a commented starter.
     Init(init::InitArgs),
     /// The customer's side: site.toml and its config disk.
@@ -108,6 +114,7 @@ impl Command {
             Self::Sandbox(args) => args.format,
             Self::Config(command) => command.format(),
             Self::Verify(args) => args.format(),
+            Self::Inspect(args) => args.format(),
             _ => ReportFormat::Text,
         }
     }
@@ -163,6 +170,8 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
             check::run(args, wished.as_ref(), out)
         }
         Command::Sandbox(args) => sandbox::run(args, &context, out),
+        Command::Inspect(args) => inspect::run(args, out),
+        Command::Convert(args) => convert::run(args, &context, out),
         Command::Init(args) => init::run(args, out),
         Command::Config(command) => config::run(command, out),
         Command::Keygen(args) => keys::keygen(args, environment, out),

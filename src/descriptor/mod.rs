@@ -267,6 +267,7 @@ fn rank(format: ImageFormat) -> u8 {
     match format {
         ImageFormat::Qcow2 => 0,
         ImageFormat::Raw => 1,
+        _ => 2,
     }
 }
 

@@ -25,7 +25,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::CLUSTER_SIZE;
 use super::codec::{Codec, Form};
 use super::pass::Packed;
 use crate::artifact::PendingFile;
@@ -50,7 +49,7 @@ struct Trailer {
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct Entry {
-    /// The leaf hash of the cluster.
+    /// The leaf hash of the cluster, or the hash of the chunk.
     key: [u8; 32],
     /// Digest of the key and the packed bytes.
     sum: [u8; 32],
@@ -65,6 +64,8 @@ struct Entry {
 pub(super) struct Stock {
     packs: Vec<Pack>,
     places: BTreeMap<Digest, Place>,
+    /// No entry is longer.
+    most_bytes: usize,
     /// Whether an entry did not check out.
     damaged: AtomicBool,
 }
@@ -90,6 +91,7 @@ pub(super) struct PackPaths {
     folder: PathBuf,
     stem: String,
     tag: String,
+    most_bytes: usize,
 }
 
 impl PackPaths {
@@ -99,6 +101,7 @@ impl PackPaths {
             folder: folder.to_owned(),
             stem: format!("{image}.{tag}"),
             tag,
+            most_bytes: codec.most_bytes(),
         }
     }
 
@@ -113,6 +116,7 @@ impl Stock {
         let mut stock = Self {
             packs: Vec::new(),
             places: BTreeMap::new(),
+            most_bytes: paths.most_bytes,
             damaged: AtomicBool::new(false),
         };
         for number in 0..PACKS {
@@ -150,7 +154,7 @@ impl Stock {
 
     fn read(&self, leaf: &Digest, place: &Place) -> Option<Box<[u8]>> {
         let length = usize::try_from(place.length).ok()?;
-        if length >= CLUSTER_SIZE {
+        if length > self.most_bytes {
             return None;
         }
         let mut bytes = vec![0; length];

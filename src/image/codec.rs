@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::CLUSTER_SIZE;
 use super::deflate::{self, Deflater};
+use super::pass::CHUNK_SIZE;
 
 /// A way to pack a cluster. The same bytes always give the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,8 @@ pub(super) enum Codec {
     Deflate,
     /// One zstd frame of this level.
     Zstd(i32),
+    /// One zstd frame of this level with a sum, for chunks, whatever its length.
+    Stream(i32),
 }
 
 impl Codec {
@@ -21,10 +24,18 @@ impl Codec {
     pub(super) fn tag(self) -> String {
         match self {
             Self::Deflate => format!("deflate-{}", deflate::VERSION),
-            Self::Zstd(level) => {
-                let version = zstd::zstd_safe::version_number();
-                format!("zstd-{version}-{level}")
+            Self::Zstd(level) => format!("zstd-{}-{level}", zstd::zstd_safe::version_number()),
+            Self::Stream(level) => {
+                format!("stream-{}-{level}", zstd::zstd_safe::version_number())
             }
+        }
+    }
+
+    /// No packed form is longer.
+    pub(super) fn most_bytes(self) -> usize {
+        match self {
+            Self::Deflate | Self::Zstd(_) => CLUSTER_SIZE - 1,
+            Self::Stream(_) => zstd::zstd_safe::compress_bound(CHUNK_SIZE),
         }
     }
 }
@@ -47,6 +58,7 @@ pub(super) struct Packer {
 enum Engine {
     Deflate(Deflater),
     Zstd(zstd::bulk::Compressor<'static>),
+    Stream(zstd::bulk::Compressor<'static>),
 }
 
 impl Packer {
@@ -61,7 +73,7 @@ impl Packer {
         self.codec
     }
 
-    /// The form of `cluster` in this codec.
+    /// The form of a cluster, or a chunk, in this codec.
     pub(super) fn pack(&self, cluster: &[u8]) -> io::Result<Form> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = idle().pop();
@@ -83,6 +95,11 @@ impl Engine {
         Ok(match codec {
             Codec::Deflate => Self::Deflate(Deflater::new()),
             Codec::Zstd(level) => Self::Zstd(zstd::bulk::Compressor::new(level)?),
+            Codec::Stream(level) => {
+                let mut compressor = zstd::bulk::Compressor::new(level)?;
+                compressor.include_checksum(true)?;
+                Self::Stream(compressor)
+            }
         })
     }
 
@@ -95,6 +112,7 @@ impl Engine {
                 packed.truncate(length);
                 (length < CLUSTER_SIZE).then(|| packed.into())
             }
+            Self::Stream(zstd) => Some(zstd.compress(cluster)?.into()),
         };
         Ok(packed.map_or(Form::AsItIs, Form::Smaller))
     }

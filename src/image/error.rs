@@ -28,6 +28,12 @@ pub enum ImageError {
         /// The name.
         name: String,
     },
+    /// A name that a VMDK's descriptor cannot hold.
+    #[error("a VMDK cannot be called `{}`", name.escape_default())]
+    VmdkName {
+        /// The name.
+        name: String,
+    },
     /// The disk does not fit the format.
     #[error("a disk of {size} does not fit {format}, which ends at {most}")]
     TooLarge {
@@ -78,6 +84,7 @@ impl ImageError {
             Self::UnknownFormat { .. } => "image-unknown-format",
             Self::UnknownLevel { .. } => "image-unknown-level",
             Self::FileName { .. } => "image-file-name",
+            Self::VmdkName { .. } => "image-vmdk-name",
             Self::TooLarge { .. } => "image-too-large",
             Self::PartialSector { .. } => "image-partial-sector",
             Self::Read { .. } => "image-read",
@@ -96,6 +103,21 @@ impl ImageError {
             }
             Self::UnknownLevel { .. } => Some("use a level from 1 to 19".to_owned()),
             Self::FileName { .. } => Some("name the file only; `-o` names the folder".to_owned()),
+            Self::VmdkName { .. } => Some(
+                "use at most 255 characters, without quotation marks and backslashes".to_owned(),
+            ),
+            Self::TooLarge { size, .. } => {
+                let fits = |f: &&ImageFormat| f.limit().is_none_or(|most| *size <= most);
+                let names: Vec<&str> = ImageFormat::ALL
+                    .iter()
+                    .filter(fits)
+                    .map(|f| f.name())
+                    .collect();
+                Some(format!(
+                    "make the disk smaller, or use one of: {}",
+                    names.join(", ")
+                ))
+            }
             Self::Write { path, source } => write_hint(path, source),
             _ => None,
         }
@@ -105,10 +127,12 @@ impl ImageError {
     #[must_use]
     pub fn class(&self) -> ExitClass {
         match self {
-            Self::UnknownFormat { .. } | Self::UnknownLevel { .. } | Self::FileName { .. } => {
-                ExitClass::Usage
-            }
-            Self::PartialSector { .. } | Self::Pack { .. } => ExitClass::Bug,
+            Self::UnknownFormat { .. }
+            | Self::UnknownLevel { .. }
+            | Self::FileName { .. }
+            | Self::VmdkName { .. }
+            | Self::PartialSector { .. } => ExitClass::Usage,
+            Self::Pack { .. } => ExitClass::Bug,
             _ => ExitClass::Build,
         }
     }

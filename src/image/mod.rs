@@ -15,19 +15,22 @@ mod deflate;
 mod error;
 mod ordered;
 mod pass;
-mod qcow2;
+pub(crate) mod qcow2;
 mod raw;
+pub(crate) mod raw_zst;
 mod root;
+mod spec;
+pub(crate) mod vhd;
+pub(crate) mod vhdx;
+pub(crate) mod vmdk;
 
-use std::fmt;
 use std::fs::File;
 use std::io;
-use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 pub use error::ImageError;
+pub use spec::{Compression, FileSum, ImageFormat, ImageSpec, WriteOptions, ZstdLevel};
 
 use crate::artifact::{Artifact, ArtifactKind, PendingFile};
 use crate::digest::{ContentRoot, Digest, Hasher};
@@ -36,143 +39,23 @@ use crate::sparse::SparseSource;
 use crate::units::ByteSize;
 use cache::{Keeper, PackPaths, Stock};
 use codec::{Codec, Packer};
-use pass::{Cluster, Container, Press};
+use pass::{CHUNK_SIZE, Container, Packed, Piece, Press, Presses};
 use qcow2::{CompressionType, Qcow2Writer};
 use raw::RawWriter;
+use raw_zst::RawZstWriter;
+use vhd::VhdWriter;
+use vhdx::VhdxWriter;
+use vmdk::VmdkWriter;
 
 /// Bytes that are hashed and packed together: a leaf of the content root and
 /// a cluster of qcow2.
-const CLUSTER_SIZE: usize = root::LEAF_SIZE;
+pub(crate) const CLUSTER_SIZE: usize = root::LEAF_SIZE;
+
+/// Bytes of the longest stored block of deflate.
+const STORED: usize = 65_535;
 
 /// The name of this room's step in events.
 const STEP: &str = "image";
-
-/// A kind of image file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum ImageFormat {
-    /// The disk's bytes, with holes for zeros.
-    Raw,
-    /// QEMU's format, compressed.
-    Qcow2,
-}
-
-impl ImageFormat {
-    /// All formats, in the order in which they are listed to people.
-    pub const ALL: &[Self] = &[Self::Raw, Self::Qcow2];
-
-    /// Its name, which is the extension of its files too.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        }
-    }
-}
-
-impl fmt::Display for ImageFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for ImageFormat {
-    type Err = ImageError;
-
-    fn from_str(text: &str) -> Result<Self, ImageError> {
-        let known = Self::ALL.iter().find(|format| format.name() == text);
-        known.copied().ok_or_else(|| ImageError::UnknownFormat {
-            name: text.to_owned(),
-        })
-    }
-}
-
-/// How the clusters of a compressed format are packed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Compression {
-    /// Readable everywhere.
-    #[default]
-    Deflate,
-    /// Smaller and faster, but not for readers before QEMU 5.1 and several
-    /// products of today.
-    Zstd(ZstdLevel),
-}
-
-/// A level of zstd, 1 (fast) to 19 (small).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ZstdLevel(u8);
-
-impl Default for ZstdLevel {
-    /// Level 3, as zstd has it.
-    fn default() -> Self {
-        Self(3)
-    }
-}
-
-impl FromStr for ZstdLevel {
-    type Err = ImageError;
-
-    fn from_str(text: &str) -> Result<Self, ImageError> {
-        let level = text.parse().ok().filter(|level| (1..=19).contains(level));
-        level.map(Self).ok_or_else(|| ImageError::UnknownLevel {
-            level: text.to_owned(),
-        })
-    }
-}
-
-impl fmt::Display for ZstdLevel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Whether the digest of a whole file is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileSum {
-    /// Read the file once more for it. Of a raw image that reads every zero.
-    Compute,
-    /// The content root is enough.
-    Skip,
-}
-
-/// One file to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageSpec {
-    /// Its name, without a folder.
-    pub file_name: String,
-    /// What it is.
-    pub format: ImageFormat,
-    /// How it is packed; of no effect on formats that are not.
-    pub compression: Compression,
-    /// Whether its digest is wanted.
-    pub sum: FileSum,
-}
-
-impl ImageSpec {
-    /// `NAME.FORMAT`, packed with deflate, with a digest unless it is raw.
-    #[must_use]
-    pub fn new(name: &str, format: ImageFormat) -> Self {
-        Self {
-            file_name: format!("{name}.{format}"),
-            format,
-            compression: Compression::Deflate,
-            sum: match format {
-                ImageFormat::Raw => FileSum::Skip,
-                ImageFormat::Qcow2 => FileSum::Compute,
-            },
-        }
-    }
-}
-
-/// What changes the speed but not the bytes.
-#[derive(Debug, Clone, Default)]
-pub struct WriteOptions {
-    /// Worker threads; as many as the machine has cores when left out.
-    pub threads: Option<NonZeroUsize>,
-    /// Folder for packed clusters of earlier builds; none when left out.
-    pub cluster_cache: Option<PathBuf>,
-}
 
 /// Writes all images of `disk` into the folder `out_dir` in one pass.
 ///
@@ -192,7 +75,7 @@ pub fn write_all(
 ) -> Result<Vec<Artifact>, ImageError> {
     reporter.started(STEP);
     for spec in specs {
-        check(spec, disk.size())?;
+        spec.check(disk.size())?;
     }
     let threads = pass::thread_count(options.threads);
     let presses = presses(specs, options);
@@ -202,12 +85,12 @@ pub fn write_all(
         .collect::<Result<Vec<_>, _>>()?;
     let mut memory = Memory::new(specs, options, &presses, reporter);
     let mut progress = Progress::new(disk, reporter);
-    let root = pass::run(disk, &presses, threads, |cluster| {
+    let root = pass::run(disk, &presses, threads, |piece| {
         for output in &mut outputs {
-            output.append(&cluster)?;
+            output.append(&piece)?;
         }
-        memory.note(&cluster);
-        progress.reached(&cluster);
+        memory.note(&piece);
+        progress.reached(&piece);
         Ok(())
     })?;
     let artifacts = finish(outputs, root)?;
@@ -223,41 +106,26 @@ pub fn write_all(
 ///
 /// What `disk` reports.
 pub fn content_root(disk: &dyn SparseSource) -> Result<ContentRoot, ImageError> {
-    pass::run(disk, &[], pass::thread_count(None), |_| Ok(()))
-}
-
-fn check(spec: &ImageSpec, size: ByteSize) -> Result<(), ImageError> {
-    let name = Path::new(&spec.file_name);
-    if name.file_name() != Some(name.as_os_str()) {
-        return Err(ImageError::FileName {
-            name: spec.file_name.clone(),
-        });
-    }
-    if spec.format == ImageFormat::Qcow2 {
-        if size > qcow2::LIMIT {
-            return Err(ImageError::TooLarge {
-                format: spec.format,
-                size,
-                most: qcow2::LIMIT,
-            });
-        }
-        if !size.bytes().is_multiple_of(512) {
-            return Err(ImageError::PartialSector { size });
-        }
-    }
-    Ok(())
+    pass::run(disk, &Presses::default(), pass::thread_count(None), |_| {
+        Ok(())
+    })
 }
 
 fn codec(spec: &ImageSpec) -> Option<Codec> {
+    let level = match spec.compression {
+        Compression::Deflate => ZstdLevel::default(),
+        Compression::Zstd(level) => level,
+    };
     match (spec.format, spec.compression) {
-        (ImageFormat::Raw, _) => None,
-        (ImageFormat::Qcow2, Compression::Deflate) => Some(Codec::Deflate),
-        (ImageFormat::Qcow2, Compression::Zstd(level)) => Some(Codec::Zstd(level.0.into())),
+        (ImageFormat::Raw | ImageFormat::Vhdx | ImageFormat::Vhd, _) => None,
+        (ImageFormat::RawZst, _) => Some(Codec::Stream(level.number())),
+        (ImageFormat::Vmdk, _) | (ImageFormat::Qcow2, Compression::Deflate) => Some(Codec::Deflate),
+        (ImageFormat::Qcow2, Compression::Zstd(_)) => Some(Codec::Zstd(level.number())),
     }
 }
 
 /// One press for each codec, however many images use it.
-fn presses(specs: &[ImageSpec], options: &WriteOptions) -> Vec<Press> {
+fn presses(specs: &[ImageSpec], options: &WriteOptions) -> Presses {
     let mut codecs: Vec<Codec> = specs.iter().filter_map(codec).collect();
     codecs.sort_unstable();
     codecs.dedup();
@@ -265,7 +133,13 @@ fn presses(specs: &[ImageSpec], options: &WriteOptions) -> Vec<Press> {
         packer: Packer::new(codec),
         stock: pack_paths(specs, options, codec).map(|paths| Stock::open(&paths)),
     };
-    codecs.into_iter().map(press).collect()
+    let (chunks, clusters) = codecs
+        .into_iter()
+        .partition::<Vec<_>, _>(|codec| matches!(codec, Codec::Stream(_)));
+    Presses {
+        clusters: clusters.into_iter().map(press).collect(),
+        chunks: chunks.into_iter().map(press).collect(),
+    }
 }
 
 /// Where the packs of `codec` are, named after the first image that uses it.
@@ -288,31 +162,18 @@ impl<'a> Output<'a> {
         spec: &'a ImageSpec,
         size: ByteSize,
         out_dir: &Path,
-        presses: &[Press],
+        presses: &Presses,
     ) -> Result<Self, ImageError> {
         let path = out_dir.join(&spec.file_name);
         let pending = PendingFile::create(&path).map_err(|source| ImageError::Write {
             path: path.clone(),
             source,
         })?;
-        let packer = presses
-            .iter()
-            .position(|press| Some(press.packer.codec()) == codec(spec))
-            .unwrap_or_default();
-        let container: Box<dyn Container> = match (spec.format, spec.compression) {
-            (ImageFormat::Raw, _) => Box::new(RawWriter::new(size)),
-            (ImageFormat::Qcow2, Compression::Deflate) => {
-                Box::new(Qcow2Writer::new(size, CompressionType::Deflate, packer))
-            }
-            (ImageFormat::Qcow2, Compression::Zstd(_)) => {
-                Box::new(Qcow2Writer::new(size, CompressionType::Zstd, packer))
-            }
-        };
         Ok(Self {
             spec,
             path,
             pending,
-            container,
+            container: container(spec, size, presses),
         })
     }
 
@@ -323,15 +184,22 @@ impl<'a> Output<'a> {
         }
     }
 
-    fn append(&mut self, cluster: &Cluster) -> Result<(), ImageError> {
-        let appended = self.container.append(self.pending.file(), cluster);
+    fn append(&mut self, piece: &Piece) -> Result<(), ImageError> {
+        let file = self.pending.file();
+        let mut appended = Ok(());
+        for cluster in &piece.clusters {
+            appended = appended.and_then(|()| self.container.append(file, cluster));
+        }
+        if let Some(chunk) = &piece.chunk {
+            appended = appended.and_then(|()| self.container.append_chunk(file, chunk));
+        }
         appended.map_err(|source| self.failed(source))
     }
 
     /// Writes the rest and syncs, and reads the file for its digest meanwhile.
-    fn complete(&mut self) -> Result<(ByteSize, Option<Digest>), ImageError> {
+    fn complete(&mut self, root: &ContentRoot) -> Result<(ByteSize, Option<Digest>), ImageError> {
         let file = self.pending.file();
-        let complete = self.container.finish(file).and_then(|()| {
+        let complete = self.container.finish(file, root).and_then(|()| {
             std::thread::scope(|scope| {
                 let sync = scope.spawn(|| file.sync_all());
                 let digest = match self.spec.sum {
@@ -345,6 +213,31 @@ impl<'a> Output<'a> {
             })
         });
         complete.map_err(|source| self.failed(source))
+    }
+}
+
+/// The writer of a format.
+fn container(spec: &ImageSpec, size: ByteSize, presses: &Presses) -> Box<dyn Container> {
+    let packer = |presses: &[Press]| {
+        presses
+            .iter()
+            .position(|press| Some(press.packer.codec()) == codec(spec))
+            .unwrap_or_default()
+    };
+    let of_clusters = packer(&presses.clusters);
+    match spec.format {
+        ImageFormat::Raw => Box::new(RawWriter::new(size)),
+        ImageFormat::RawZst => Box::new(RawZstWriter::new(size, packer(&presses.chunks))),
+        ImageFormat::Qcow2 => {
+            let compression = match spec.compression {
+                Compression::Deflate => CompressionType::Deflate,
+                Compression::Zstd(_) => CompressionType::Zstd,
+            };
+            Box::new(Qcow2Writer::new(size, compression, of_clusters))
+        }
+        ImageFormat::Vmdk => Box::new(VmdkWriter::new(size, &spec.file_name, of_clusters)),
+        ImageFormat::Vhdx => Box::new(VhdxWriter::new(size)),
+        ImageFormat::Vhd => Box::new(VhdWriter::new(size)),
     }
 }
 
@@ -365,12 +258,21 @@ fn digest_of(file: &File) -> io::Result<Digest> {
     }
 }
 
-/// Completes every file before the first of them gets its name.
+/// Completes every file, all at once, before the first of them gets its name.
 fn finish(mut outputs: Vec<Output>, root: ContentRoot) -> Result<Vec<Artifact>, ImageError> {
-    let complete = outputs
-        .iter_mut()
-        .map(Output::complete)
-        .collect::<Result<Vec<_>, _>>()?;
+    let complete = std::thread::scope(|scope| {
+        let root = &root;
+        let threads: Vec<_> = outputs
+            .iter_mut()
+            .map(|output| scope.spawn(move || output.complete(root)))
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
+    })?;
     let mut artifacts = Vec::new();
     for (output, (size, digest)) in outputs.into_iter().zip(complete) {
         let path = output.path;
@@ -390,9 +292,10 @@ fn finish(mut outputs: Vec<Output>, root: ContentRoot) -> Result<Vec<Artifact>, 
     Ok(artifacts)
 }
 
-/// The cluster caches of a build. They never make it fail.
+/// The caches of a build. They never make it fail.
 struct Memory<'a> {
-    keepers: Vec<Option<Keeper>>,
+    clusters: Vec<Option<Keeper>>,
+    chunks: Vec<Option<Keeper>>,
     reused: u64,
     reporter: &'a dyn Reporter,
 }
@@ -401,7 +304,7 @@ impl<'a> Memory<'a> {
     fn new(
         specs: &[ImageSpec],
         options: &WriteOptions,
-        presses: &[Press],
+        presses: &Presses,
         reporter: &'a dyn Reporter,
     ) -> Self {
         let keeper = |press: &Press| {
@@ -409,44 +312,47 @@ impl<'a> Memory<'a> {
             Some(Keeper::new(paths, press.stock.as_ref()?))
         };
         let mut memory = Self {
-            keepers: presses.iter().map(keeper).collect(),
+            clusters: presses.clusters.iter().map(keeper).collect(),
+            chunks: presses.chunks.iter().map(keeper).collect(),
             reused: 0,
             reporter,
         };
         if let Some(folder) = &options.cluster_cache
             && let Err(error) = std::fs::create_dir_all(folder)
         {
-            memory.keepers.clear();
-            memory.warn(&error);
+            memory.clusters.clear();
+            memory.chunks.clear();
+            warn(reporter, &error);
         }
         memory
     }
 
-    fn warn(&self, error: &io::Error) {
-        let message = format!("packed clusters cannot be kept for the next build: {error}");
-        self.reporter.warn(message, None);
-    }
-
-    fn note(&mut self, cluster: &Cluster) {
-        let all_reused = cluster.packed.iter().all(|packed| packed.reused);
-        self.reused += u64::from(all_reused && !cluster.packed.is_empty());
-        for (at, packed) in cluster.packed.iter().enumerate() {
-            let Some(Some(keeper)) = self.keepers.get_mut(at) else {
-                continue;
-            };
-            if let Err(error) = keeper.note(&cluster.leaf, packed) {
-                self.keepers[at] = None;
-                self.warn(&error);
-            }
+    fn note(&mut self, piece: &Piece) {
+        let reused = |packed: &[Packed]| packed.iter().all(|packed| packed.reused);
+        for cluster in &piece.clusters {
+            let chunks = piece.chunk.as_ref().map_or(&[][..], |chunk| &chunk.packed);
+            let has_any = !cluster.packed.is_empty() || !chunks.is_empty();
+            self.reused += u64::from(has_any && reused(&cluster.packed) && reused(chunks));
+            keep(
+                &mut self.clusters,
+                &cluster.leaf,
+                &cluster.packed,
+                self.reporter,
+            );
+        }
+        if let Some(chunk) = &piece.chunk {
+            keep(&mut self.chunks, &chunk.key, &chunk.packed, self.reporter);
         }
     }
 
-    fn finish(mut self, presses: &[Press], clusters: u64) -> String {
-        for (keeper, press) in std::mem::take(&mut self.keepers).into_iter().zip(presses) {
+    fn finish(self, presses: &Presses, clusters: u64) -> String {
+        let keepers = self.clusters.into_iter().zip(&presses.clusters);
+        let keepers = keepers.chain(self.chunks.into_iter().zip(&presses.chunks));
+        for (keeper, press) in keepers {
             if let (Some(keeper), Some(stock)) = (keeper, &press.stock)
                 && let Err(error) = keeper.finish(stock)
             {
-                self.warn(&error);
+                warn(self.reporter, &error);
             }
         }
         let reused = self.reused;
@@ -454,11 +360,30 @@ impl<'a> Memory<'a> {
     }
 }
 
+/// Gives each keeper its form; one that fails is let go.
+fn keep(keepers: &mut [Option<Keeper>], key: &Digest, packed: &[Packed], reporter: &dyn Reporter) {
+    for (slot, packed) in keepers.iter_mut().zip(packed) {
+        if let Some(keeper) = slot
+            && let Err(error) = keeper.note(key, packed)
+        {
+            *slot = None;
+            warn(reporter, &error);
+        }
+    }
+}
+
+fn warn(reporter: &dyn Reporter, error: &io::Error) {
+    let message = format!("packed clusters cannot be kept for the next build: {error}");
+    reporter.warn(message, None);
+}
+
 /// Says how far the pass is, now and then.
 struct Progress<'a> {
     reporter: &'a dyn Reporter,
     total: ByteSize,
     clusters: u64,
+    /// Clusters at which it is said again.
+    next: u64,
 }
 
 impl<'a> Progress<'a> {
@@ -468,13 +393,15 @@ impl<'a> Progress<'a> {
             reporter,
             total: ByteSize::from_bytes(data.sum()),
             clusters: 0,
+            next: 0,
         }
     }
 
-    fn reached(&mut self, _cluster: &Cluster) {
-        const EVERY: u64 = 256;
-        self.clusters += 1;
-        if self.clusters.is_multiple_of(EVERY) {
+    fn reached(&mut self, piece: &Piece) {
+        const EVERY: u64 = (4 * CHUNK_SIZE / CLUSTER_SIZE) as u64;
+        self.clusters += piece.clusters.len() as u64;
+        if self.clusters >= self.next {
+            self.next = self.clusters + EVERY;
             let done = ByteSize::from_bytes(self.clusters * CLUSTER_SIZE as u64);
             self.reporter
                 .bytes(STEP, done.min(self.total), Some(self.total));

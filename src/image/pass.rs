@@ -3,7 +3,7 @@
 //! Worker threads read, hash and pack the clusters; the calling thread writes
 //! them in order. So what comes out does not depend on the number of threads,
 //! and what is in memory does not depend on the size of the disk: at most
-//! [`AHEAD`] pieces wait for their turn.
+//! [`AHEAD`] bytes wait for their turn.
 
 use std::fs::File;
 use std::io;
@@ -14,13 +14,15 @@ use super::cache::Stock;
 use super::codec::{Form, Packer};
 use super::root::{self, RootBuilder};
 use super::{CLUSTER_SIZE, ImageError, ordered};
-use crate::digest::{ContentRoot, Digest};
+use crate::digest::{ContentRoot, Digest, Hasher};
 use crate::sparse::{SparseSource, coalesce};
 
-/// Clusters that a worker takes at once.
-const PIECE: usize = 8;
-/// Pieces that may be begun before their turn: 32 MiB, and as packed as much again.
-const AHEAD: usize = 64;
+/// Clusters that a worker takes at once, when nobody asks for chunks.
+const PIECE: u64 = 8;
+/// Bytes of a chunk, which is a piece as well.
+pub(super) const CHUNK_SIZE: usize = 4 << 20;
+/// Bytes of pieces that may be begun before their turn; packed they are as much again.
+const AHEAD: u64 = 32 << 20;
 
 /// 64 KiB of the disk that are not all zeros; behind the end of the disk,
 /// zeros.
@@ -57,14 +59,47 @@ impl Cluster {
     }
 }
 
+/// 4 MiB of the disk that are not all zeros; less at its end.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// Offset on the disk in chunks.
+    pub index: u64,
+    /// Bytes of the disk in it.
+    pub length: usize,
+    /// Digest of its clusters' leaf hashes, their places, and its length.
+    pub key: Digest,
+    /// One for each packer of chunks.
+    pub packed: Vec<Packed>,
+}
+
+/// What a worker makes at once: the clusters that are not zeros, and the
+/// chunk, when one is wanted and not all zeros.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub clusters: Vec<Cluster>,
+    pub chunk: Option<Chunk>,
+}
+
 /// An image format: takes the clusters of a disk that are not zeros, in
 /// ascending order, and writes a file.
-pub(super) trait Container {
+pub(super) trait Container: Send {
     /// Writes one cluster.
     fn append(&mut self, file: &File, cluster: &Cluster) -> io::Result<()>;
 
+    /// Writes one chunk; its clusters came just before.
+    fn append_chunk(&mut self, _file: &File, _chunk: &Chunk) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Writes what is left, after the last cluster.
-    fn finish(&mut self, file: &File) -> io::Result<()>;
+    fn finish(&mut self, file: &File, root: &ContentRoot) -> io::Result<()>;
+}
+
+/// All presses of a pass.
+#[derive(Debug, Default)]
+pub(super) struct Presses {
+    pub clusters: Vec<Press>,
+    pub chunks: Vec<Press>,
 }
 
 /// What makes packed clusters, and where finished ones may be found.
@@ -89,29 +124,97 @@ pub(super) fn thread_count(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
     wanted.unwrap_or_else(cores)
 }
 
-/// Gives every cluster of `disk` that is not all zeros to `take`, in
-/// ascending order, packed by each of `presses`; returns the content root.
+/// Gives every piece of `disk` that is not all zeros to `take`, in ascending
+/// order, packed by `presses`; returns the content root.
 pub(super) fn run(
     disk: &dyn SparseSource,
-    presses: &[Press],
+    presses: &Presses,
     threads: NonZeroUsize,
-    mut take: impl FnMut(Cluster) -> Result<(), ImageError>,
+    mut take: impl FnMut(Piece) -> Result<(), ImageError>,
 ) -> Result<ContentRoot, ImageError> {
     let mut root = RootBuilder::new(disk.size());
-    let touched = clusters_of(disk.data_ranges());
-    let work = |piece: Range<u64>| -> Result<Vec<Cluster>, ImageError> {
-        piece
-            .filter_map(|index| make_one(disk, presses, index).transpose())
-            .collect()
+    let step = if presses.chunks.is_empty() {
+        PIECE
+    } else {
+        CHUNK_SIZE as u64 / CLUSTER_SIZE as u64
     };
-    ordered::map(pieces(&touched), threads, AHEAD, work, |clusters| {
-        for cluster in clusters? {
+    let touched = clusters_of(disk.data_ranges(), step);
+    let most = disk.size().bytes().div_ceil(CLUSTER_SIZE as u64);
+    let jobs = touched
+        .iter()
+        .flat_map(|range| range.clone().step_by(as_usize(step)));
+    let jobs = jobs.map(|start| start..most.min(start + step));
+    let ahead = as_usize(AHEAD / (step * CLUSTER_SIZE as u64));
+    let work = |clusters| make_piece(disk, presses, clusters);
+    ordered::map(jobs, threads, ahead.max(threads.get() + 1), work, |piece| {
+        let piece = piece?;
+        for cluster in &piece.clusters {
             root.push(cluster.index, cluster.leaf);
-            take(cluster)?;
         }
-        Ok(())
+        if piece.clusters.is_empty() {
+            return Ok(());
+        }
+        take(piece)
     })?;
     Ok(root.finish())
+}
+
+fn as_usize(small: u64) -> usize {
+    usize::try_from(small).unwrap_or(usize::MAX)
+}
+
+fn make_piece(
+    disk: &dyn SparseSource,
+    presses: &Presses,
+    clusters: Range<u64>,
+) -> Result<Piece, ImageError> {
+    let start = clusters.start;
+    let made = clusters.filter_map(|index| make_one(disk, &presses.clusters, index).transpose());
+    let clusters = made.collect::<Result<Vec<_>, _>>()?;
+    let chunk = if presses.chunks.is_empty() || clusters.is_empty() {
+        None
+    } else {
+        Some(make_chunk(
+            disk.size().bytes(),
+            &presses.chunks,
+            start,
+            &clusters,
+        )?)
+    };
+    Ok(Piece { clusters, chunk })
+}
+
+/// The chunk that begins at cluster `start`, of its clusters that are not zeros.
+fn make_chunk(
+    size: u64,
+    presses: &[Press],
+    start: u64,
+    clusters: &[Cluster],
+) -> Result<Chunk, ImageError> {
+    let offset = start * CLUSTER_SIZE as u64;
+    let length = as_usize(size - offset).min(CHUNK_SIZE);
+    let mut data = vec![0; length.next_multiple_of(CLUSTER_SIZE)];
+    let mut hasher = Hasher::new();
+    hasher.field(b"chunk v1");
+    hasher.field(&(length as u64).to_be_bytes());
+    for cluster in clusters {
+        let place = cluster.index - start;
+        let at = as_usize(place) * CLUSTER_SIZE;
+        data[at..at + CLUSTER_SIZE].copy_from_slice(&cluster.data);
+        hasher.field(&place.to_be_bytes());
+        hasher.field(cluster.leaf.bytes());
+    }
+    let key = hasher.finish();
+    let packed = presses
+        .iter()
+        .map(|press| press.pack(&key, &data[..length]));
+    let packed = packed.collect::<io::Result<_>>();
+    Ok(Chunk {
+        index: offset / CHUNK_SIZE as u64,
+        length,
+        key,
+        packed: packed.map_err(|source| ImageError::Pack { offset, source })?,
+    })
 }
 
 fn make_one(
@@ -146,18 +249,10 @@ fn is_zero(cluster: &[u8]) -> bool {
     *cluster == ZEROS
 }
 
-/// The clusters that `ranges`, in bytes, touch: ascending, not touching.
-fn clusters_of(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
-    let size = CLUSTER_SIZE as u64;
-    coalesce(ranges.map(|range| range.start / size..range.end.div_ceil(size)))
-}
-
-/// Cuts ranges of clusters into pieces for the workers.
-fn pieces(ranges: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> + Send {
-    ranges.iter().flat_map(|range| {
-        let starts = range.clone().step_by(PIECE);
-        starts.map(|start| start..range.end.min(start + PIECE as u64))
-    })
+/// The clusters that `ranges`, in bytes, touch, in whole steps: ascending, not touching.
+fn clusters_of(ranges: impl Iterator<Item = Range<u64>>, step: u64) -> Vec<Range<u64>> {
+    let size = step * CLUSTER_SIZE as u64;
+    coalesce(ranges.map(|range| range.start / size * step..range.end.div_ceil(size) * step))
 }
 
 #[cfg(test)]
@@ -165,16 +260,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_touched_cluster_comes_once() {
-        let ranges = [0..1, 2..65_536, 65_537..65_538, 300_000..400_000];
-        assert_eq!(clusters_of(ranges.into_iter()), [0..2, 4..7]);
-    }
-
-    #[test]
-    fn pieces_cover_the_ranges() {
-        let covered: Vec<u64> = pieces(&[0..1, 4..30, 40..48]).flatten().collect();
-        let all: Vec<u64> = (0..1).chain(4..30).chain(40..48).collect();
-        assert_eq!(covered, all);
-        assert!(pieces(&[4..30, 40..48]).all(|piece| piece.end - piece.start <= 8));
+    fn each_touched_step_comes_once() {
+        let ranges = || [0..1, 2..65_536, 65_537..65_538, 300_000..400_000].into_iter();
+        assert_eq!(clusters_of(ranges(), 1), [0..2, 4..7]);
+        assert_eq!(clusters_of(ranges(), 2), [0..2, 4..8]);
+        assert_eq!(clusters_of(ranges(), 8).len(), 1);
     }
 }

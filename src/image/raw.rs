@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use super::pass::{Cluster, Container};
+use crate::digest::ContentRoot;
 use crate::units::ByteSize;
 
 /// Granularity of holes: the block of common file systems.
@@ -22,28 +23,45 @@ impl RawWriter {
     }
 }
 
+/// Writes `cluster` where it is on the disk, up to the end of that.
+pub(super) fn write_cluster(file: &File, cluster: &Cluster, size: ByteSize) -> io::Result<()> {
+    let start = cluster.start();
+    let left = size.bytes() - start;
+    let length = usize::try_from(left).unwrap_or(usize::MAX);
+    let data = &cluster.data[..length.min(cluster.data.len())];
+    write_without_zeros(file, data, start)
+}
+
+/// Writes the blocks of `data` that are not zeros from byte `start` on, each
+/// run of them at once.
+pub(super) fn write_without_zeros(file: &File, data: &[u8], start: u64) -> io::Result<()> {
+    let mut run = 0;
+    let mut at = 0;
+    while at < data.len() {
+        let end = data.len().min(at + BLOCK);
+        if is_zero(&data[at..end]) {
+            write_run(file, data, run..at, start)?;
+            run = end;
+        }
+        at = end;
+    }
+    write_run(file, data, run..at, start)
+}
+
+fn write_run(file: &File, data: &[u8], run: std::ops::Range<usize>, start: u64) -> io::Result<()> {
+    if run.is_empty() {
+        return Ok(());
+    }
+    let at = start + run.start as u64;
+    file.write_all_at(&data[run], at)
+}
+
 impl Container for RawWriter {
     fn append(&mut self, file: &File, cluster: &Cluster) -> io::Result<()> {
-        let start = cluster.start();
-        let left = self.size.bytes() - start;
-        let length = usize::try_from(left).unwrap_or(usize::MAX);
-        let data = &cluster.data[..length.min(cluster.data.len())];
-        let mut at = 0;
-        for run in data
-            .chunks(BLOCK)
-            .collect::<Vec<_>>()
-            .chunk_by(|a, b| is_zero(a) == is_zero(b))
-        {
-            let length: usize = run.iter().map(|block| block.len()).sum();
-            if !is_zero(run[0]) {
-                file.write_all_at(&data[at..at + length], start + at as u64)?;
-            }
-            at += length;
-        }
-        Ok(())
+        write_cluster(file, cluster, self.size)
     }
 
-    fn finish(&mut self, file: &File) -> io::Result<()> {
+    fn finish(&mut self, file: &File, _root: &ContentRoot) -> io::Result<()> {
         file.set_len(self.size.bytes())
     }
 }

@@ -20,7 +20,7 @@ use crate::disk::{Disk, DiskSpec};
 use crate::error::Error;
 use crate::fs::ext4::{Ext4Error, Ext4Volume};
 use crate::fs::fat::FatVolume;
-use crate::image::{self, WriteOptions};
+use crate::image::{self, ImageFormat, WriteOptions};
 use crate::layer::spec::LayerSpec;
 use crate::layer::{self, Layer, LayerShop};
 use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
@@ -80,7 +80,11 @@ pub fn build(
     let disk = Disk::assemble(&spec, volumes(plan, bootable)?)?;
     let mut artifacts = write_images(plan, &disk, shop)?;
     let facts = disk_facts(plan, &disk, &artifacts);
-    let mut drafts = descriptor::drafts(&plan.machine, &facts, shop.out)?;
+    let mut drafts = if facts.is_empty() {
+        Vec::new()
+    } else {
+        descriptor::drafts(&plan.machine, &facts, shop.out)?
+    };
     drafts.extend(direct_drafts(&direct, shop.out)?);
     drafts.push(roots_draft(&artifacts, shop.out));
     artifacts.extend(drafts.iter().map(Draft::artifact));
@@ -110,15 +114,15 @@ fn make_layers(plan: &BuildPlan, shop: &Workshop<'_>) -> Result<(Vec<Layer>, Vec
 #[must_use]
 pub fn output_names(plan: &BuildPlan) -> Vec<String> {
     let images = plan.images.iter().map(|image| image.file_name.clone());
-    let others = [
-        descriptor::VIRT_IMAGE_FILE,
-        descriptor::START_FILE,
-        ROOTS_FILE,
-        release::sums::SUMS_FILE,
-    ];
-    images
-        .chain(others.into_iter().chain(DIRECT).map(str::to_owned))
-        .collect()
+    // A disk that only formats hold of which descriptors know nothing has none.
+    let has_descriptor = plan.images.iter().any(|image| is_described(image.format));
+    let descriptors = [descriptor::VIRT_IMAGE_FILE, descriptor::START_FILE];
+    let others = descriptors
+        .into_iter()
+        .filter(|_| has_descriptor)
+        .chain([ROOTS_FILE, release::sums::SUMS_FILE])
+        .chain(DIRECT);
+    images.chain(others.map(str::to_owned)).collect()
 }
 
 fn merge(layers: &[Layer]) -> Result<FileTree, PipelineError> {
@@ -193,6 +197,7 @@ fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<Disk
         .images
         .iter()
         .zip(artifacts)
+        .filter(|(image, _)| is_described(image.format))
         .map(|(image, artifact)| DiskFacts {
             file: image.file_name.clone(),
             format: image.format,
@@ -201,6 +206,14 @@ fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<Disk
             content_root: artifact.content_root,
         });
     facts.collect()
+}
+
+/// Whether descriptors have a word for the format.
+fn is_described(format: ImageFormat) -> bool {
+    matches!(
+        format,
+        ImageFormat::Raw | ImageFormat::Qcow2 | ImageFormat::Vmdk
+    )
 }
 
 /// Kernel, initramfs and command line, for hosts that load them themselves.

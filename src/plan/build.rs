@@ -225,7 +225,11 @@ fn files_recipe(layer: &FilesLayer) -> Result<FilesRecipe, PlanError> {
 fn images(appliance: &Appliance, wishes: &Wishes) -> Vec<ImageSpec> {
     let written = appliance.outputs.formats.iter().map(|kind| match kind {
         ImageKind::Raw => ImageFormat::Raw,
+        ImageKind::RawZst => ImageFormat::RawZst,
         ImageKind::Qcow2 => ImageFormat::Qcow2,
+        ImageKind::Vmdk => ImageFormat::Vmdk,
+        ImageKind::Vhdx => ImageFormat::Vhdx,
+        ImageKind::Vhd => ImageFormat::Vhd,
     });
     let mut formats: Vec<_> = if wishes.formats.is_empty() {
         written.collect()

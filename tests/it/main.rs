@@ -16,12 +16,15 @@ mod cli {
 }
 mod formats {
     mod appliance;
+    mod containers;
     pub(crate) mod deb;
     mod descriptor;
     mod ext4;
     mod fat;
     mod gpt;
+    mod hostile_disks;
     mod image;
+    mod inspect;
     mod iso;
     mod lock;
     mod plan;

@@ -317,7 +317,7 @@ fn cmdline(text: &Spanned<String>, problems: &mut Problems) -> Option<Vec<String
 fn outputs(written: &WrittenOutputs, problems: &mut Problems) -> Option<Outputs> {
     let formats = match &written.formats {
         Some(texts) => words(texts, "disk format", table!(ImageKind), problems),
-        None => Some(ImageKind::ALL.to_vec()),
+        None => Some(vec![ImageKind::Raw, ImageKind::Qcow2]),
     };
     let qcow2_compression = match &written.qcow2_compression {
         Some(text) => word(text, "compression", table!(Qcow2Compression), problems),

@@ -8,35 +8,35 @@ use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// `magic`: "QFI\xfb".
-pub(super) const MAGIC: u32 = 0x5146_49fb;
+pub(crate) const MAGIC: u32 = 0x5146_49fb;
 /// `cluster_bits`.
-pub(super) const CLUSTER_BITS: u32 = 16;
+pub(crate) const CLUSTER_BITS: u32 = 16;
 /// Bytes in a cluster.
-pub(super) const CLUSTER: u64 = 1 << CLUSTER_BITS;
+pub(crate) const CLUSTER: u64 = 1 << CLUSTER_BITS;
 /// `refcount_order`: 16 bits.
-pub(super) const REFCOUNT_ORDER: u32 = 4;
+pub(crate) const REFCOUNT_ORDER: u32 = 4;
 /// Refcounts in a refcount block, which is one cluster.
-pub(super) const REFCOUNTS_PER_BLOCK: u64 = CLUSTER / 2;
+pub(crate) const REFCOUNTS_PER_BLOCK: u64 = CLUSTER / 2;
 /// Entries in an L1, L2 or refcount table of one cluster.
-pub(super) const ENTRIES_PER_CLUSTER: u64 = CLUSTER / 8;
+pub(crate) const ENTRIES_PER_CLUSTER: u64 = CLUSTER / 8;
 /// Incompatible feature bit 3: the compression type is not deflate.
-pub(super) const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
+pub(crate) const INCOMPATIBLE_COMPRESSION: u64 = 1 << 3;
 /// L1 and L2 entries, bit 63: the refcount is exactly one.
-pub(super) const COPIED: u64 = 1 << 63;
+pub(crate) const COPIED: u64 = 1 << 63;
 /// L2 entries, bit 62: a compressed cluster.
-pub(super) const COMPRESSED: u64 = 1 << 62;
+pub(crate) const COMPRESSED: u64 = 1 << 62;
 /// In a compressed L2 entry the offset has this many bits: 62 - (`cluster_bits` - 8).
-pub(super) const COMPRESSED_OFFSET_BITS: u32 = 62 - (CLUSTER_BITS - 8);
+pub(crate) const COMPRESSED_OFFSET_BITS: u32 = 62 - (CLUSTER_BITS - 8);
 /// A compressed L2 entry counts sectors of this many bytes.
-pub(super) const SECTOR: u64 = 512;
+pub(crate) const SECTOR: u64 = 512;
 /// QEMU's limit for an L1 table is 32 MiB; each entry stands for 512 MiB.
-pub(super) const MAX_SIZE: u64 = (32 << 20) / 8 * ENTRIES_PER_CLUSTER * CLUSTER;
+pub(crate) const MAX_SIZE: u64 = (32 << 20) / 8 * ENTRIES_PER_CLUSTER * CLUSTER;
 
 #[expect(clippy::struct_field_names, reason = "the names of the specification")]
 /// The header without the fields that only another compression type needs.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub magic: U32,
     pub version: U32,
     /// 0: no backing file.
@@ -67,14 +67,14 @@ pub(super) struct Header {
 /// What follows the header when the compression type is not deflate.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-pub(super) struct CompressionField {
+pub(crate) struct CompressionField {
     /// 1: zstd.
     pub compression_type: u8,
     pub padding: [u8; 7],
 }
 
 /// `compression_type` of zstd.
-pub(super) const COMPRESSION_ZSTD: u8 = 1;
+pub(crate) const COMPRESSION_ZSTD: u8 = 1;
 
 const _: () = {
     use core::mem::offset_of;

@@ -6,7 +6,7 @@
 //! that it names, so only one is in memory. Clusters of zeros are not
 //! allocated; a cluster that does not get smaller is stored as it is.
 
-mod format;
+pub(crate) mod format;
 mod layout;
 
 use std::fs::File;
@@ -17,6 +17,7 @@ use zerocopy::IntoBytes as _;
 use zerocopy::big_endian::{U16, U32, U64};
 
 use super::pass::{Cluster, Container};
+use crate::digest::ContentRoot;
 use crate::units::ByteSize;
 use format::{
     CLUSTER, CLUSTER_BITS, COMPRESSED, COMPRESSED_OFFSET_BITS, COMPRESSION_ZSTD, COPIED,
@@ -164,7 +165,7 @@ impl Container for Qcow2Writer {
         Ok(())
     }
 
-    fn finish(&mut self, file: &File) -> io::Result<()> {
+    fn finish(&mut self, file: &File, _root: &ContentRoot) -> io::Result<()> {
         self.write_l2(file)?;
         let area = self.write_refcounts(file)?;
         file.write_all_at(self.l1.as_bytes(), self.l1_offset)?;

@@ -311,7 +311,7 @@ fn machine() -> Vec<(&'static str, String)> {
         (
             "outputs",
             said(&and(
-                "[outputs]\nformats = [\"vmdk\", \"raw\", \"raw\"]\nqcow2_compression = \"gzip\"\n",
+                "[outputs]\nformats = [\"vdi\", \"raw\", \"raw\"]\nqcow2_compression = \"gzip\"\n",
             )),
         ),
     ]

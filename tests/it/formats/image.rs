@@ -22,22 +22,22 @@ use crate::support::{Checker, is_root, must_run, note, program, temp_folder};
 const CLUSTER: u64 = 65_536;
 
 /// Numbers that look random and are the same everywhere.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next().to_le_bytes()[3]).collect()
     }
 
     /// Words from a small vocabulary.
-    fn text(&mut self, count: usize) -> Vec<u8> {
+    pub(super) fn text(&mut self, count: usize) -> Vec<u8> {
         let words = [
             "usr", "share", "lib", "python3", "kernel", "the ", "= 0\n", "/",
         ];
@@ -52,7 +52,7 @@ impl Noise {
 }
 
 /// A disk with text, noise, runs of one byte, holes and odd edges.
-fn disk(size: u64) -> PageMap {
+pub(super) fn disk(size: u64) -> PageMap {
     let mut disk = PageMap::new(ByteSize::from_bytes(size));
     let mut noise = Noise(0x1234_5678_9abc_def1);
     let mut put = |bytes: Vec<u8>, at: u64| disk.write_at(&bytes, at).expect("inside");
@@ -83,14 +83,14 @@ fn write(disk: &dyn SparseSource, folder: &Path, options: &WriteOptions) -> Vec<
     write_all(&specs("disk"), disk, folder, options, &Silent).expect("written")
 }
 
-fn with_threads(count: usize) -> WriteOptions {
+pub(super) fn with_threads(count: usize) -> WriteOptions {
     WriteOptions {
         threads: NonZeroUsize::new(count),
         ..WriteOptions::default()
     }
 }
 
-fn names_in(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn names_in(folder: &Path) -> Vec<PathBuf> {
     let listed = consign::tree::list_folder(folder).expect("a folder");
     listed
         .iter()
@@ -98,7 +98,7 @@ fn names_in(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn digest(path: &Path) -> Digest {
+pub(super) fn digest(path: &Path) -> Digest {
     Digest::of(&fs::read(path).expect("read"))
 }
 
@@ -440,7 +440,7 @@ fn what_a_format_cannot_hold_is_said_before_anything_is_written() {
     assert_eq!(error.to_string(), "`qcow3` is not an image format");
     assert_eq!(
         error.hint().expect("a list"),
-        "use one or several of: raw, qcow2"
+        "use one or several of: raw, raw.zst, qcow2, vmdk, vhdx, vhd"
     );
     assert!(names_in(folder.path()).is_empty());
     let nowhere = folder.path().join("missing");
@@ -503,7 +503,7 @@ fn a_full_disk_leaves_nothing() {
 }
 
 /// Runs of bytes of several kinds at random places.
-fn a_disk() -> impl Strategy<Value = PageMap> {
+pub(super) fn a_disk() -> impl Strategy<Value = PageMap> {
     let run = (0_u64..8 * MIB, 1_usize..200_000, 0_u8..4, 1_u64..u64::MAX);
     (
         proptest::collection::vec(run, 0..12),

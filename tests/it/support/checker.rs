@@ -21,6 +21,16 @@ pub(crate) enum Checker {
     Sfdisk,
     /// A qcow2 image: `qemu-img check`. Only for images that we wrote.
     QemuImgCheck,
+    /// A VMDK or VHDX image: `qemu-img check`, the format told by the
+    /// extension. Only for images that we wrote.
+    QemuImgCheckOther,
+    /// A VHD or VHDX image, by its text: `vhdiinfo` of libvhdi. Looks at
+    /// headers and tables, not at blocks.
+    VhdiInfo,
+    /// A VMDK image: `vmdkinfo` of libvmdk. Looks at headers and directories.
+    VmdkInfo,
+    /// A zstd stream: `zstd -t`.
+    ZstdTest,
     /// Two images with the same content; the formats are told by the extension.
     QemuImgCompare,
     /// A well-formed XML document without a document type.
@@ -48,6 +58,12 @@ impl Checker {
         match self {
             Self::QemuImgCheck => {
                 command.args(["check", "-f", "qcow2"]).args(files);
+            }
+            Self::QemuImgCheckOther => {
+                let [image] = files else {
+                    panic!("one image, not {}", files.len());
+                };
+                command.args(["check", "-f", format_of(image)]).arg(image);
             }
             Self::QemuImgCompare => {
                 let [one, other] = files else {
@@ -118,7 +134,12 @@ impl Checker {
             Self::FsckVfat => ("fsck.vfat", "dosfstools"),
             Self::Sgdisk => ("sgdisk", "gdisk"),
             Self::Sfdisk => ("sfdisk", "fdisk"),
-            Self::QemuImgCheck | Self::QemuImgCompare => ("qemu-img", "qemu-utils"),
+            Self::QemuImgCheck | Self::QemuImgCheckOther | Self::QemuImgCompare => {
+                ("qemu-img", "qemu-utils")
+            }
+            Self::VhdiInfo => ("vhdiinfo", "libvhdi-utils"),
+            Self::VmdkInfo => ("vmdkinfo", "libvmdk-utils"),
+            Self::ZstdTest => ("zstd", "zstd"),
             Self::Xmllint => ("xmllint", "libxml2-utils"),
             Self::Sha256sum => ("sha256sum", "coreutils"),
         }
@@ -131,9 +152,10 @@ impl Checker {
             Self::FsckVfat => &["-n", "-v"],
             Self::Sgdisk => &["-v"],
             Self::Sfdisk => &["--verify"],
-            Self::QemuImgCheck | Self::QemuImgCompare => &[],
+            Self::ZstdTest => &["-t", "-q"],
             Self::Xmllint => &["--noout", "--nonet"],
             Self::Sha256sum => &["--check", "--strict"],
+            _ => &[],
         }
     }
 
@@ -151,6 +173,8 @@ impl Checker {
             Self::FsckVfat => !["Dirty bit", "differences", "Free cluster summary wrong"]
                 .into_iter()
                 .any(says),
+            // libyal's tools end with 0 whatever they say.
+            Self::VhdiInfo | Self::VmdkInfo => says("Media size") && !says("Unable to"),
             Self::E2fsck => !says("Fix? no") && !says("errors"),
             _ => true,
         }
@@ -162,6 +186,9 @@ impl Checker {
 fn format_of(path: &Path) -> &'static str {
     match path.extension().and_then(OsStr::to_str) {
         Some("qcow2") => "qcow2",
+        Some("vmdk") => "vmdk",
+        Some("vhdx") => "vhdx",
+        Some("vhd") => "vpc",
         _ => "raw",
     }
 }
