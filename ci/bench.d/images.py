@@ -1,0 +1,91 @@
+"""From a disk to a compressed image, beside `qemu-img convert -c -m 16 -W`: the
+reference appliance's disk, and one of 64 GiB with 4 GiB of files in it.
+
+qemu-img's parallel deflate differs from run to run; ours does not."""
+
+import os
+import shutil
+from pathlib import Path
+
+from common import CONSIGN, MIB, Run, at_most, ratio
+
+GIB = 1 << 30
+
+
+def measure(bench):
+    folder = bench.work / "images"
+    folder.mkdir()
+    reference = next(bench.site.out.glob("*.raw"))
+    yield from beside_qemu(bench, folder, "the reference appliance's disk", reference)
+    yield from whole_against_packing(bench, folder, reference)
+    big = folder / "big.raw"
+    make_big(big)
+    yield from beside_qemu(bench, folder, "4 GiB of files on 64 GiB", big)
+    big.unlink()
+
+
+def beside_qemu(bench, folder, what, disk):
+    for codec, ours, theirs, divisor, size in [
+        ("deflate", [], [], 2.5, 1.03),
+        ("zstd", ["--zstd", "3"], ["-o", "compression_type=zstd"], 1, 1.0),
+    ]:
+        mine, peer = folder / "ours.qcow2", folder / "theirs.qcow2"
+        runs = bench.in_turn({
+            "consign": lambda: convert(disk, mine, *ours),
+            "qemu-img": lambda: Run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c",
+                                     "-m", "16", "-W", *theirs, disk, peer]),
+        }, warm_up=True)
+        for attribute, unit in [("cpu", "processor"), ("seconds", "wall")]:
+            yield ratio(f"{what}: to qcow2, {codec}, {unit} time, against qemu-img",
+                        runs["consign"], runs["qemu-img"], divisor, attribute)
+        yield at_most(f"the same, bytes of one to the other",
+                      mine.stat().st_size / peer.stat().st_size, size, digits=4)
+        peak = max(run.peak for run in runs["consign"])
+        yield at_most("the same, memory", peak / MIB, 256, " MiB", 0)
+
+
+def convert(disk, image, *options):
+    return Run([CONSIGN, "convert", disk, "--input-format", "raw", "-O", "qcow2",
+                "-o", image, *options])
+
+
+def whole_against_packing(bench, folder, _reference):
+    """All layers are in the cache, no packed cluster is: to raw and qcow2,
+    against the layers' bytes through the same compressor."""
+    site = bench.site
+    content = folder / "content"
+    with open(content, "wb") as out:
+        for blob in sorted((site.cache / "consign/blobs/sha256").iterdir()):
+            with open(blob, "rb") as layer:
+                shutil.copyfileobj(layer, out)
+        out.truncate((out.tell() + 511) // 512 * 512)
+
+    def ours():
+        shutil.rmtree(site.out, ignore_errors=True)
+        shutil.rmtree(site.cache / "consign/clusters", ignore_errors=True)
+        return site.build()
+
+    runs = bench.in_turn({
+        "consign": ours,
+        "packing": lambda: convert(content, folder / "content.qcow2"),
+    }, warm_up=True)
+    yield ratio("cached layers to raw and qcow2, against packing the layers' bytes alone",
+                runs["consign"], runs["packing"], 1 / 1.5)
+    content.unlink()
+
+
+def make_big(disk):
+    """Files of this machine, each at a place of its own."""
+    with open(disk, "wb") as out:
+        out.truncate(64 * GIB)
+        at = done = 0
+        for folder, _, names in sorted(os.walk("/usr")):
+            for name in sorted(names):
+                path = Path(folder, name)
+                if done >= 4 * GIB or path.is_symlink() or not path.is_file():
+                    continue
+                data = path.read_bytes()
+                out.seek(at)
+                out.write(data)
+                done += len(data)
+                at = (at + len(data) * 14) // 4096 * 4096 % (63 * GIB)
