@@ -52,7 +52,7 @@ pub struct Manifest {
     pub lock: Digest,
     /// Not to be believed after this moment: seconds since 1970.
     pub expires: Option<i64>,
-    /// Fingerprint of the `OpenPGP` key that signs too: 40 or 64 hex digits.
+    /// Fingerprint of the OpenPGP key that signs too: 40 or 64 hex digits.
     pub openpgp: Option<String>,
     /// Who is known to sign, in the order of the signature files.
     pub signers: Vec<SignerLine>,

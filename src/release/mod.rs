@@ -14,11 +14,17 @@
 //! | `verify` | is a folder exactly a release? |
 //! | `state` | what was verified before |
 //! | `sums` | `SHA256SUMS` |
+//! | `sbom` | what is in the image, and what made it |
+//! | `provenance` | how it was made |
+//! | `assemble` | the manifest of a folder |
 
+pub mod assemble;
 mod dsse;
 mod error;
 pub mod manifest;
+mod provenance;
 pub mod rotation;
+pub mod sbom;
 pub mod signing;
 pub mod state;
 pub mod sums;

@@ -5,7 +5,7 @@
 //! | `MANIFEST.sig` | `ssh-keygen -Y verify -n consign-release` |
 //! | `MANIFEST.minisig` | `minisign -V` |
 //! | `MANIFEST.ed25519` | `openssl pkeyutl -verify -rawin` |
-//! | `MANIFEST.asc` | `gpgv`, where the vendor has an `OpenPGP` key |
+//! | `MANIFEST.asc` | `gpgv`, where the vendor has an OpenPGP key |
 //! | `provenance.dsse.json` | DSSE libraries: the provenance, signed |
 //!
 //! The first signer's files have these names; another one's have a key id

@@ -35,4 +35,5 @@ mod image {
     mod reproducible;
 }
 mod layer;
+mod release;
 mod support;
