@@ -2,6 +2,7 @@
 same mirror on loopback. What a peer does not do is said where it is started."""
 
 import os
+import re
 import shutil
 import textwrap
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from common import Run, fail
 
 SECURITY = "debian-security"
+KERNEL_VERSION = re.compile(r"linux-image-[0-9]")
 
 
 def sources(mirror):
@@ -84,7 +86,9 @@ class Vmdb2:
             (tools / "kpartx").write_text(self.KPARTX)
             (tools / "kpartx").chmod(0o755)
             self.env = {"PATH": f"{tools}:{os.environ['PATH']}"}
-        names = with_initramfs_tool(packages, "initramfs-tools")
+        # It reads one suite: kernels of others come by their metapackage.
+        names = [name for name in with_initramfs_tool(packages, "initramfs-tools")
+                 if not KERNEL_VERSION.match(name)]
         (folder / "spec.yaml").write_text(self._spec(names))
 
     def _spec(self, packages):
