@@ -74,8 +74,12 @@ impl Context<'_> {
     }
 
     /// How packages are to be installed.
-    pub(super) fn sandbox_settings(&self) -> SandboxSettings {
+    /// `lock` names the kernel that a machine would boot.
+    pub(super) fn sandbox_settings(&self, lock: Option<&Lock>) -> SandboxSettings {
+        let kernel = lock.and_then(|lock| lock.packages().find(|pin| is_kernel(pin)));
+        let cache = self.cache().ok();
         SandboxSettings {
+            kernel: kernel.zip(cache).map(|(pin, cache)| deb_path(&cache, pin)),
             program: self.environment.executable.clone(),
             search_path: self.environment.search_path.clone(),
             choice: self.sandbox.unwrap_or_default(),
@@ -85,13 +89,14 @@ impl Context<'_> {
     fn shop<'a>(
         &self,
         plan: &BuildPlan,
+        lock: &Lock,
         cache: &Path,
         sources: &'a Sources<'a>,
     ) -> Result<LayerShop<'a>, Error> {
         Ok(LayerShop {
             store: Store::open(cache)?,
             debs: sources,
-            sandbox: self.sandbox_settings(),
+            sandbox: self.sandbox_settings(Some(lock)),
             source_date: plan.source_date,
             removals: Removals::default(),
         })
@@ -120,6 +125,18 @@ impl Context<'_> {
             },
         })
     }
+}
+
+/// Whether the package has a kernel in it, and not only its name.
+fn is_kernel(pin: &PackagePin) -> bool {
+    let version = pin.name.strip_prefix("linux-image-");
+    version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// Where a package is in the cache.
+fn deb_path(cache: &Path, pin: &PackagePin) -> PathBuf {
+    let name = format!("{}.deb", pin.sha256.hex());
+    cache.join("debs").join(name)
 }
 
 /// The agent's bytes, and what they make of the plan.
@@ -222,7 +239,7 @@ pub(super) fn run(
     }
     let sources = context.sources(&appliance, &cache, network);
     let workshop = Workshop {
-        layers: context.shop(&plan, &cache, &sources)?,
+        layers: context.shop(&plan, &lock, &cache, &sources)?,
         cluster_cache: cache.join("clusters"),
         out: &folder,
         threads: args.jobs,
@@ -282,12 +299,7 @@ pub(super) fn plan(
         &context.environment.executable,
         &folder,
     );
-    let has_package = |pin: &PackagePin| {
-        cache
-            .join("debs")
-            .join(format!("{}.deb", pin.sha256.hex()))
-            .is_file()
-    };
+    let has_package = |pin: &PackagePin| deb_path(&cache, pin).is_file();
     let store = Store::open(&cache)?;
     // The layers below one that is looked up are in the store.
     let mut parents = Vec::new();
@@ -304,7 +316,7 @@ pub(super) fn plan(
     };
     let mut work = BuildWork::of(&plan, is_cached, has_package, freshness.to_string());
     if work.needs_sandbox(&plan) {
-        work.sandbox = Some(outlook(&context.sandbox_settings())?);
+        work.sandbox = Some(outlook(&context.sandbox_settings(Some(&lock)))?);
     }
     show(&plan, &work, args.format, out)
 }

@@ -54,7 +54,7 @@ struct Arguments {
     /// Where packages and layers are kept; safe to share.
     #[arg(long, global = true, value_name = "FOLDER")]
     cache: Option<PathBuf>,
-    /// The sandbox that packages are installed in: auto, userns, root, chroot.
+    /// The sandbox that packages are installed in: auto, userns, root, chroot, vm.
     #[arg(long, global = true, value_name = "NAME", value_parser = sandbox::choice)]
     sandbox: Option<SandboxChoice>,
     /// How progress is shown.
@@ -166,7 +166,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Plan(args) => build::plan(args, &context, out),
         Command::Boot(args) => boot_with(args, environment, context.reporter),
         Command::Check(args) => {
-            let wished = context.sandbox.map(|_| context.sandbox_settings());
+            let wished = context.sandbox.map(|_| context.sandbox_settings(None));
             check::run(args, wished.as_ref(), out)
         }
         Command::Sandbox(args) => sandbox::run(args, &context, out),

@@ -1,6 +1,7 @@
 //! `consign sandbox`: which sandbox packages would be installed in, and why.
 
 use std::io::Write;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -12,6 +13,7 @@ use crate::layer::sandbox::{
     Driver, SandboxChoice, SandboxRefusal, SandboxSettings, Verdict, apparmor_profile, probe,
     try_driver,
 };
+use crate::plan::{LOCK_FILE_NAME, Lock};
 
 /// Tells which sandbox packages would be installed in on this machine, and why
 /// not another one. Each is tried by using it for nothing.
@@ -53,7 +55,8 @@ pub(super) fn run(
     context: &Context<'_>,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let settings = context.sandbox_settings();
+    let lock = Lock::open(Path::new(LOCK_FILE_NAME)).ok().flatten();
+    let settings = context.sandbox_settings(lock.as_ref());
     if args.apparmor_profile {
         let profile = apparmor_profile(&settings.program.display().to_string());
         out.write_all(profile.as_bytes()).map_err(output)?;

@@ -42,7 +42,7 @@ use self::sandbox::protocol::{DebFile, PackagesJob, Request, ToolsJob};
 use self::sandbox::{Session, Watched, remove_abandoned, room_for};
 use self::source::deb::SourceError;
 use self::spec::{FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
-use self::store::{Record, Workplace};
+use self::store::{Abandoned, Record, Workplace};
 use self::tar::read_delta;
 use crate::digest::{DiffId, LayerKey};
 use crate::report::{Outcome, Reporter, Unit};
@@ -127,9 +127,13 @@ pub fn build_all(
     reporter: &dyn Reporter,
 ) -> Result<Vec<Layer>, LayerError> {
     let abandoned = shop.store.abandoned()?;
-    if !abandoned.is_empty() {
-        remove_abandoned(abandoned, &shop.sandbox)?;
+    let folders = abandoned.iter().map(Abandoned::folder);
+    if let Err(error) = remove_abandoned(folders, &shop.sandbox) {
+        // It is in nobody's way but the disk's.
+        let message = format!("what a killed build left cannot be removed yet: {error}");
+        reporter.warn(message, error.hint().as_deref());
     }
+    drop(abandoned);
     let mut layers: Vec<Layer> = Vec::new();
     let all_pins = specs.iter().flat_map(|spec| packages_of(&spec.recipe));
     let mut bench = Bench::for_debs(all_pins.map(|pin| pin.size).sum());

@@ -46,6 +46,9 @@ pub struct Record {
     pub size: u64,
     /// The packages that it brought.
     pub packages: Vec<PackagePin>,
+    /// Digest of the record without this; only in the file.
+    #[serde(default)]
+    check: Option<Digest>,
 }
 
 impl Record {
@@ -58,7 +61,26 @@ impl Record {
             diff_id,
             size,
             packages,
+            check: None,
         }
+    }
+
+    /// The record with the digest of itself.
+    fn sealed(&self) -> serde_json::Result<Self> {
+        let plain = Self {
+            check: None,
+            ..self.clone()
+        };
+        let check = Digest::of(&serde_json::to_vec(&plain)?);
+        Ok(Self {
+            check: Some(check),
+            ..plain
+        })
+    }
+
+    /// Whether nobody changed it since it was sealed.
+    fn is_whole(&self) -> bool {
+        self.check.is_none() || self.sealed().is_ok_and(|sealed| sealed == *self)
     }
 }
 
@@ -118,20 +140,32 @@ impl Store {
     ///
     /// [`LayerError::Store`] when it is there but cannot be read.
     pub fn record(&self, key: &LayerKey) -> Result<Option<Record>, LayerError> {
+        Ok(match self.look_up(key)? {
+            Entry::Found(record) => Some(record),
+            Entry::Missing | Entry::Damaged => None,
+        })
+    }
+
+    fn look_up(&self, key: &LayerKey) -> Result<Entry, LayerError> {
         let path = self.record_path(key);
-        let mut bytes = Vec::new();
-        match File::open(&path) {
-            Ok(file) => file
-                .take(MAX_RECORD)
-                .read_to_end(&mut bytes)
-                .map_err(failed("read", &path))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(failed("open", &path)(source)),
+        let Some(file) = open_plain(&path).map_err(failed("open", &path))? else {
+            return Ok(Entry::missing_or_damaged(&path));
         };
+        let mut bytes = Vec::new();
+        file.take(MAX_RECORD)
+            .read_to_end(&mut bytes)
+            .map_err(failed("read", &path))?;
+        let record = serde_json::from_slice::<Record>(&bytes).ok();
         // What is not a record of ours, whole and of this format, is a miss.
-        Ok(serde_json::from_slice::<Record>(&bytes)
-            .ok()
-            .filter(|record| record.format == RECORD_FORMAT && record.key == *key))
+        let record = record.filter(|record| {
+            record.format == RECORD_FORMAT && record.key == *key && record.is_whole()
+        });
+        Ok(record.map_or(Entry::Damaged, |record| {
+            Entry::Found(Record {
+                check: None,
+                ..record
+            })
+        }))
     }
 
     /// The layer of `key` with its tar, digested anew. A tar that does not fit
@@ -145,33 +179,26 @@ impl Store {
         key: &LayerKey,
         reporter: &dyn Reporter,
     ) -> Result<Option<(Record, Arc<Blob>)>, LayerError> {
-        let Some(record) = self.record(key)? else {
-            return Ok(None);
+        let (what, blob) = match self.look_up(key)? {
+            Entry::Missing => return Ok(None),
+            Entry::Damaged => (format!("the cache's record `{}`", key.0.hex()), None),
+            Entry::Found(record) => {
+                let path = self.blob_path(&record.diff_id);
+                if !path.is_symlink() && !path.exists() {
+                    return Ok(None);
+                }
+                if let Some(blob) = whole_blob(&path, &record.diff_id)? {
+                    return Ok(Some((record, blob)));
+                }
+                (format!("the cached layer `{}`", record.diff_id), Some(path))
+            }
         };
-        let path = self.blob_path(&record.diff_id);
-        let blob = match Blob::open(&path) {
-            Ok(blob) => blob,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(failed("open", &path)(source)),
-        };
-        let found = digest_of(blob.file()).map_err(failed("read", &path))?;
-        if found == record.diff_id.0 {
-            return Ok(Some((record, blob)));
-        }
         reporter.warn(
-            format!(
-                "the cached layer `{}` has been damaged (its digest is {found}) and is made again",
-                record.diff_id
-            ),
+            format!("{what} has been damaged and is made again"),
             Some("look at the disk if this comes again"),
         );
-        for path in [path, self.record_path(key)] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(failed("remove", &path)(error));
-                }
-                _ => {}
-            }
+        for path in blob.into_iter().chain([self.record_path(key)]) {
+            drop_object(&path).map_err(failed("remove", &path))?;
         }
         Ok(None)
     }
@@ -190,7 +217,9 @@ impl Store {
             .map_err(failed("store", &target))?;
         let blob = Blob::open(&target).map_err(failed("open", &target))?;
         let path = self.record_path(&record.key);
-        let bytes = serde_json::to_vec_pretty(record).map_err(io::Error::other);
+        let sealed = record.sealed();
+        let bytes = sealed.and_then(|record| serde_json::to_vec_pretty(&record));
+        let bytes = bytes.map_err(io::Error::other);
         bytes
             .and_then(|bytes| write_file(&path, &bytes))
             .map_err(failed("write", &path))?;
@@ -227,6 +256,8 @@ impl Store {
     /// [`LayerError::Store`].
     pub fn workplace(&self) -> Result<Workplace, LayerError> {
         let work = self.folder.join("work");
+        // A folder without its lock is never seen by others.
+        let _door = work_door(&work, FlockOperation::LockShared)?;
         let folder = tempfile::Builder::new()
             .prefix("build-")
             .tempdir_in(&work)
@@ -242,30 +273,115 @@ impl Store {
         })
     }
 
-    /// Workplaces that builds left behind when they were killed.
+    /// Workplaces that builds left behind when they were killed. Each is
+    /// locked, so that one build at a time removes it.
     ///
     /// # Errors
     ///
     /// [`LayerError::Store`] when the folder cannot be listed.
-    pub fn abandoned(&self) -> Result<Vec<PathBuf>, LayerError> {
+    pub fn abandoned(&self) -> Result<Vec<Abandoned>, LayerError> {
         let work = self.folder.join("work");
+        let _door = work_door(&work, FlockOperation::LockExclusive)?;
         let mut abandoned = Vec::new();
         for entry in list_folder(&work).map_err(failed("list", &work))? {
-            let lock = match File::open(entry.path.join(ALIVE)) {
-                Ok(lock) => lock,
-                // Made a moment ago, or half removed: only an empty or
-                // lockless folder that is old would be in the way.
-                Err(_) if is_young(&entry) => continue,
-                Err(_) => {
-                    abandoned.push(entry.path);
-                    continue;
-                }
-            };
-            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                abandoned.push(entry.path);
+            // Killed before it was locked, or half removed: it has no lock yet.
+            let lock = lock_file(&entry.path.join(ALIVE)).ok();
+            let is_alive = lock
+                .as_ref()
+                .is_some_and(|lock| flock(lock, FlockOperation::NonBlockingLockExclusive).is_err());
+            if !is_alive {
+                let folder = entry.path;
+                abandoned.push(Abandoned {
+                    folder,
+                    _lock: lock,
+                });
             }
         }
         Ok(abandoned)
+    }
+}
+
+/// What the store has under a key.
+enum Entry {
+    Missing,
+    /// Something that is no record.
+    Damaged,
+    Found(Record),
+}
+
+impl Entry {
+    /// Of what could not be opened as a plain file.
+    fn missing_or_damaged(path: &Path) -> Self {
+        if path.is_symlink() || path.exists() {
+            Self::Damaged
+        } else {
+            Self::Missing
+        }
+    }
+}
+
+/// Opens a plain file; `None` when there is none, or something else.
+fn open_plain(path: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => {
+            let file = File::from(fd);
+            Ok(file.metadata()?.is_file().then_some(file))
+        }
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The tar at `path`, when it is what its name says.
+fn whole_blob(path: &Path, diff_id: &DiffId) -> Result<Option<Arc<Blob>>, LayerError> {
+    if open_plain(path).map_err(failed("open", path))?.is_none() {
+        return Ok(None);
+    }
+    let blob = Blob::open(path).map_err(failed("open", path))?;
+    let found = digest_of(blob.file()).map_err(failed("read", path))?;
+    Ok((found == diff_id.0).then_some(blob))
+}
+
+/// Removes whatever took the place of an object.
+fn drop_object(path: &Path) -> io::Result<()> {
+    let is_folder = path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let removed = if is_folder {
+        std::fs::remove_dir_all(path)
+    } else {
+        std::fs::remove_file(path)
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Held by builds while they make a workplace, and by one that looks for
+/// abandoned ones.
+fn work_door(work: &Path, operation: FlockOperation) -> Result<File, LayerError> {
+    let door = File::open(work).map_err(failed("open", work))?;
+    flock(&door, operation)
+        .map_err(io::Error::from)
+        .map_err(failed("lock", work))?;
+    Ok(door)
+}
+
+/// A workplace whose build is gone.
+#[derive(Debug)]
+pub struct Abandoned {
+    folder: PathBuf,
+    _lock: Option<File>,
+}
+
+impl Abandoned {
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 }
 
@@ -286,12 +402,6 @@ impl Workplace {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
-}
-
-/// Whether the folder has no lock because its build has just begun: it then
-/// holds nothing.
-fn is_young(entry: &crate::tree::HostEntry) -> bool {
-    list_folder(&entry.path).is_ok_and(|inside| inside.is_empty())
 }
 
 fn lock_file(path: &Path) -> io::Result<File> {
@@ -389,10 +499,20 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let store = Store::open(folder.path()).expect("store");
         let workplace = store.workplace().expect("workplace");
-        assert_eq!(store.abandoned().expect("list"), Vec::<PathBuf>::new());
+        assert!(store.abandoned().expect("list").is_empty());
         let path = workplace.folder().to_owned();
         drop(workplace);
-        assert_eq!(store.abandoned().expect("list"), [path]);
+        // Killed before it had its lock.
+        let empty = folder.path().join("work/build-empty");
+        std::fs::create_dir(&empty).expect("folder");
+        let found = store.abandoned().expect("list");
+        let mut folders: Vec<&Path> = found.iter().map(Abandoned::folder).collect();
+        folders.sort();
+        let mut wanted = [path.as_path(), empty.as_path()];
+        wanted.sort();
+        assert_eq!(folders, wanted);
+        // One build at a time.
+        assert!(store.abandoned().expect("list").is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! and every format test that reads a tree back.
 
 mod content;
+pub(crate) mod cpio;
 mod host;
 mod path;
 

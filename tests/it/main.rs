@@ -33,6 +33,7 @@ mod formats {
 mod image {
     mod clean;
     mod reproducible;
+    mod rootless;
 }
 mod layer;
 mod release;

@@ -4,16 +4,14 @@
 //! In: the tree with its kernel, the agent. Out: one compressed archive, the
 //! same bytes for the same input. Never here: a shell, the tree's own programs.
 
-mod cpio;
 mod drivers;
 mod modules;
 
 use std::io;
 
-use cpio::Archive;
-
 use super::error::BootError;
 use super::kernel::Kernel;
+use crate::tree::cpio::Archive;
 use crate::tree::{Content, FileTree, TreePath};
 use crate::units::{MIB, Timestamp};
 

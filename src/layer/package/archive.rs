@@ -246,6 +246,39 @@ fn read_control(name: &str, body: &mut dyn Read) -> Result<Control, String> {
     Ok(control)
 }
 
+/// Contents of the files of a package that are `wanted`.
+///
+/// # Errors
+///
+/// What is wrong with the package, in words.
+pub(crate) fn files_of(
+    deb: &Path,
+    wanted: impl Fn(&TreePath) -> bool,
+) -> Result<BTreeMap<TreePath, Vec<u8>>, String> {
+    let in_words = |error: io::Error| error.to_string();
+    let mut stream = BufReader::with_capacity(128 << 10, File::open(deb).map_err(in_words)?);
+    stream.read_exact(&mut [0; 8]).map_err(in_words)?;
+    let mut found = BTreeMap::new();
+    while let Some((name, size)) = ar_member(&mut stream).map_err(in_words)? {
+        let mut body = (&mut stream).take(size);
+        if name.starts_with("data.tar") {
+            let data = decompress(&name, &mut body)?;
+            let mut members = MemberReader::new(BufReader::with_capacity(128 << 10, data));
+            while let Some(member) = members.next_member().map_err(|error| chain(&error))? {
+                let path = TreePath::parse(&member.name).map_err(|error| error.to_string())?;
+                if member.kind == MemberKind::File && wanted(&path) {
+                    let mut bytes = Vec::new();
+                    members.read_to_end(&mut bytes).map_err(in_words)?;
+                    found.insert(path, bytes);
+                }
+            }
+        }
+        io::copy(&mut body, &mut io::sink()).map_err(in_words)?;
+        io::copy(&mut (&mut stream).take(size % 2), &mut io::sink()).map_err(in_words)?;
+    }
+    Ok(found)
+}
+
 fn chain(error: &TarError) -> String {
     match std::error::Error::source(&error.fault) {
         Some(cause) => format!("{error}: {cause}"),

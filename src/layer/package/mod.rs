@@ -19,6 +19,7 @@ mod place;
 
 use std::collections::BTreeSet;
 
+pub(super) use self::archive::files_of;
 use self::archive::{Unpacked, unpack_all};
 use self::control::Control;
 use self::database::{Database, write_triggers};

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::mount::{mount, mount_bind, mount_bind_recursive, mount_change, unmount};
 
+use super::driver::Driver;
 use super::fault::Fault;
 
 /// Devices of the host that scripts may use, and whether they must be there.
@@ -34,7 +35,7 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Mounts what scripts need in `root`, makes it this process's root, and
 /// lets go of the host's. The folders `proc` and `dev` must be there.
-pub(super) fn take_root(root: &Path) -> Result<(), Fault> {
+pub(super) fn take_root(root: &Path, driver: Driver) -> Result<(), Fault> {
     let failed = |what: &str| {
         let what = what.to_owned();
         move |error: io::Error| Fault::Mount {
@@ -59,7 +60,15 @@ pub(super) fn take_root(root: &Path) -> Result<(), Fault> {
     )
     .map_err(|error| failed("/proc")(error.into()))?;
     small_dev(&root.join("dev"), quiet).map_err(failed("/dev"))?;
-    pivot(root).map_err(failed("the root in place of the host's"))
+    let taken = match driver {
+        // The first root of a machine cannot be left by pivot_root(2), and
+        // nothing is in it that is worth it.
+        Driver::Vm => rustix::process::chroot(root)
+            .map_err(io::Error::from)
+            .and_then(|()| std::env::set_current_dir("/")),
+        _ => pivot(root),
+    };
+    taken.map_err(failed("the root in place of the host's"))
 }
 
 /// An empty root that is seen by this process only, to find out whether

@@ -19,11 +19,14 @@ pub enum Driver {
     /// A plain chroot as root, without mounts and without new namespaces:
     /// what an unprivileged container gives.
     Chroot,
+    /// A machine in QEMU, which needs nothing of the host but its program: it
+    /// boots the appliance's own kernel with consign as its only process.
+    Vm,
 }
 
 impl Driver {
     /// All of them, in the order in which they are tried.
-    pub const ALL: [Self; 3] = [Self::Userns, Self::Root, Self::Chroot];
+    pub const ALL: [Self; 4] = [Self::Userns, Self::Root, Self::Chroot, Self::Vm];
 
     /// The name on the command line.
     #[must_use]
@@ -32,6 +35,7 @@ impl Driver {
             Self::Userns => "userns",
             Self::Root => "root",
             Self::Chroot => "chroot",
+            Self::Vm => "vm",
         }
     }
 
@@ -48,6 +52,7 @@ impl Driver {
             Self::Userns => "user and mount namespaces, with subordinate ids or as root",
             Self::Root => "mount and other namespaces as root",
             Self::Chroot => "plain chroot as root, without mounts",
+            Self::Vm => "a machine in QEMU, with the appliance's kernel",
         }
     }
 }

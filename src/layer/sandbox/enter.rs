@@ -36,7 +36,7 @@ pub(super) fn enter(driver: Driver) -> Reply {
             Ok(()) => Reply::Entered,
             Err(errno) => Reply::Refused(errno.raw_os_error()),
         },
-        Driver::Root | Driver::Chroot => {
+        Driver::Root | Driver::Chroot | Driver::Vm => {
             umask(rustix::fs::Mode::from_raw_mode(0o022));
             Reply::Direct
         }

@@ -126,8 +126,8 @@ fn prepare(input: &mut impl io::BufRead, walls: Walls) -> Result<Place, Fault> {
     }
     name_the_host().map_err(enter)?;
     match setup {
-        Setup::Root(root) => take_root(&root)?,
-        Setup::Trial => take_root(&trial_root()?)?,
+        Setup::Root(root) => take_root(&root, walls.driver)?,
+        Setup::Trial => take_root(&trial_root()?, walls.driver)?,
     }
     Ok(Place::Own)
 }
@@ -256,10 +256,11 @@ impl Listener {
     /// Takes a line; gives the package whose turn begins.
     fn hear(&mut self, line: &[u8]) -> Option<String> {
         let text = std::str::from_utf8(line).ok()?.trim_end();
-        if let Some(rest) = text.strip_prefix("dpkg: error processing package ") {
+        // dpkg goes on for a while, with triggers of others.
+        if let Some(rest) = text.strip_prefix("dpkg: error processing package ")
+            && !self.has_failed
+        {
             self.package = rest.split(' ').next().map(str::to_owned);
-        }
-        if text == "Errors were encountered while processing:" {
             self.has_failed = true;
         }
         let rest = text
@@ -300,6 +301,9 @@ mod tests {
         assert!(listener.kept.ends_with(b"xlast words\n"));
         assert!(listener.hear(b"Setting up the system\n").is_none());
         listener.hear(b"dpkg: error processing package libc6:amd64 (--configure):\n");
+        assert_eq!(listener.package.as_deref(), Some("libc6:amd64"));
+        let later = listener.hear(b"Processing triggers for libc-bin (2.36-9) ...\n");
+        assert_eq!(later, None);
         assert_eq!(listener.package.as_deref(), Some("libc6:amd64"));
         listener.hear(b"Errors were encountered while processing:\n");
         listener.keep(b" libc6:amd64\n");

@@ -19,7 +19,7 @@ pub(crate) fn room_for(debs: u64) -> Option<u64> {
 }
 
 /// Bytes that this process may use without pressing anybody.
-fn available() -> Option<u64> {
+pub(super) fn available() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let host = mem_available(&meminfo)?;
     Some(cgroup_left().map_or(host, |left| left.min(host)))

@@ -33,6 +33,7 @@ mod dev;
 mod driver;
 mod enter;
 mod fault;
+mod freight;
 mod init;
 mod map;
 mod memory;
@@ -42,6 +43,7 @@ mod refusal;
 mod root;
 pub(crate) mod scan;
 mod scripts;
+mod vm;
 mod wires;
 mod worker;
 
@@ -71,6 +73,8 @@ pub(crate) const ARG_SCRIPTS: &str = "__sandbox-scripts";
 /// First argument of the process that runs scripts.
 pub(crate) const ARG_INIT: &str = "__sandbox-init";
 
+/// First argument of the first process of a machine.
+pub(crate) const ARG_VM: &str = "__sandbox-vm";
 /// First argument of the process that becomes a program in a chroot.
 pub(crate) const ARG_CHROOT: &str = "__sandbox-chroot";
 
@@ -84,6 +88,7 @@ pub fn child_main(first_argument: Option<&OsStr>) -> Option<ExitCode> {
         ARG_SCRIPTS => enter::scripts_main,
         ARG_INIT => init::run,
         ARG_CHROOT => chroot::main,
+        ARG_VM => vm::guest::main,
         _ => return None,
     };
     Some(run())
@@ -98,6 +103,8 @@ pub struct SandboxSettings {
     pub search_path: OsString,
     /// Which driver the user wants.
     pub choice: SandboxChoice,
+    /// The .deb of the kernel for [`Driver::Vm`], where one is known.
+    pub kernel: Option<PathBuf>,
 }
 
 /// A running sandbox.
@@ -109,6 +116,10 @@ pub(crate) struct Session {
     last_words: Option<std::thread::JoinHandle<String>>,
     driver: Driver,
     refused: Refused,
+    /// What a machine was started from; gone with it.
+    _machine: Option<tempfile::TempDir>,
+    /// Files that were passed into it and out of it.
+    files: u32,
 }
 
 impl Session {
@@ -147,9 +158,15 @@ impl Session {
     }
 
     fn launch(driver: Driver, settings: &SandboxSettings) -> Result<Self, LayerError> {
-        let call = Call::at(Tool::Myself, settings.program.clone());
-        let call = call.args([ARG_WORKER, driver.name()]);
-        let mut child = call.spawn(Stdio::piped(), Stdio::piped(), Stdio::piped())?;
+        let (mut child, machine) = if driver == Driver::Vm {
+            let (child, machine) = vm::launch(settings)?;
+            (child, Some(machine))
+        } else {
+            let call = Call::at(Tool::Myself, settings.program.clone());
+            let call = call.args([ARG_WORKER, driver.name()]);
+            let child = call.spawn(Stdio::piped(), Stdio::piped(), Stdio::piped())?;
+            (child, None)
+        };
         let requests = BufWriter::new(child.stdin.take().expect("piped above"));
         let replies = BufReader::new(child.stdout.take().expect("piped above"));
         let mut stderr = child.stderr.take().expect("piped above");
@@ -161,6 +178,8 @@ impl Session {
             last_words: Some(last_words),
             driver,
             refused: Refused::default(),
+            _machine: machine,
+            files: 0,
         })
     }
 
@@ -186,8 +205,17 @@ impl Session {
         request: &Request,
         watch: &mut dyn FnMut(Watched),
     ) -> Result<Option<(DiffId, u64)>, LayerError> {
-        self.send(request)?;
-        self.wait(watch)
+        if self.driver != Driver::Vm {
+            self.send(request)?;
+            return self.wait(watch);
+        }
+        let (request, expected) = self.carry_in(request)?;
+        self.send(&request)?;
+        let built = self.wait(watch)?;
+        if let Some(expected) = expected {
+            self.carry_out(&expected)?;
+        }
+        Ok(built)
     }
 
     /// Removes the root and ends the sandbox.
@@ -244,7 +272,10 @@ impl Session {
             .and_then(|reader| reader.join().ok())
             .unwrap_or_default();
         LayerError::Exec(ExecError::Failed {
-            tool: Tool::Myself,
+            tool: match self.driver {
+                Driver::Vm => Tool::QemuX86,
+                _ => Tool::Myself,
+            },
             status,
             stderr,
         })
@@ -271,7 +302,7 @@ fn refusal_in(error: LayerError, driver: Driver) -> LayerError {
     };
     match driver {
         Driver::Userns => SandboxRefusal::powerless(reason).into(),
-        Driver::Root | Driver::Chroot => SandboxRefusal::Trial { reason }.into(),
+        Driver::Root | Driver::Chroot | Driver::Vm => SandboxRefusal::Trial { reason }.into(),
     }
 }
 
@@ -301,14 +332,14 @@ fn talk_failed(source: std::io::Error) -> ExecError {
 }
 
 /// Removes what killed builds left, inside a sandbox where their owners are known.
-pub(crate) fn remove_abandoned(
-    folders: Vec<PathBuf>,
+pub(crate) fn remove_abandoned<'a>(
+    folders: impl Iterator<Item = &'a Path>,
     settings: &SandboxSettings,
 ) -> Result<(), LayerError> {
     // Folders without files of other users need no sandbox.
     let stubborn: Vec<PathBuf> = folders
-        .into_iter()
-        .filter(|folder| remove_plainly(folder).is_err())
+        .filter(|folder| remove_plainly(folder).is_err() && folder.exists())
+        .map(Path::to_owned)
         .collect();
     if stubborn.is_empty() {
         return Ok(());

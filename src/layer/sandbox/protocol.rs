@@ -37,12 +37,20 @@ pub(crate) enum Request {
     Packages(PackagesJob),
     /// Run a program in a root of unpacked packages.
     Tools(ToolsJob),
+    /// Take a file of so many bytes, which follow.
+    Take {
+        /// Where it goes, in the machine.
+        path: PathBuf,
+        size: u64,
+    },
+    /// Give a file of the machine: its bytes follow the answer.
+    Give(PathBuf),
     /// Remove the root and end.
     End,
 }
 
 /// A `packages` layer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PackagesJob {
     pub(crate) debs: Vec<DebFile>,
     pub(crate) exclude_paths: Vec<String>,
@@ -52,7 +60,7 @@ pub(crate) struct PackagesJob {
 }
 
 /// A `tools` layer.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ToolsJob {
     pub(crate) debs: Vec<DebFile>,
     /// Paths in the root, and bytes.
@@ -94,6 +102,8 @@ pub(crate) enum Reply {
     Note(String),
     /// A tar is finished.
     Built { diff_id: DiffId, size: u64 },
+    /// A file of so many bytes follows.
+    Given { size: u64 },
     /// A request without a result is done.
     Done,
     /// A request failed; the sandbox ends.

@@ -78,6 +78,10 @@ pub enum SandboxRefusal {
         reason: String,
     },
 
+    /// There is nothing that a machine could boot.
+    #[error("a machine needs the appliance's kernel, and its package is not in the cache")]
+    NoKernel,
+
     /// No driver works.
     #[error("packages need a sandbox, and none can be had: {refused}")]
     All {
@@ -182,6 +186,7 @@ impl SandboxRefusal {
             Self::Powerless { .. } => "sandbox-powerless-namespaces",
             Self::NotRoot | Self::Capabilities { .. } | Self::FewIds { .. } => "sandbox-not-root",
             Self::Trial { .. } => "sandbox-refused",
+            Self::NoKernel => "sandbox-no-kernel",
             Self::All { .. } => "sandbox-none",
         }
     }
@@ -216,6 +221,9 @@ impl SandboxRefusal {
                 Some("map 65536 ids into the container's user namespace".to_owned())
             }
             Self::Trial { .. } => Some(CONTAINER.to_owned()),
+            Self::NoKernel => {
+                Some("fetch the appliance's packages first, and run this in its folder".to_owned())
+            }
             Self::All { refused } => refused.0.iter().find_map(|(_, refusal)| refusal.hint()),
         }
     }

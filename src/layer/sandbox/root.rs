@@ -498,5 +498,9 @@ pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     }
-    Ok(rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)?)
+    match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+        // Another build removes it too.
+        Err(Errno::NOENT) => Ok(()),
+        other => Ok(other?),
+    }
 }

@@ -48,7 +48,11 @@ pub(super) fn run() -> ExitCode {
             Err(_) => return ExitCode::FAILURE,
         };
         let is_end = matches!(request, Request::End);
-        let result = serve(request, driver, &mut worker, &|reply| drop(answer(&reply)));
+        let result = match request {
+            Request::Take { path, size } => take_file(&path, size, &mut input),
+            Request::Give(path) => give_file(&path, &output),
+            request => serve(request, driver, &mut worker, &|reply| drop(answer(&reply))),
+        };
         let has_failed = result.is_err();
         if has_failed && let Some(worker) = worker.take() {
             // The error that led here is the one to tell.
@@ -59,6 +63,38 @@ pub(super) fn run() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     }
+}
+
+/// Takes a file out of the input: of requests to a machine, which sees no
+/// file of the host.
+fn take_file(path: &Path, size: u64, input: &mut impl io::BufRead) -> Result<Reply, Fault> {
+    let taken = || -> io::Result<Reply> {
+        let mut file = std::fs::File::create_new(path)?;
+        let count = io::copy(&mut io::Read::take(input, size), &mut file)?;
+        if count < size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Reply::Done)
+    };
+    taken().map_err(|error| Fault::system("write", path.display().to_string(), error))
+}
+
+/// Answers with the file's size and its bytes; the answer to the request
+/// itself comes after them.
+fn give_file(path: &Path, output: &Mutex<io::Stdout>) -> Result<Reply, Fault> {
+    let given = || -> io::Result<Reply> {
+        let mut file = std::fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        let mut output = output
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        protocol::send(&mut *output, &Reply::Given { size })?;
+        io::copy(&mut io::Read::take(&mut file, size), &mut *output)?;
+        drop(file);
+        std::fs::remove_file(path)?;
+        Ok(Reply::Done)
+    };
+    given().map_err(|error| Fault::system("give", path.display().to_string(), error))
 }
 
 /// Takes replies while a request is under way.
@@ -105,6 +141,11 @@ fn serve(
         Request::Tools(job) => {
             let worker = worker.as_mut().ok_or_else(none)?;
             return worker.tools(&job, tell).map(built);
+        }
+        Request::Take { .. } | Request::Give(_) => {
+            return Err(Fault::Talk {
+                reason: "files are passed elsewhere".into(),
+            });
         }
         Request::End => {
             if let Some(worker) = worker.take() {

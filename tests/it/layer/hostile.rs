@@ -8,15 +8,15 @@ use consign::tree::Blob;
 
 /// A tar written by hand, so that anything can be in it.
 #[derive(Default)]
-struct Archive(Vec<u8>);
+pub(super) struct Archive(Vec<u8>);
 
 /// Fields of a header as they will stand there.
-struct Header<'a> {
-    name: &'a [u8],
-    link: &'a [u8],
-    kind: u8,
-    size: &'a [u8],
-    magic: &'a [u8; 8],
+pub(super) struct Header<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) link: &'a [u8],
+    pub(super) kind: u8,
+    pub(super) size: &'a [u8],
+    pub(super) magic: &'a [u8; 8],
 }
 
 impl Default for Header<'_> {
@@ -32,7 +32,7 @@ impl Default for Header<'_> {
 }
 
 impl Archive {
-    fn header(mut self, header: &Header<'_>) -> Self {
+    pub(super) fn header(mut self, header: &Header<'_>) -> Self {
         let mut block = [0_u8; 512];
         let mut put = |at: usize, bytes: &[u8]| {
             block[at..at + bytes.len()].copy_from_slice(bytes);
@@ -53,7 +53,7 @@ impl Archive {
         self
     }
 
-    fn entry(self, name: &[u8], kind: u8, link: &[u8]) -> Self {
+    pub(super) fn entry(self, name: &[u8], kind: u8, link: &[u8]) -> Self {
         self.header(&Header {
             name,
             link,
@@ -62,12 +62,12 @@ impl Archive {
         })
     }
 
-    fn file(self, name: &[u8]) -> Self {
+    pub(super) fn file(self, name: &[u8]) -> Self {
         self.entry(name, b'0', b"")
     }
 
     /// A header with content, as long as it says.
-    fn body(self, name: &[u8], kind: u8, content: &[u8]) -> Self {
+    pub(super) fn body(self, name: &[u8], kind: u8, content: &[u8]) -> Self {
         let size = format!("{:011o}\0", content.len());
         let mut archive = self.header(&Header {
             name,
@@ -80,7 +80,7 @@ impl Archive {
         archive
     }
 
-    fn pax(self, records: &[(&str, &[u8])]) -> Self {
+    pub(super) fn pax(self, records: &[(&str, &[u8])]) -> Self {
         let mut content = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
@@ -95,7 +95,7 @@ impl Archive {
         self.body(b"pax", b'x', &content)
     }
 
-    fn end(mut self) -> Vec<u8> {
+    pub(super) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(&[0; 1024]);
         self.0
     }

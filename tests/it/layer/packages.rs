@@ -139,6 +139,7 @@ pub(super) fn shop<'a>(store: &Path, debs: &'a dyn DebSource, program: &Path) ->
                 .ok()
                 .and_then(|name| Driver::parse(&name))
                 .map_or(SandboxChoice::First, SandboxChoice::Only),
+            kernel: None,
         },
         source_date: Timestamp::from_seconds(1_700_000_000),
         removals: Removals::default(),

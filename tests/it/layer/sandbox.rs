@@ -8,9 +8,10 @@ use std::process::Command;
 
 use consign::digest::DiffId;
 use consign::layer::source::deb::{Base, SourceError};
-use consign::layer::spec::{LayerSpec, PackagePin};
+use consign::layer::spec::{LayerSpec, PackagePin, Recipe, ToolsRecipe};
 use consign::layer::{DebSource, Driver, Layer, LayerShop, SandboxChoice, build_all};
 use consign::report::Silent;
+use consign::tree::TreePath;
 use serde_json::Value;
 
 use super::packages::{
@@ -350,4 +351,53 @@ fn a_user_without_ids_is_told_the_command_that_gives_them() {
         text.contains(&format!("profile consign \"{}\"", copy.display())),
         "{text}"
     );
+}
+
+#[test]
+#[ignore = "emulates a machine: ci/nightly.d/sandbox runs it"]
+fn a_machine_gives_the_same_layer_too() {
+    if must_skip() || program("qemu-system-x86_64", "qemu-system-x86").is_none() {
+        return;
+    }
+    let folder = temp_folder();
+    let archive = Archive::open();
+    let kernel = archive.resolve(Base::Essential, &[("kernel", &["linux-image-cloud-amd64"])]);
+    let Recipe::Packages(recipe) = &kernel[0].recipe else {
+        panic!("packages only");
+    };
+    let is_kernel = |pin: &&PackagePin| pin.name.starts_with("linux-image-6");
+    let kernel = recipe.pins.iter().find(is_kernel).expect("a kernel");
+    let kernel = archive
+        .fetch(std::slice::from_ref(kernel))
+        .expect("a .deb")
+        .remove(0);
+
+    let tools = archive.resolve(Base::Nothing, &[("tools", &["busybox-static"])]);
+    let Recipe::Packages(recipe) = &tools[0].recipe else {
+        panic!("packages only");
+    };
+    let path = |text: &str| TreePath::parse(text.as_bytes()).expect("a path");
+    let script = "cd /work; uname -n >out; id -u >>out; cat in >>out; ls /sys >>out; \
+                  cat /proc/net/dev | wc -l >>out; head -c 8 /dev/urandom | wc -c >>out";
+    let spec = LayerSpec {
+        name: "tools".into(),
+        recipe: Recipe::Tools(ToolsRecipe {
+            pins: recipe.pins.clone(),
+            input: [(path("work/in"), b"content\n".to_vec())].into(),
+            command: ["/bin/busybox", "sh", "-c", script]
+                .map(str::to_owned)
+                .to_vec(),
+            keep: vec![path("work/out")],
+        }),
+    };
+    let made = |driver| {
+        let store = folder.path().join(format!("{driver}"));
+        std::fs::create_dir(&store).expect("folder");
+        let mut shop = shop(&store, &archive, consign_path());
+        shop.sandbox.choice = SandboxChoice::Only(driver);
+        shop.sandbox.kernel = Some(kernel.clone());
+        let layers = build_all(std::slice::from_ref(&spec), &shop, &Silent);
+        layers.unwrap_or_else(|error| panic!("{driver}: {error}"))[0].diff_id
+    };
+    assert_eq!(made(Driver::Vm), made(Driver::Userns));
 }

@@ -13,10 +13,11 @@ const TRAILER: &str = "TRAILER!!!";
 const ALIGNMENT: usize = 4;
 const S_IFDIR: u32 = 0o040_000;
 const S_IFREG: u32 = 0o100_000;
+const S_IFLNK: u32 = 0o120_000;
 
 /// Writes entries in the order they are added; parents come first.
 #[derive(Debug)]
-pub(super) struct Archive {
+pub(crate) struct Archive {
     bytes: Vec<u8>,
     mtime: u32,
     inode: u32,
@@ -24,7 +25,7 @@ pub(super) struct Archive {
 
 impl Archive {
     /// An empty archive; every entry gets `mtime`, in seconds.
-    pub(super) fn new(mtime: u32) -> Self {
+    pub(crate) fn new(mtime: u32) -> Self {
         Self {
             bytes: Vec::new(),
             mtime,
@@ -33,17 +34,22 @@ impl Archive {
     }
 
     /// Adds a directory.
-    pub(super) fn directory(&mut self, name: &str) {
+    pub(crate) fn directory(&mut self, name: &str) {
         self.entry(name, S_IFDIR | 0o755, 2, &[]);
     }
 
     /// Adds a regular file with these permission bits.
-    pub(super) fn file(&mut self, name: &str, mode: u16, data: &[u8]) {
+    pub(crate) fn file(&mut self, name: &str, mode: u16, data: &[u8]) {
         self.entry(name, S_IFREG | u32::from(mode), 1, data);
     }
 
+    /// Adds a symbolic link.
+    pub(crate) fn symlink(&mut self, name: &str, target: &str) {
+        self.entry(name, S_IFLNK | 0o777, 1, target.as_bytes());
+    }
+
     /// Ends the archive.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish(mut self) -> Vec<u8> {
         self.mtime = 0;
         self.inode = u32::MAX;
         self.entry(TRAILER, 0, 1, &[]);
