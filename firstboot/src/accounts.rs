@@ -22,6 +22,8 @@ const HOME_MODE: u32 = 0o700;
 /// A password field that no password matches; keys still do (sshd with PAM
 /// refuses `!`, which means a locked account).
 const NO_PASSWORD: &str = "*";
+/// Groups that give rights, and that a configuration gives and takes.
+const RIGHTS: &[&str] = &["sudo"];
 /// First number of a person's account (`UID_MIN`).
 const FIRST_ID: u32 = 1000;
 /// Numbers from here on are for containers and dynamic users.
@@ -36,6 +38,11 @@ pub fn put(root: &Root, account: &Account) -> io::Result<Change> {
     let mut changes = Vec::new();
     let is_root = account.id == 0;
     if !is_root {
+        for (file, mode) in [(GROUP, 0o644), (GSHADOW, 0o640)] {
+            changes.push(edit(root, file, mode, |text| {
+                without_member(text, RIGHTS, &account.name, &account.groups)
+            })?);
+        }
         changes.push(edit(root, GROUP, 0o644, |text| {
             with_line(text, &account.name, &group_line(account))
         })?);
@@ -64,6 +71,36 @@ pub fn put(root: &Root, account: &Account) -> io::Result<Change> {
         // The line that makes the account exist comes last.
         changes.push(edit(root, PASSWD, 0o644, |text| {
             with_line(text, &account.name, &passwd_line(account))
+        })?);
+    }
+    let is_same = changes.iter().all(|change| *change == Change::Same);
+    Ok(if is_same {
+        Change::Same
+    } else {
+        Change::Written
+    })
+}
+
+/// Makes the system not have the account; its home stays. Root only loses
+/// its password.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn remove(root: &Root, name: &str, id: u32) -> io::Result<Change> {
+    let mut changes = Vec::new();
+    if id == 0 {
+        return edit(root, SHADOW, 0o640, |text| {
+            with_password(text, name, NO_PASSWORD)
+        });
+    }
+    // The line that makes the account exist goes first.
+    for (file, mode) in [(PASSWD, 0o644), (SHADOW, 0o640)] {
+        changes.push(edit(root, file, mode, |text| without_line(text, name))?);
+    }
+    for (file, mode) in [(GROUP, 0o644), (GSHADOW, 0o640)] {
+        changes.push(edit(root, file, mode, |text| {
+            without_member(&without_line(text, name), RIGHTS, name, &[])
         })?);
     }
     let is_same = changes.iter().all(|change| *change == Change::Same);
@@ -110,8 +147,13 @@ fn edit(
         },
         _ => Access::own(mode),
     };
+    let is_missing = old.is_none();
     let old = String::from_utf8(old.unwrap_or_default()).map_err(|_| io::ErrorKind::InvalidData)?;
-    root.put(path, change(&old).as_bytes(), access)
+    let new = change(&old);
+    if is_missing && new.trim().is_empty() {
+        return Ok(Change::Same);
+    }
+    root.put(path, new.as_bytes(), access)
 }
 
 fn line_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
@@ -135,6 +177,37 @@ fn with_line(text: &str, name: &str, line: &str) -> String {
 /// Whether a group line differs from ours in nothing but its members.
 fn same_start(found: &str, line: &str) -> bool {
     line.ends_with(':') && found.starts_with(line)
+}
+
+/// `text` without the line for `name`.
+fn without_line(text: &str, name: &str) -> String {
+    let lines = text
+        .lines()
+        .filter(|line| line.split(':').next() != Some(name));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+/// `text` with `user` among the members of none of `groups` but those `kept`.
+fn without_member(text: &str, groups: &[&str], user: &str, kept: &[String]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.lines() {
+        let group = line.split(':').next().unwrap_or_default();
+        let is_it = groups.contains(&group) && !kept.iter().any(|kept| kept == group);
+        match line.rsplit_once(':').filter(|_| is_it) {
+            Some((start, members)) => {
+                let members: Vec<&str> = members
+                    .split(',')
+                    .filter(|member| *member != user)
+                    .collect();
+                out.push_str(start);
+                out.push(':');
+                out.push_str(&members.join(","));
+            }
+            None => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
 }
 
 /// `text` with `user` among the members of `group`, the last field.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::addresses;
-use crate::configure::{go_on, settle, take};
+use crate::configure::{Verdict, go_on, settle, take, verdict};
 use crate::console::{Surroundings, show};
 use crate::generation::CONFIGURED;
 use crate::image::Vendor;
@@ -15,10 +15,12 @@ use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
 use crate::status::{Standing, Status, code};
 use crate::step::clock::TIMESYNCD_PROGRAM;
-use crate::step::grow;
 use crate::step::role::SERVICES;
+use crate::step::{UNITS, grow, name};
 use crate::systemd::{self, READY_TARGET, Request};
 
+/// Held by whoever changes what counts.
+pub const LOCK: &str = "/run/consign/lock";
 /// How long a machine that was never configured waits for its disk before it
 /// goes on behind the fence.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +33,10 @@ const WATCH_PATIENCE: Duration = Duration::from_hours(1);
 /// went wrong is the status, and services stay behind the fence.
 pub fn config(root: &Root) -> ExitCode {
     let mut notes = settle(root);
+    let lock = root.lock(LOCK);
+    if let Err(error) = &lock {
+        notes.push(format!("{LOCK} cannot be made: {error}"));
+    }
     // Where /var is not a partition of its own, this is the root's.
     if let Err(error) = grow::settle(Path::new("/var")) {
         notes.push(format!(
@@ -55,6 +61,10 @@ pub fn config(root: &Root) -> ExitCode {
             take(root, &found, &mut BTreeSet::new())
         }
     };
+    if let Err(error) = name::tell_kernel(root) {
+        notes.push(format!("the kernel does not take the host name: {error}"));
+    }
+    notes.extend(read_units_again(root));
     status.notes.splice(0..0, notes);
     if let Some(slot) = last_resort {
         hold(root, &mut status, &slot);
@@ -103,6 +113,39 @@ fn roots(root: &Root) -> Roots {
     }
 }
 
+/// Where drop-ins were made, the service manager reads its units again.
+fn read_units_again(root: &Root) -> Option<String> {
+    let folders = root.list(UNITS).unwrap_or_default();
+    let has_ours = folders.iter().any(|folder| {
+        let files = root.list(&format!("{UNITS}/{folder}")).unwrap_or_default();
+        files.iter().any(|file| file.starts_with("50-consign-"))
+    });
+    let asked = has_ours.then(|| systemd::ask(Request::Reload))?;
+    asked
+        .err()
+        .map(|error| format!("services do not have their settings: {error}"))
+}
+
+/// The early step on a folder that stands for a system, without its media.
+pub fn config_folder(root: &Root) -> ExitCode {
+    let mut notes = settle(root);
+    let found = Found::default();
+    let mut status =
+        go_on(root, &found).unwrap_or_else(|| take(root, &found, &mut BTreeSet::new()));
+    status.notes.append(&mut notes);
+    if let Err(error) = status.save(root) {
+        eprintln!("cannot write the status: {error}");
+    }
+    for line in status.lines() {
+        eprintln!("{line}");
+    }
+    ExitCode::from(if status.standing == Standing::Starting {
+        status.refused
+    } else {
+        status.code
+    })
+}
+
 /// Saves the status; shows it where somebody has to act.
 fn finish(root: &Root, status: &Status) {
     if let Err(error) = status.save(root) {
@@ -143,6 +186,7 @@ pub fn verify(root: &Root) -> ExitCode {
     }
     if status.standing == Standing::Starting {
         judge(&mut status);
+        status = after_trial(root, status);
         let around = Surroundings::look(root, addresses::wait_for_one(ADDRESS_PATIENCE));
         if let Err(error) = status.save(root) {
             eprintln!("cannot write the status: {error}");
@@ -165,7 +209,13 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
     let mut refused = BTreeSet::new();
     loop {
         if judged.as_ref() != Some(&found) {
-            let mut status = take(root, &found, &mut refused);
+            let mut status = {
+                let _lock = root.lock(LOCK);
+                take(root, &found, &mut refused)
+            };
+            if let Err(error) = name::tell_kernel(root) {
+                eprintln!("the kernel does not take the host name: {error}");
+            }
             status.system.clone_from(&shown.system);
             if status.standing != Standing::Waiting {
                 return status;
@@ -183,26 +233,69 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
     }
 }
 
-/// Lets a running system have the configuration that has just been taken.
-fn bring_up(root: &Root) -> String {
+/// Lets a running system have the configuration that has just been put in
+/// place.
+pub fn bring_up(root: &Root) -> String {
+    if let Some(note) = read_units_again(root) {
+        eprintln!("{note}");
+    }
     let mut requests = vec![Request::TryRestart("systemd-networkd.service")];
     if root.exists(TIMESYNCD_PROGRAM) {
         requests.push(Request::TryRestart("systemd-timesyncd.service"));
     }
+    let services = root.list(SERVICES).unwrap_or_default();
+    requests.extend(services.iter().map(|unit| Request::TryRestart(unit)));
     requests.push(Request::Start(READY_TARGET));
     for request in requests {
         if let Err(error) = systemd::ask(request) {
             eprintln!("{error}");
         }
     }
+    if let Err(error) = name::tell_kernel(root) {
+        eprintln!("the kernel does not take the host name: {error}");
+    }
     systemd::wait_until_started()
 }
 
-/// From how the start ended to ready or degraded.
-fn judge(status: &mut Status) {
+/// Confirms a configuration on trial, or goes back to the one before it.
+pub fn after_trial(root: &Root, status: Status) -> Status {
+    let lock = root.lock(LOCK);
+    if let Err(error) = &lock {
+        eprintln!("{LOCK} cannot be made: {error}");
+    }
+    match verdict(root, &status.failed_units) {
+        Verdict::None => status,
+        Verdict::Confirmed => {
+            let note = "the new configuration works, and stays".to_owned();
+            let mut status = status;
+            status.notes.push(note);
+            status
+        }
+        Verdict::Back(back, reason) => {
+            let mut back = *back;
+            let note = format!(
+                "the new configuration did not work, the one before it is in use again: {reason}"
+            );
+            back.notes.push(note);
+            if back.standing == Standing::Starting {
+                back.refused = code::APPLY_KEPT;
+                back.system = bring_up(root);
+                judge(&mut back);
+            }
+            back
+        }
+    }
+}
+
+/// From how the start ended to ready or degraded. A machine that refused
+/// something says so with its exit code.
+pub fn judge(status: &mut Status) {
     if status.system == "running" {
         status.standing = Standing::Ready;
-        status.code = code::READY;
+        status.code = match status.refused {
+            0 => code::READY,
+            refused => refused,
+        };
         "all services run".clone_into(&mut status.summary);
     } else {
         status.standing = Standing::Degraded;

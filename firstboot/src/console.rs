@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
+use crate::configure::wanted_claim;
 use crate::image::Image;
 use crate::root::{Access, Root};
 use crate::status::{Standing, Status};
@@ -47,6 +48,8 @@ pub struct Surroundings {
     pub fingerprint: Option<String>,
     /// The image.
     pub image: Image,
+    /// The claim code, when something waits for it.
+    pub claim: Option<String>,
 }
 
 impl Surroundings {
@@ -70,6 +73,7 @@ impl Surroundings {
             addresses,
             fingerprint: host_key::fingerprint(root),
             image: Image::load(root),
+            claim: wanted_claim(root),
         }
     }
 }
@@ -113,6 +117,11 @@ pub fn page(status: &Status, around: &Surroundings) -> Vec<String> {
             "Attach a config disk: FAT, labelled VACONFIG, with site.toml in its root.".into(),
         );
         lines.push("It is taken at once; no restart is needed.".into());
+    }
+    if let Some(claim) = &around.claim {
+        lines.push(format!(
+            "claim code, for claim.txt on the config disk: {claim}"
+        ));
     }
     if !around.addresses.is_empty() {
         let addresses: Vec<String> = around.addresses.iter().map(ToString::to_string).collect();

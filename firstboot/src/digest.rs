@@ -26,6 +26,16 @@ impl Digest {
         is_hex.then_some(Self(bytes))
     }
 
+    /// All of it.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The first half, where 128 bits are enough.
+    pub fn half(&self) -> [u8; 16] {
+        *self.0.first_chunk().expect("16 of 32 bytes")
+    }
+
     /// The first 8 hex digits, for people.
     pub fn short(&self) -> String {
         let mut text = self.to_string();

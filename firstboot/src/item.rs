@@ -34,6 +34,26 @@ pub enum Item {
     },
     /// A person's account.
     Account(Account),
+    /// Certificate authorities at the end of the bundle that programs read.
+    Authorities {
+        /// All of them, as PEM; empty: none.
+        pem: String,
+    },
+    /// No file or link, where an older configuration had one.
+    Absent {
+        /// Absolute path.
+        path: String,
+    },
+    /// No line of ours in `/etc/hosts`.
+    NoHostsName,
+    /// No account, where an older configuration had one; its home stays. Root
+    /// only loses its password.
+    NoAccount {
+        /// The login name.
+        name: String,
+        /// The number; 0 for root.
+        id: u32,
+    },
 }
 
 /// An account as `/etc/passwd` and its companions hold it.
@@ -72,17 +92,43 @@ impl Item {
         match self {
             Self::File { path, mode, bytes } => root.put(path, bytes, Access::own(*mode)),
             Self::Link { path, target } => root.put_link(path, target),
-            Self::HostsName { name } => put_hosts_name(root, name),
+            Self::HostsName { name } => put_hosts_name(root, Some(name)),
             Self::Account(account) => accounts::put(root, account),
+            Self::Absent { path } => root.remove(path),
+            Self::Authorities { pem } => put_authorities(root, pem),
+            Self::NoHostsName => put_hosts_name(root, None),
+            Self::NoAccount { name, id } => accounts::remove(root, name, *id),
         }
+    }
+
+    /// What takes it away again; nothing for what is only taken away.
+    pub fn undone(&self) -> Option<Self> {
+        match self {
+            Self::File { path, .. } | Self::Link { path, .. } => {
+                Some(Self::Absent { path: path.clone() })
+            }
+            Self::HostsName { .. } => Some(Self::NoHostsName),
+            Self::Account(account) => Some(Self::NoAccount {
+                name: account.name.clone(),
+                id: account.id,
+            }),
+            Self::Authorities { .. } => Some(Self::Authorities { pem: String::new() }),
+            Self::Absent { .. } | Self::NoHostsName | Self::NoAccount { .. } => None,
+        }
+    }
+
+    /// Whether it outlives a restart of the machine.
+    pub fn is_kept(&self) -> bool {
+        !self.place().starts_with("/run/")
     }
 
     /// Where it is, for messages.
     pub fn place(&self) -> &str {
         match self {
-            Self::File { path, .. } | Self::Link { path, .. } => path,
-            Self::HostsName { .. } => HOSTS,
-            Self::Account(account) => &account.name,
+            Self::File { path, .. } | Self::Link { path, .. } | Self::Absent { path } => path,
+            Self::HostsName { .. } | Self::NoHostsName => HOSTS,
+            Self::Authorities { .. } => BUNDLE,
+            Self::Account(Account { name, .. }) | Self::NoAccount { name, .. } => name,
         }
     }
 }
@@ -91,10 +137,34 @@ const HOSTS: &str = "/etc/hosts";
 /// Debian's address of a machine's own name (Debian Reference, section 5.1.1).
 const OWN_ADDRESS: &str = "127.0.1.1";
 
-fn put_hosts_name(root: &Root, name: &str) -> io::Result<Change> {
+fn put_hosts_name(root: &Root, name: Option<&str>) -> io::Result<Change> {
     let old = root.read_text(HOSTS, consign_schema::MAX_SIZE)?;
-    let new = hosts_with(&old, name);
+    let new = match name {
+        Some(name) => hosts_with(&old, name),
+        None => hosts_without(&old),
+    };
     root.put(HOSTS, new.as_bytes(), Access::own(0o644))
+}
+
+/// What programs read (Debian's `ca-certificates`).
+const BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Everything after it is ours.
+const MARK: &str = "# Added by the first-boot agent from site.toml.\n";
+/// A bundle is never longer.
+const MAX_BUNDLE: usize = 4 << 20;
+
+fn put_authorities(root: &Root, pem: &str) -> io::Result<Change> {
+    let old = root.read_text(BUNDLE, MAX_BUNDLE)?;
+    let vendor = old.split(MARK).next().unwrap_or_default();
+    let mut new = vendor.to_owned();
+    if !pem.is_empty() {
+        new.push_str(MARK);
+        new.push_str(pem);
+    }
+    if old == new {
+        return Ok(Change::Same);
+    }
+    root.put(BUNDLE, new.as_bytes(), Access::own(0o644))
 }
 
 /// `hosts` with one line for the machine's own name.
@@ -119,6 +189,14 @@ fn hosts_with(hosts: &str, name: &str) -> String {
     lines.join("\n") + "\n"
 }
 
+/// `hosts` without a line for the machine's own name.
+fn hosts_without(hosts: &str) -> String {
+    let lines = hosts
+        .lines()
+        .filter(|line| line.split_ascii_whitespace().next() != Some(OWN_ADDRESS));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +215,19 @@ mod tests {
             hosts_with("", "web"),
             "127.0.0.1\tlocalhost\n127.0.1.1\tweb\n"
         );
+    }
+
+    #[test]
+    fn authorities_come_and_go_behind_those_of_the_image() {
+        let folder = Folder::with(&[(BUNDLE, "vendor\n")]);
+        let put = |pem: &str| {
+            let item = Item::Authorities { pem: pem.into() };
+            item.put(&folder.root).expect("put");
+            folder.text(BUNDLE)
+        };
+        assert_eq!(put("one\n"), format!("vendor\n{MARK}one\n"));
+        assert_eq!(put("two\n"), format!("vendor\n{MARK}two\n"));
+        assert_eq!(put(""), "vendor\n");
     }
 
     #[test]

@@ -7,7 +7,10 @@
 
 mod accounts;
 mod addresses;
+mod age;
+mod base64;
 mod boot;
+mod bundle_tar;
 mod command;
 mod configure;
 mod console;
@@ -16,15 +19,19 @@ mod facts;
 mod generation;
 mod image;
 mod init;
+mod inventory;
 mod item;
 mod media;
+mod neighbours;
 mod root;
+mod secrets;
 mod state;
 mod status;
 mod step;
 mod sys;
 mod systemd;
 mod text;
+mod trust;
 
 use std::process::ExitCode;
 

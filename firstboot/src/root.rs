@@ -150,11 +150,12 @@ impl Root {
     /// What the system reports; the old file is untouched then.
     pub fn put(&self, path: &str, bytes: &[u8], access: Access) -> io::Result<Change> {
         let (parent, name) = self.parent_made(path)?;
+        // What a cut left there goes even when the file is as it should be.
+        let fresh = fresh_name(name);
+        remove_at(&parent, &fresh)?;
         if let Some(change) = amend(&parent, name, bytes, access)? {
             return Ok(change);
         }
-        let fresh = fresh_name(name);
-        remove_at(&parent, &fresh)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&parent, &fresh, flags, Mode::RUSR | Mode::WUSR)?;
@@ -180,13 +181,13 @@ impl Root {
     /// What the system reports.
     pub fn put_link(&self, path: &str, target: &str) -> io::Result<Change> {
         let (parent, name) = self.parent_made(path)?;
+        let fresh = fresh_name(name);
+        remove_at(&parent, &fresh)?;
         if readlinkat(&parent, name, Vec::new())
             .is_ok_and(|found| found.to_bytes() == target.as_bytes())
         {
             return Ok(Change::Same);
         }
-        let fresh = fresh_name(name);
-        remove_at(&parent, &fresh)?;
         symlinkat(target, &parent, &fresh)?;
         renameat(&parent, &fresh, &parent, name)?;
         fsync(&parent)?;
@@ -220,6 +221,49 @@ impl Root {
         Ok(Change::Written)
     }
 
+    /// Removes a file or link, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn remove(&self, path: &str) -> io::Result<Change> {
+        let (parent, name) = match self.parent(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::Same),
+            found => found?,
+        };
+        remove_at(&parent, &fresh_name(name))?;
+        match unlinkat(&parent, name, AtFlags::empty()) {
+            Ok(()) => {
+                fsync(&parent)?;
+                Ok(Change::Written)
+            }
+            // A directory is not what was put there.
+            Err(Errno::NOENT | Errno::ISDIR) => Ok(Change::Same),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where the link at the path leads; nothing when it is no link.
+    pub fn read_link(&self, path: &str) -> Option<String> {
+        let (parent, name) = self.parent(path).ok()?;
+        let target = readlinkat(&parent, name, Vec::new()).ok()?;
+        target.into_string().ok()
+    }
+
+    /// Waits until nobody else holds the lock at the path, and holds it while
+    /// the result lives.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn lock(&self, path: &str) -> io::Result<OwnedFd> {
+        let (parent, name) = self.parent_made(path)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::flock(&fd, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(fd)
+    }
+
     /// Gives a file or directory another name, nothing being there.
     ///
     /// # Errors
@@ -240,7 +284,10 @@ impl Root {
     ///
     /// What the system reports.
     pub fn remove_tree(&self, path: &str) -> io::Result<()> {
-        let (parent, name) = self.parent(path)?;
+        let (parent, name) = match self.parent(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
         remove_tree_at(&parent, name, 0)?;
         fsync(&parent)?;
         Ok(())
@@ -304,7 +351,7 @@ fn remove_at(parent: &OwnedFd, name: &str) -> io::Result<()> {
 }
 
 /// Directories in directories that [`Root::remove_tree`] descends into.
-const MAX_DEPTH: usize = 16;
+const MAX_DEPTH: usize = 64;
 
 fn remove_tree_at(parent: &OwnedFd, name: &str, depth: usize) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -60,8 +60,14 @@ pub mod code {
     pub const WAITING: u8 = 10;
     /// The configuration on the medium is wrong.
     pub const INVALID: u8 = 20;
+    /// It is not signed by somebody who may decide here.
+    pub const SIGNATURE: u8 = 21;
     /// It sets what the vendor does not allow.
     pub const POLICY: u8 = 22;
+    /// It is older than the one in use.
+    pub const OLDER: u8 = 23;
+    /// It could not be put in place or did not work; the one before is in use.
+    pub const APPLY_KEPT: u8 = 30;
     /// It could not be put in place; the fence is down.
     pub const APPLY_FAILED: u8 = 31;
     /// Ready but for something that failed.
@@ -183,6 +189,9 @@ pub struct Status {
     pub role: String,
     /// Number of the generation; 0 while unconfigured.
     pub generation: u32,
+    /// Exit code for a configuration that is attached and not taken; 0 when
+    /// there is none. A machine that is ready answers with it.
+    pub refused: u8,
     /// What the service manager says of itself; empty while not asked.
     pub system: String,
     /// Units that failed.
@@ -205,6 +214,7 @@ impl Status {
             config: String::new(),
             role: String::new(),
             generation: 0,
+            refused: 0,
             system: String::new(),
             failed_units: Vec::new(),
             notes: Vec::new(),
@@ -262,6 +272,9 @@ impl Status {
             config: field("config"),
             role: field("role"),
             generation: u32::try_from(number(&table, "generation")?).ok()?,
+            refused: number(&table, "refused")
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(0),
             system: field("system"),
             failed_units: strings(&table, "failed_units"),
             notes: strings(&table, "notes"),
@@ -282,6 +295,7 @@ impl Status {
             ("config", quoted(&self.config)),
             ("role", quoted(&self.role)),
             ("generation", self.generation.to_string()),
+            ("refused", self.refused.to_string()),
             ("system", quoted(&self.system)),
             ("failed_units", list(&self.failed_units)),
             ("notes", list(&self.notes)),
@@ -405,7 +419,7 @@ mod tests {
         let json = Status::new(Standing::Ready, code::READY, "all \\ well").json();
         assert_eq!(
             json,
-            "{\"schema\":1,\"state\":\"ready\",\"exit\":0,\"summary\":\"all \\\\ well\",\"id\":\"\",\"serial\":0,\"config\":\"\",\"role\":\"\",\"generation\":0,\"system\":\"\",\"failed_units\":[],\"notes\":[],\"problems\":[]}"
+            "{\"schema\":1,\"state\":\"ready\",\"exit\":0,\"summary\":\"all \\\\ well\",\"id\":\"\",\"serial\":0,\"config\":\"\",\"role\":\"\",\"generation\":0,\"refused\":0,\"system\":\"\",\"failed_units\":[],\"notes\":[],\"problems\":[]}"
         );
         let json = sample().json();
         assert!(json.contains("\"problems\":[{\"file\":\"vdb: site.toml\",\"line\":1,\"column\":1,\"code\":\"x\",\"key\":\"\",\"message\":\"a \\\"b\\\"\""), "{json}");

@@ -1,10 +1,11 @@
-//! The one door to another program: systemctl, and what it says.
+//! The one door to other programs: systemctl and journalctl, and what they say.
 
 use std::io;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
+const JOURNALCTL: &str = "/usr/bin/journalctl";
 /// The target behind the fence.
 pub const READY_TARGET: &str = "appliance-ready.target";
 /// How long a start of everything may take before it is looked at anyway.
@@ -17,6 +18,10 @@ pub enum Request<'u> {
     Start(&'u str),
     /// Restart a unit, if it runs.
     TryRestart(&'u str),
+    /// Read the units again.
+    Reload,
+    /// Restart the machine.
+    Reboot,
 }
 
 /// Asks systemd for something.
@@ -26,18 +31,20 @@ pub enum Request<'u> {
 /// When systemctl is missing or says no.
 pub fn ask(request: Request<'_>) -> io::Result<()> {
     let (words, unit): (&[&str], &str) = match request {
+        Request::Reload => return systemctl_must(&["daemon-reload"]),
         Request::Start(unit) => (&["start"], unit),
         Request::TryRestart(unit) => (&["try-restart"], unit),
+        Request::Reboot => (&["--no-block", "start"], "reboot.target"),
     };
-    let output = systemctl(&[words, &["--", unit]].concat())?;
-    if output.is_success {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!(
-            "systemctl {} {unit} failed",
-            words.join(" ")
-        )))
+    systemctl_must(&[words, &["--", unit]].concat())
+}
+
+fn systemctl_must(words: &[&str]) -> io::Result<()> {
+    if systemctl(words)?.is_success {
+        return Ok(());
     }
+    let words = words.join(" ");
+    Err(io::Error::other(format!("systemctl {words} failed")))
 }
 
 /// Waits until the start is over; the word for how it ended: `running`,
@@ -77,17 +84,39 @@ pub fn failed_units() -> Vec<String> {
     text.lines().filter_map(first).collect()
 }
 
+/// What the agent's own units said since the start.
+pub fn own_journal() -> String {
+    let list = [
+        "-b",
+        "--no-pager",
+        "-q",
+        "-n",
+        "2000",
+        "-u",
+        "appliance-config.service",
+        "-u",
+        "appliance-verify.service",
+    ];
+    run(JOURNALCTL, &list)
+        .map(|output| output.text)
+        .unwrap_or_default()
+}
+
 struct Output {
     is_success: bool,
     text: String,
+}
+
+fn systemctl(args: &[&str]) -> io::Result<Output> {
+    run(SYSTEMCTL, args)
 }
 
 #[expect(
     clippy::disallowed_types,
     reason = "this is the agent's only door to a program"
 )]
-fn systemctl(args: &[&str]) -> io::Result<Output> {
-    let output = std::process::Command::new(SYSTEMCTL)
+fn run(program: &str, args: &[&str]) -> io::Result<Output> {
+    let output = std::process::Command::new(program)
         .args(args)
         .env_clear()
         .env("LC_ALL", "C")

@@ -130,7 +130,7 @@ const KINDS: &[(&str, usize)] = &[
 ];
 
 impl SshKey {
-    fn parse(text: &str) -> Result<Self, Finding> {
+    pub(crate) fn parse(text: &str) -> Result<Self, Finding> {
         let refuse = |message: &str, remedy: &str| {
             Err(Finding::invalid(message)
                 .allowed("one line of a public key file")

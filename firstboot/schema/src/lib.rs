@@ -42,6 +42,7 @@ mod report;
 mod role;
 mod secret;
 mod site;
+mod trust;
 mod yaml;
 
 #[cfg(test)]

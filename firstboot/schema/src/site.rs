@@ -24,6 +24,7 @@ use crate::problem::{Code, Problem};
 use crate::proxy::{Proxy, read_proxy};
 use crate::report::{Finding, Report};
 use crate::role::Role;
+use crate::trust::read_trust;
 
 /// The version of the file's form that this program reads.
 pub const SCHEMA: i64 = 1;
@@ -66,6 +67,8 @@ pub struct SiteConfig {
     pub report: Reporting,
     /// `[secret.NAME]`, by name.
     pub secrets: Vec<SecretEntry>,
+    /// `[trust]`: keys that later configurations must be signed by.
+    pub keys: Vec<String>,
     /// The role, where the image has any.
     pub role: Option<String>,
     /// The role's parameters, defaults included.
@@ -204,6 +207,7 @@ fn read(
     let users = root.table("user", report);
     let users = users.map(|users| read_users(&users, report));
     let disks = read_disks(&mut root, report);
+    let keys = read_trust(&mut root, report);
     let role = read_role(&mut root, roles, policy, report);
     let app = read_app(&mut root, role, report);
     let license = read_license(&mut root, report);
@@ -229,6 +233,7 @@ fn read(
         license,
         report: reporting,
         secrets,
+        keys,
         role: role.map(|role| role.name.clone()),
         app,
         places: places(table, report),

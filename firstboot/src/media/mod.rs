@@ -54,11 +54,12 @@ const OVF_FILE: &str = "ovf-env.xml";
 const NO_CLOUD_LABEL: &str = "CIDATA";
 const NO_CLOUD_FILES: [&str; 3] = ["meta-data", "user-data", "network-config"];
 /// Files in the medium's root that are read.
-const KNOWN_FILES: [&str; 4] = [
+const KNOWN_FILES: [&str; 5] = [
     SITE_FILE,
     "site.toml.sig",
     "site.toml.minisig",
     "secrets.age",
+    "claim.txt",
 ];
 /// A text file is at most this long, in bytes.
 pub const FILE_LIMIT: u64 = 256 << 10;

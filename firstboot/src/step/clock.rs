@@ -12,6 +12,9 @@ pub const TIMESYNCD_PROGRAM: &str = "/usr/lib/systemd/systemd-timesyncd";
 /// Drop-in of systemd-timesyncd; on `/run`, as it is made at every start.
 pub const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-consign.conf";
 
+/// chrony's own folder for sources (Debian's `chrony.conf`).
+const CHRONY: &str = "/etc/chrony/sources.d/consign.sources";
+
 /// Universal time needs no zone database: the C library takes it whenever
 /// `/etc/localtime` leads nowhere, and systemd reads the name off the link.
 const UNIVERSAL: &[&str] = &["UTC", "Etc/UTC"];
@@ -46,16 +49,22 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
         items.push(Item::text("/etc/timezone", 0o644, format!("{zone}\n")));
     }
     if !site.ntp.servers.is_empty() {
-        if !machine.has.contains(&Feature::Timesyncd) {
+        let servers: Vec<&str> = site.ntp.servers.iter().map(Endpoint::as_str).collect();
+        if machine.has.contains(&Feature::Timesyncd) {
+            let text = format!("[Time]\nNTP={}\n", servers.join(" "));
+            items.push(Item::text(TIMESYNCD, 0o644, text));
+        } else if machine.has.contains(&Feature::Chrony) {
+            let lines = servers
+                .iter()
+                .map(|server| format!("server {server} iburst\n"));
+            items.push(Item::text(CHRONY, 0o644, lines.collect::<String>()));
+        } else {
             problems.push(site.problem(
                 "ntp",
                 "this appliance has no time service",
-                "delete [ntp], or ask the vendor for the package `systemd-timesyncd`",
+                "delete [ntp], or ask the vendor for the package `systemd-timesyncd` or `chrony`",
             ));
         }
-        let servers: Vec<&str> = site.ntp.servers.iter().map(Endpoint::as_str).collect();
-        let text = format!("[Time]\nNTP={}\n", servers.join(" "));
-        items.push(Item::text(TIMESYNCD, 0o644, text));
     }
     if problems.is_empty() {
         Ok(items)

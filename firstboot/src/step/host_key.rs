@@ -10,6 +10,7 @@ use ed25519_dalek::SigningKey;
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest as _, Sha256};
 
+use crate::base64;
 use crate::root::{Access, Change, Root};
 
 /// The private key; `HostKey` of our sshd drop-in names it.
@@ -21,7 +22,6 @@ const KIND: &[u8] = b"ssh-ed25519";
 const COMMENT: &[u8] = b"appliance";
 /// A key file is never larger.
 const MAX_KEY: usize = 16 * 1024;
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Makes the key where there is none.
 ///
@@ -56,8 +56,8 @@ pub fn settle(root: &Root) -> io::Result<Change> {
 /// there is no key yet.
 pub fn fingerprint(root: &Root) -> Option<String> {
     let text = root.read_text(PUBLIC, MAX_KEY).ok()?;
-    let blob = unbase64(text.split(' ').nth(1)?)?;
-    let digest = base64(&Sha256::digest(blob));
+    let blob = base64::decode(text.split(' ').nth(1)?)?;
+    let digest = base64::encode(&Sha256::digest(blob));
     Some(format!("SHA256:{}", digest.trim_end_matches('=')))
 }
 
@@ -86,7 +86,7 @@ fn public_blob(key: &SigningKey) -> Vec<u8> {
 fn public_file(key: &SigningKey) -> String {
     let kind = String::from_utf8_lossy(KIND);
     let comment = String::from_utf8_lossy(COMMENT);
-    format!("{kind} {} {comment}\n", base64(&public_blob(key)))
+    format!("{kind} {} {comment}\n", base64::encode(&public_blob(key)))
 }
 
 fn private_file(key: &SigningKey, check: [u8; 4]) -> String {
@@ -109,7 +109,7 @@ fn private_file(key: &SigningKey, check: [u8; 4]) -> String {
     blob.extend_from_slice(&1_u32.to_be_bytes());
     put_string(&mut blob, &public_blob(key));
     put_string(&mut blob, &inner);
-    let body = base64(&blob);
+    let body = base64::encode(&blob);
     let lines = body.as_bytes().chunks(70).map(String::from_utf8_lossy);
     let mut text = "-----BEGIN OPENSSH PRIVATE KEY-----\n".to_owned();
     for line in lines {
@@ -119,59 +119,10 @@ fn private_file(key: &SigningKey, check: [u8; 4]) -> String {
     text + "-----END OPENSSH PRIVATE KEY-----\n"
 }
 
-/// RFC 4648 base64 with padding.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let bits = (0..3).fold(0_u32, |bits, at| {
-            bits << 8 | u32::from(chunk.get(at).copied().unwrap_or(0))
-        });
-        for place in 0..4 {
-            let index = usize::try_from(bits >> (18 - 6 * place) & 0x3f).expect("6 bits");
-            let c = if place <= chunk.len() {
-                BASE64.get(index).copied().unwrap_or(b'=')
-            } else {
-                b'='
-            };
-            text.push(char::from(c));
-        }
-    }
-    text
-}
-
-fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let (mut bits, mut count) = (0_u32, 0);
-    let mut bytes = Vec::new();
-    for c in text.trim_end_matches('=').bytes() {
-        let value = BASE64.iter().position(|known| *known == c)?;
-        bits = (bits << 6 | u32::try_from(value).ok()?) & 0xffff;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::root::testing::Folder;
-
-    #[test]
-    fn base64_has_the_vectors_of_its_rfc() {
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            assert_eq!(base64(bytes.as_bytes()), text);
-            assert_eq!(unbase64(text).as_deref(), Some(bytes.as_bytes()));
-        }
-    }
 
     #[test]
     fn each_machine_makes_its_key_once() {

@@ -42,8 +42,9 @@ pub fn has_locale(root: &Root, locale: Option<&Locale>) -> bool {
 ///
 /// A locale that the image does not have.
 pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+    let mut items = keymap(site, machine)?;
     let Some(locale) = &site.system.locale else {
-        return Ok(Vec::new());
+        return Ok(items);
     };
     if !machine.has.contains(&Feature::Locale) {
         return Err(vec![site.problem(
@@ -52,11 +53,28 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
             "write \"C.UTF-8\", or ask the vendor for the locale",
         )]);
     }
-    Ok(vec![Item::text(
+    items.push(Item::text(
         "/etc/default/locale",
         0o644,
         format!("LANG={locale}\n"),
-    )])
+    ));
+    Ok(items)
+}
+
+/// `/etc/vconsole.conf`, which systemd-vconsole-setup reads.
+fn keymap(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
+    let Some(keymap) = &site.system.keymap else {
+        return Ok(Vec::new());
+    };
+    if !machine.has.contains(&Feature::Keymaps) {
+        return Err(vec![site.problem(
+            "system.keymap",
+            "this appliance has no keyboard tables",
+            "delete `keymap`, or ask the vendor for the packages `kbd` and `console-data`",
+        )]);
+    }
+    let text = format!("KEYMAP={keymap}\n");
+    Ok(vec![Item::text("/etc/vconsole.conf", 0o644, text)])
 }
 
 #[cfg(test)]

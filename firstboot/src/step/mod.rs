@@ -6,7 +6,9 @@
 //! nothing; [`host_key`], [`machine_id`] and [`grow`] act on the machine and
 //! need no configuration.
 
+pub mod authorities;
 pub mod clock;
+pub mod credentials;
 pub mod grow;
 pub mod host_key;
 pub mod identity;
@@ -15,6 +17,7 @@ pub mod machine_id;
 pub mod name;
 pub mod network;
 pub mod people;
+pub mod proxy;
 pub mod role;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,6 +64,12 @@ pub enum Feature {
     Timesyncd,
     /// systemd-resolved.
     Resolved,
+    /// chrony.
+    Chrony,
+    /// Keyboard tables.
+    Keymaps,
+    /// Where authorities are kept.
+    Authorities,
 }
 
 impl Machine {
@@ -93,6 +102,12 @@ impl Machine {
                 language::has_locale(root, site.system.locale.as_ref()),
             ),
             (Feature::Sudo, root.exists("/usr/bin/sudo")),
+            (Feature::Chrony, root.exists("/usr/sbin/chronyd")),
+            (Feature::Keymaps, root.exists("/usr/bin/loadkeys")),
+            (
+                Feature::Authorities,
+                root.exists("/etc/ssl/certs/ca-certificates.crt"),
+            ),
             (Feature::Timesyncd, root.exists(clock::TIMESYNCD_PROGRAM)),
             (
                 Feature::Resolved,
@@ -115,6 +130,26 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Units of the role.
+    pub fn services(&self) -> impl Iterator<Item = &String> {
+        self.role.iter().flat_map(|(role, _)| &role.services)
+    }
+}
+
+/// Something for a unit that is made at every start; the service manager
+/// reads its units again afterwards.
+fn drop_in(unit: &str, what: &str, text: &str) -> Item {
+    Item::text(
+        format!("{UNITS}/{unit}.d/50-consign-{what}.conf"),
+        0o644,
+        text,
+    )
+}
+
+/// Where drop-ins are made.
+pub const UNITS: &str = "/run/systemd/system";
+
 /// Decides everything, or says everything that is in the way.
 ///
 /// # Errors
@@ -123,11 +158,14 @@ impl Machine {
 pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
     let mut items = identity::decide(site);
     items.extend(name::decide(site));
+    items.extend(proxy::decide(site, machine));
+    items.extend(credentials::decide(site, machine));
     let mut problems = Vec::new();
     for decide in [
         network::decide,
         clock::decide,
         language::decide,
+        authorities::decide,
         people::decide,
         role::decide,
     ] {
@@ -182,6 +220,16 @@ pub mod testing {
             ]
             .into(),
             ..Machine::default()
+        }
+    }
+
+    /// One with a role that has a service.
+    pub fn machine_with_role() -> Machine {
+        let text =
+            "schema = 1\nname = \"web\"\ndescription = \"x\"\nservices = [\"nginx.service\"]\n";
+        Machine {
+            role: Some((Role::parse(text).expect("a role"), [].into())),
+            ..machine()
         }
     }
 

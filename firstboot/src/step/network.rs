@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use consign_schema::{Dns, HostName, Nic, NicMatch, Problem, SiteConfig};
+use consign_schema::{Bond, Dns, HostName, Link, NicMatch, Problem, SiteConfig, Vlan, VlanParent};
 
 use super::{Feature, Machine};
 use crate::item::Item;
@@ -100,25 +100,12 @@ fn mmio_nics(root: &Root) -> usize {
 ///
 /// An interface that the machine does not have.
 pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
-    let mut problems = Vec::new();
-    let mut items = if site.nics.is_empty() {
+    let (ports, problems) = ports(site, &machine.interfaces);
+    let is_silent = site.nics.is_empty() && site.bonds.is_empty() && site.vlans.is_empty();
+    let mut items = if is_silent {
         vec![default_network(&site.dns)]
     } else {
-        let mut lines = Vec::new();
-        for (number, nic) in (1..).zip(&site.nics) {
-            match match_lines(&nic.matches, &machine.interfaces) {
-                Ok(found) => lines.push(found),
-                Err(message) => {
-                    let remedy = "name the interface by `mac`, or attach it to the machine";
-                    problems.push(site.problem(
-                        &format!("nic[{number}].match.slot"),
-                        &message,
-                        remedy,
-                    ));
-                }
-            }
-        }
-        networks(&site.nics, &lines, &site.dns)
+        networks(site, &ports)
     };
     if !machine.has.contains(&Feature::Resolved) && !site.dns.servers.is_empty() {
         items.push(Item::text(RESOLV, 0o644, resolv_conf(&site.dns)));
@@ -137,91 +124,186 @@ fn default_network(dns: &Dns) -> Item {
     Item::text(format!("{FOLDER}/90-consign-default.network"), 0o644, text)
 }
 
-/// What a `[[nic]]` matches, its own settings, and its VLANs with their names.
-type Parent<'n> = (&'n str, Option<&'n Nic>, Vec<(&'n Nic, String)>);
+/// An interface: what it matches, its own settings, what is on top of it.
+#[derive(Default)]
+struct Port<'s> {
+    matches: String,
+    own: Option<&'s Link>,
+    bond: Option<&'s str>,
+    vlans: Vec<Tagged<'s>>,
+}
 
-/// The interfaces by what they match, in the order of the file, each with its
-/// own settings, if any, and those of its VLANs.
-fn networks(nics: &[Nic], match_lines: &[String], dns: &Dns) -> Vec<Item> {
-    let mut parents: Vec<Parent<'_>> = Vec::new();
-    let mut vlan_names: Vec<String> = Vec::new();
-    for (nic, lines) in nics.iter().zip(match_lines) {
-        let at = parents.iter().position(|(found, ..)| found == lines);
-        let at = at.unwrap_or_else(|| {
-            parents.push((lines, None, Vec::new()));
-            parents.len() - 1
-        });
-        let Some((_, own, vlans)) = parents.get_mut(at) else {
-            continue;
-        };
-        match nic.vlan {
-            None => *own = Some(nic),
-            Some(id) => {
-                // The same VLAN on two interfaces makes two devices.
-                let again = vlan_names
-                    .iter()
-                    .filter(|name| name.split('-').next() == Some(&format!("vlan{id}")))
-                    .count();
-                let name = if again == 0 {
-                    format!("vlan{id}")
-                } else {
-                    format!("vlan{id}-{}", again + 1)
-                };
-                vlan_names.push(name.clone());
-                vlans.push((nic, name));
+/// A VLAN's device.
+struct Tagged<'s> {
+    name: String,
+    id: u16,
+    link: &'s Link,
+}
+
+/// Every interface that the file means, in its order, and what cannot be found.
+fn ports<'s>(site: &'s SiteConfig, interfaces: &Interfaces) -> (Vec<Port<'s>>, Vec<Problem>) {
+    let (mut ports, mut problems) = (Vec::<Port<'s>>::new(), Vec::new());
+    let mut names: Vec<String> = site.vlans.iter().map(|vlan| vlan.name.clone()).collect();
+    let mut port =
+        |matches: &NicMatch, key: &str, change: &mut dyn FnMut(&mut Port<'s>)| match match_lines(
+            matches, interfaces,
+        ) {
+            Ok(lines) => {
+                let at = ports.iter().position(|port| port.matches == lines);
+                let at = at.unwrap_or_else(|| {
+                    ports.push(Port {
+                        matches: lines,
+                        ..Port::default()
+                    });
+                    ports.len() - 1
+                });
+                if let Some(port) = ports.get_mut(at) {
+                    change(port);
+                }
             }
+            Err(message) => {
+                let remedy = "name the interface by `mac`, or attach it to the machine";
+                problems.push(site.problem(key, &message, remedy));
+            }
+        };
+    for (number, nic) in (1..).zip(&site.nics) {
+        let key = format!("nic[{number}].match.slot");
+        port(&nic.matches, &key, &mut |port| match nic.vlan {
+            None => port.own = Some(&nic.link),
+            Some(id) => {
+                let name = free_name(id, &names);
+                names.push(name.clone());
+                let link = &nic.link;
+                port.vlans.push(Tagged { name, id, link });
+            }
+        });
+    }
+    for bond in &site.bonds {
+        for member in &bond.members {
+            let key = format!("bond.{}.members", bond.name);
+            port(member, &key, &mut |port| port.bond = Some(&bond.name));
         }
     }
-    let mut items = Vec::new();
-    for (number, (matches, own, vlans)) in (1..).zip(&parents) {
-        for (nic, name) in vlans {
-            items.extend(vlan(nic, name, dns));
+    for vlan in &site.vlans {
+        if let VlanParent::Nic(matches) = &vlan.on {
+            let key = format!("vlan.{}.match.slot", vlan.name);
+            port(matches, &key, &mut |port| port.vlans.push(tagged(vlan)));
         }
-        items.push(parent(number, matches, *own, vlans, dns));
+    }
+    (ports, problems)
+}
+
+fn tagged(vlan: &Vlan) -> Tagged<'_> {
+    Tagged {
+        name: vlan.name.clone(),
+        id: vlan.id,
+        link: &vlan.link,
+    }
+}
+
+/// The same VLAN on two interfaces makes two devices.
+fn free_name(id: u16, taken: &[String]) -> String {
+    let plain = format!("vlan{id}");
+    let numbered = (2..).map(|number| format!("{plain}-{number}"));
+    std::iter::once(plain.clone())
+        .chain(numbered)
+        .find(|name| !taken.contains(name))
+        .unwrap_or(plain)
+}
+
+/// Files of the interfaces, each after those of the devices on top of it,
+/// which share its hardware address.
+fn networks(site: &SiteConfig, ports: &[Port<'_>]) -> Vec<Item> {
+    let mut items = Vec::new();
+    for bond in &site.bonds {
+        items.extend(bond_files(site, bond));
+    }
+    for (number, port) in (1..).zip(ports) {
+        for vlan in &port.vlans {
+            items.extend(vlan_files(vlan, &site.dns));
+        }
+        let mut text = format!("{HEAD}[Match]\n{}\n", port.matches);
+        push_network(&mut text, port.own, port.bond, &port.vlans, &site.dns);
+        items.push(Item::text(
+            format!("{FOLDER}/20-consign-{number}.network"),
+            0o644,
+            text,
+        ));
     }
     items
 }
 
-/// A VLAN's device and settings. Its files sort before its parent's, whose
-/// hardware address it shares.
-fn vlan(nic: &Nic, name: &str, dns: &Dns) -> [Item; 2] {
-    let id = nic.vlan.unwrap_or_default();
+/// A bond's device and settings, and the VLANs on it.
+fn bond_files(site: &SiteConfig, bond: &Bond) -> Vec<Item> {
+    let name = &bond.name;
+    let is_on_it = |vlan: &&Vlan| matches!(&vlan.on, VlanParent::Bond(bond) if bond == name);
+    let vlans: Vec<Tagged<'_>> = site.vlans.iter().filter(is_on_it).map(tagged).collect();
+    let mut items: Vec<Item> = vlans
+        .iter()
+        .flat_map(|vlan| vlan_files(vlan, &site.dns))
+        .collect();
+    let mode = bond.mode.name();
+    let device = format!(
+        "{HEAD}[NetDev]\nName={name}\nKind=bond\n\n[Bond]\nMode={mode}\nMIIMonitorSec=100ms\n"
+    );
+    items.push(Item::text(
+        format!("{FOLDER}/15-consign-{name}.netdev"),
+        0o644,
+        device,
+    ));
+    let mut text = format!("{HEAD}[Match]\nName={name}\n");
+    let link = &bond.link;
+    let has_addresses = link.dhcp4 || link.dhcp6 || !link.addresses.is_empty();
+    push_network(
+        &mut text,
+        has_addresses.then_some(link),
+        None,
+        &vlans,
+        &site.dns,
+    );
+    items.push(Item::text(
+        format!("{FOLDER}/15-consign-{name}.network"),
+        0o644,
+        text,
+    ));
+    items
+}
+
+/// A VLAN's device and settings.
+fn vlan_files(vlan: &Tagged<'_>, dns: &Dns) -> [Item; 2] {
+    let Tagged { name, id, link } = vlan;
     let device = format!("{HEAD}[NetDev]\nName={name}\nKind=vlan\n\n[VLAN]\nId={id}\n");
-    let mut network = format!("{HEAD}[Match]\nName={name}\n");
-    push_link(&mut network, nic);
-    network.push_str("\n[Network]\n");
-    push_settings(&mut network, nic, dns);
+    let mut text = format!("{HEAD}[Match]\nName={name}\n");
+    push_network(&mut text, Some(link), None, &[], dns);
     [
         Item::text(format!("{FOLDER}/10-consign-{name}.netdev"), 0o644, device),
-        Item::text(
-            format!("{FOLDER}/10-consign-{name}.network"),
-            0o644,
-            network,
-        ),
+        Item::text(format!("{FOLDER}/10-consign-{name}.network"), 0o644, text),
     ]
 }
 
-fn parent(
-    number: usize,
-    matches: &str,
-    own: Option<&Nic>,
-    vlans: &[(&Nic, String)],
+/// What follows `[Match]`.
+fn push_network(
+    text: &mut String,
+    own: Option<&Link>,
+    bond: Option<&str>,
+    vlans: &[Tagged<'_>],
     dns: &Dns,
-) -> Item {
-    let mut text = format!("{HEAD}[Match]\n{matches}\n");
-    if let Some(nic) = own {
-        push_link(&mut text, nic);
+) {
+    if let Some(mtu) = own.and_then(|link| link.mtu) {
+        let _ = write!(text, "\n[Link]\nMTUBytes={mtu}\n");
     }
     text.push_str("\n[Network]\n");
-    for (_, name) in vlans {
-        let _ = writeln!(text, "VLAN={name}");
+    for vlan in vlans {
+        let _ = writeln!(text, "VLAN={}", vlan.name);
     }
-    match own {
-        Some(nic) => push_settings(&mut text, nic, dns),
+    match (own, bond) {
+        (_, Some(bond)) => {
+            let _ = writeln!(text, "Bond={bond}");
+        }
+        (Some(link), None) => push_settings(text, link, dns),
         // It only carries its VLANs.
-        None => text.push_str("LinkLocalAddressing=no\nIPv6AcceptRA=no\n"),
+        (None, None) => text.push_str("LinkLocalAddressing=no\nIPv6AcceptRA=no\n"),
     }
-    Item::text(format!("{FOLDER}/20-consign-{number}.network"), 0o644, text)
 }
 
 /// The lines of `[Match]`, or why there are none.
@@ -236,24 +318,18 @@ fn match_lines(matches: &NicMatch, interfaces: &Interfaces) -> Result<String, St
     }
 }
 
-fn push_link(text: &mut String, nic: &Nic) {
-    if let Some(mtu) = nic.link.mtu {
-        let _ = write!(text, "\n[Link]\nMTUBytes={mtu}\n");
-    }
-}
-
-fn push_settings(text: &mut String, nic: &Nic, dns: &Dns) {
-    let dhcp = match (nic.link.dhcp4, nic.link.dhcp6) {
+fn push_settings(text: &mut String, link: &Link, dns: &Dns) {
+    let dhcp = match (link.dhcp4, link.dhcp6) {
         (true, true) => "yes",
         (true, false) => "ipv4",
         (false, true) => "ipv6",
         (false, false) => "no",
     };
     let _ = writeln!(text, "DHCP={dhcp}");
-    for address in &nic.link.addresses {
+    for address in &link.addresses {
         let _ = writeln!(text, "Address={address}");
     }
-    for gateway in &nic.link.gateways {
+    for gateway in &link.gateways {
         let _ = writeln!(text, "Gateway={gateway}");
     }
     push_dns(text, dns);
@@ -376,6 +452,31 @@ mod tests {
             body(&items, "20-consign-2.network"),
             "[Match]\nName=eth1\n\n[Network]\nVLAN=vlan7-2\nDHCP=ipv4\n"
         );
+    }
+
+    #[test]
+    fn a_bond_has_its_members_and_carries_vlans() {
+        let text = "[bond.bond0]\nmode = \"802.3ad\"\nmembers = [{ slot = 1 }, { slot = 2 }]\n\
+            [vlan.office]\nid = 7\nbond = \"bond0\"\naddress = [\"10.1.2.10/24\"]\n";
+        let items = decide(&site(text), &machine()).expect("decided");
+        assert_eq!(
+            body(&items, "15-consign-bond0.netdev"),
+            "[NetDev]\nName=bond0\nKind=bond\n\n[Bond]\nMode=802.3ad\nMIIMonitorSec=100ms\n"
+        );
+        assert_eq!(
+            body(&items, "15-consign-bond0.network"),
+            "[Match]\nName=bond0\n\n[Network]\nVLAN=office\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n"
+        );
+        assert_eq!(
+            body(&items, "10-consign-office.network"),
+            "[Match]\nName=office\n\n[Network]\nDHCP=no\nAddress=10.1.2.10/24\n"
+        );
+        for (number, address) in [(1, "0000:00:03.0"), (2, "0000:01:00.0")] {
+            assert_eq!(
+                body(&items, &format!("20-consign-{number}.network")),
+                format!("[Match]\nPath=pci-{address}\n\n[Network]\nBond=bond0\n")
+            );
+        }
     }
 
     #[test]

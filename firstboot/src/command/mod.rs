@@ -1,0 +1,260 @@
+//! The command line of the agent and of the operator's command `appliance`.
+
+mod change;
+mod report;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use consign_schema::MAX_SIZE;
+
+use crate::boot;
+use crate::configure;
+use crate::generation::Generation;
+use crate::item::Item;
+use crate::media::child;
+use crate::root::{Access, Root};
+use crate::state::State;
+use crate::status::{FileProblems, Status, code};
+use crate::step::network::{RESOLV, resolv_from_networkd};
+
+/// Exit status of a command line that makes no sense, as in `sysexits.h`.
+const USAGE: u8 = 64;
+/// Exit status when a file to validate cannot be read (`EX_NOINPUT`).
+const NO_INPUT: u8 = 66;
+/// How often `status --wait` looks.
+const LOOK: Duration = Duration::from_millis(250);
+
+const HELP: &str = "\
+usage: appliance [--root DIR] COMMAND
+
+  status [--json] [--wait]     what this machine is
+  validate FILE                judge a site configuration as this machine would
+  plan [FILE]                  what apply would change; nothing is written
+  apply [FILE]                 take a newer configuration, and keep it if it works
+      --signature FILE           its signature (ssh-keygen -Y sign, minisign)
+      --secrets FILE             its secrets.age
+      --claim CODE               instead of a signature: the code on the console
+      --confirm SECONDS          go back unless `appliance confirm` comes in time
+  confirm                      keep the configuration that is on trial
+  rollback                     the configuration before this one
+  report                       what the vendor's factory wants to know, as JSON
+  facts                        what is known of this machine, as JSON
+  support-bundle [FILE]        what support asks for, without secrets, as tar
+  factory-reset --yes          as it was delivered; the machine restarts
+  --version
+
+Without FILE, plan and apply read the config disk that is attached.
+
+Exit status of `status`: 0 ready, 10 waiting for a configuration, 20 invalid
+configuration, 21 not signed, 22 not allowed by the vendor, 23 older than the
+one in use, 30 apply failed, previous kept, 31 apply failed, fenced, 40 a check
+of the role failed, 41 degraded, 70 internal fault, 75 not known yet (never
+with --wait). apply, plan and validate answer with the same numbers.
+";
+
+/// The root that a command works on.
+#[derive(Debug)]
+struct Place {
+    root: Root,
+    /// Whether it is the running system, with a service manager and a kernel.
+    is_system: bool,
+}
+
+/// What stands after a command: words, options with values, flags.
+#[derive(Debug, Default)]
+struct Arguments<'w> {
+    words: Vec<&'w str>,
+    values: Vec<(&'w str, &'w str)>,
+    flags: Vec<&'w str>,
+}
+
+/// Options of commands that take a value.
+const WITH_VALUE: [&str; 4] = ["--signature", "--secrets", "--claim", "--confirm"];
+const FLAGS: [&str; 3] = ["--json", "--wait", "--yes"];
+
+impl<'w> Arguments<'w> {
+    fn parse(words: &[&'w str]) -> Option<Self> {
+        let mut parsed = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if WITH_VALUE.contains(word) {
+                parsed.values.push((word, words.next()?));
+            } else if FLAGS.contains(word) {
+                parsed.flags.push(word);
+            } else if word.starts_with('-') {
+                return None;
+            } else {
+                parsed.words.push(word);
+            }
+        }
+        Some(parsed)
+    }
+
+    fn value(&self, name: &str) -> Option<&'w str> {
+        let found = self.values.iter().find(|(option, _)| *option == name);
+        found.map(|(_, value)| *value)
+    }
+
+    fn has(&self, flag: &str) -> bool {
+        self.flags.contains(&flag)
+    }
+}
+
+/// Runs what the arguments ask for; the first one is the program's name.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let words: Vec<String> = args
+        .skip(1)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+    if let [child::COMMAND, words @ ..] = words.as_slice() {
+        child::run(words);
+    }
+    let mut folder = "/";
+    if let ["--root", given, ..] = words.as_slice() {
+        folder = given;
+        words.drain(..2);
+    }
+    let root = match Root::open(Path::new(folder)) {
+        Ok(root) => root,
+        Err(error) => {
+            eprintln!("appliance: cannot open {folder}: {error}");
+            return ExitCode::from(code::INTERNAL);
+        }
+    };
+    let is_system = folder == "/";
+    let place = Place { root, is_system };
+    let usage = || {
+        eprint!("{HELP}");
+        ExitCode::from(USAGE)
+    };
+    let Some((command, rest)) = words.split_first() else {
+        return usage();
+    };
+    let Some(arguments) = Arguments::parse(rest) else {
+        return usage();
+    };
+    dispatch(&place, command, &arguments).unwrap_or_else(usage)
+}
+
+fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<ExitCode> {
+    let root = &place.root;
+    Some(match (command, arguments.words.as_slice()) {
+        // Started by systemd.
+        ("config", []) if place.is_system => boot::config(root),
+        ("config", []) => boot::config_folder(root),
+        ("verify", []) if place.is_system => boot::verify(root),
+        ("resolv", []) => resolv(root),
+        // Asked by people and programs.
+        ("status", []) => status(root, arguments),
+        ("validate", [file]) => validate(root, file),
+        ("plan", [] | [_]) => change::run_plan(place, arguments),
+        ("apply", [] | [_]) => change::run_apply(place, arguments),
+        ("confirm", []) => change::run_confirm(place),
+        ("rollback", []) => change::run_rollback(place),
+        ("factory-reset", []) => change::run_reset(place, arguments),
+        ("report", []) => report::run_report(root),
+        ("facts", []) => report::run_facts(root),
+        ("support-bundle", [] | [_]) => report::run_bundle(root, arguments.words.first().copied()),
+        ("--version", []) => {
+            println!("appliance {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ("--help" | "help", []) => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => return None,
+    })
+}
+
+fn status(root: &Root, arguments: &Arguments<'_>) -> ExitCode {
+    let found = loop {
+        let found = Status::load(root);
+        let is_final = found.as_ref().is_some_and(Status::is_final);
+        if is_final || !arguments.has("--wait") {
+            break found;
+        }
+        std::thread::sleep(LOOK);
+    };
+    let Some(status) = found else {
+        eprintln!("appliance: the first-boot agent has not run yet");
+        return ExitCode::from(code::NOT_YET);
+    };
+    if arguments.has("--json") {
+        println!("{}", status.json());
+    } else {
+        for line in status.lines() {
+            println!("{line}");
+        }
+    }
+    ExitCode::from(status.code)
+}
+
+fn validate(root: &Root, file: &str) -> ExitCode {
+    let bytes = match read_bounded(file) {
+        Ok(bytes) => bytes,
+        Err(error) => return no_input(file, &error),
+    };
+    match configure::judge(root, &bytes, file) {
+        Ok((site, _)) => {
+            println!("{file}: {} serial {} is valid", site.id, site.serial);
+            ExitCode::SUCCESS
+        }
+        Err(refused) => {
+            show_problems(&refused.files);
+            ExitCode::from(refused.code())
+        }
+    }
+}
+
+fn show_problems(files: &[FileProblems]) {
+    for line in files.iter().flat_map(FileProblems::lines) {
+        eprintln!("{line}");
+    }
+}
+
+fn no_input(file: &str, error: &std::io::Error) -> ExitCode {
+    eprintln!("appliance: cannot read {file}: {error}");
+    ExitCode::from(NO_INPUT)
+}
+
+/// The whole file, or a little more than is allowed.
+fn read_bounded(file: &str) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?
+        .take(MAX_SIZE as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes `resolv.conf` from what systemd-networkd learnt by DHCP, unless the
+/// configuration has fixed servers. Run whenever networkd's state changes.
+fn resolv(root: &Root) -> ExitCode {
+    let state = State::load(root).ok().flatten();
+    let generation = state.and_then(|state| Generation::load(root, &state).ok());
+    let is_fixed = generation.is_some_and(|generation| {
+        let mut items = generation.items.iter();
+        items.any(|item| matches!(item, Item::File { path, .. } if path == RESOLV))
+    });
+    if is_fixed {
+        return ExitCode::SUCCESS;
+    }
+    let state = root
+        .read_text("/run/systemd/netif/state", MAX_SIZE)
+        .unwrap_or_default();
+    let Some(text) = resolv_from_networkd(&state) else {
+        return ExitCode::SUCCESS;
+    };
+    match root.put(RESOLV, text.as_bytes(), Access::own(0o644)) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot write {RESOLV}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! A machine that was configured before: it goes on with what it has, and
+//! takes what is newer, signed and right on trial.
+
+use std::collections::BTreeSet;
+
+use super::offer::{self, Offer};
+use super::tried::{self, End};
+use super::{Refused, configured, fenced, finish_reset, first, prepare};
+use crate::generation::{Activation, CONFIGURED, Generation};
+use crate::image::Image;
+use crate::media::{Found, SITE_FILE};
+use crate::root::Root;
+use crate::state::{Phase, State, Then};
+use crate::status::{FileProblems, Status, code};
+
+/// Puts the configuration that counts in place, if there is one. `found` is
+/// what is attached now.
+///
+/// # Errors
+///
+/// `None` on a machine that was never configured: it needs a medium.
+pub fn go_on(root: &Root, found: &Found) -> Option<Status> {
+    let state = match State::load(root) {
+        Ok(state) => state?,
+        Err(error) => return Some(fenced(error.to_string())),
+    };
+    if state.phase == Phase::Reset {
+        return match finish_reset(root) {
+            Ok(()) => None,
+            Err(error) => Some(fenced(format!("the reset cannot be finished: {error}"))),
+        };
+    }
+    let mut notes = Vec::new();
+    let (generation, mut state) = match counting(root, state, &mut notes) {
+        Ok(counting) => counting,
+        Err(status) => return Some(*status),
+    };
+    let (generation, files) = renewed(root, generation, &mut state);
+    let mut status = match put(root, &generation, &mut state) {
+        Ok(outcome) => outcome.status,
+        Err(status) => return Some(*status),
+    };
+    if !files.is_empty() {
+        notes.push("the image is newer than the configuration, which it does not accept; the files made for the older image are in use".into());
+    }
+    status.files.extend(files);
+    status.notes.splice(0..0, notes);
+    if state.phase == Phase::Active {
+        status = consider(root, found, (&state, &generation), status);
+    }
+    Some(status)
+}
+
+/// The generation that counts at this start: after a trial that nobody
+/// confirmed, or when it is damaged, the one before.
+fn counting(
+    root: &Root,
+    state: State,
+    notes: &mut Vec<String>,
+) -> Result<(Generation, State), Box<Status>> {
+    let failed = |error: &dyn ToString| Box::new(fenced(error.to_string()));
+    let loaded = Generation::load(root, &state);
+    let reason = match &loaded {
+        Ok(_) if state.phase == Phase::Trial => {
+            "the machine stopped before the new configuration was confirmed".to_owned()
+        }
+        Ok(_) => return loaded.map(|it| (it, state)).map_err(|error| failed(&error)),
+        Err(error) => error.to_string(),
+    };
+    let (Some(mut back), Some(previous)) =
+        (state.back(Then::Forget), Generation::previous(root, &state))
+    else {
+        // Nothing to go back to: what is there stays, or cannot be used.
+        return loaded.map(|it| (it, state)).map_err(|error| failed(&error));
+    };
+    if let Ok(generation) = &loaded {
+        tried::note(root, generation.digest(), End::Stopped).map_err(|error| failed(&error))?;
+    }
+    back.save(root).map_err(|error| failed(&error))?;
+    notes.push(format!("{reason}; the one before it is in use again"));
+    Ok((previous, back))
+}
+
+/// The generation for this build of the image: rendered again from the
+/// customer's file when it was made for another build. Where the new image
+/// refuses the file, the old generation stays, and the problems say why.
+fn renewed(
+    root: &Root,
+    generation: Generation,
+    state: &mut State,
+) -> (Generation, Vec<FileProblems>) {
+    if generation.image == Image::load(root).build {
+        return (generation, Vec::new());
+    }
+    let ids = generation.account_ids();
+    match prepare(root, &generation.site, SITE_FILE, ids) {
+        Ok(mut fresh) => {
+            fresh.keys.clone_from(&generation.keys);
+            fresh.secrets.clone_from(&generation.secrets);
+            fresh.releases.clone_from(&generation.releases);
+            match fresh.commit(root, Some((state, &generation)), Then::Stay) {
+                Ok(next) => {
+                    *state = next;
+                    (fresh, Vec::new())
+                }
+                Err(error) => {
+                    let file =
+                        FileProblems::whole(SITE_FILE, "unavailable", &error.to_string(), "");
+                    (generation, vec![file])
+                }
+            }
+        }
+        Err(refused) => (generation, refused.files),
+    }
+}
+
+/// What a generation that has been put in place is like.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the machine is now.
+    pub status: Status,
+    /// What was written.
+    pub activation: Activation,
+}
+
+/// Puts a generation in place, or else the one before it.
+fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcome, Box<Status>> {
+    let reason = match generation.activate(root, state) {
+        Ok(activation) => {
+            let mut status = configured(generation, state);
+            let drifted = activation.drifted.iter().map(|path| {
+                format!("{path} was changed by somebody; the change is kept in {path}.local")
+            });
+            status.notes.extend(drifted);
+            if let Err(error) = Generation::prune(root, state) {
+                let note = format!("old configurations cannot be removed: {error}");
+                status.notes.push(note);
+            }
+            return Ok(Outcome { status, activation });
+        }
+        Err(error) => error.to_string(),
+    };
+    let before = Generation::previous(root, state).zip(state.back(Then::Forget));
+    let Some((previous, mut back)) = before.filter(|_| state.phase == Phase::Committed) else {
+        lower_fence(root);
+        return Err(Box::new(fenced(reason)));
+    };
+    let is_back = tried::note(root, generation.digest(), End::Failed)
+        .and_then(|()| back.save(root))
+        .map_err(|error| error.to_string())
+        .and_then(|()| {
+            previous
+                .activate(root, &mut back)
+                .map_err(|error| error.to_string())
+        });
+    match is_back {
+        Ok(activation) => {
+            let mut status = configured(&previous, &back);
+            *state = back;
+            status.refused = code::APPLY_KEPT;
+            status.notes.push(format!(
+                "the new configuration could not be put in place, the one before it is in use: {reason}"
+            ));
+            Ok(Outcome { status, activation })
+        }
+        Err(second) => {
+            lower_fence(root);
+            Err(Box::new(fenced(format!(
+                "{reason}; and the configuration before it: {second}"
+            ))))
+        }
+    }
+}
+
+/// What cannot be lifted at the next start is not up now.
+fn lower_fence(root: &Root) {
+    if let Err(error) = root.remove(CONFIGURED) {
+        eprintln!("cannot remove {CONFIGURED}: {error}");
+    }
+}
+
+/// Looks at what is attached: another configuration is taken, or refused with
+/// the reason in `status`, which stays as it is.
+fn consider(
+    root: &Root,
+    found: &Found,
+    (state, generation): (&State, &Generation),
+    mut status: Status,
+) -> Status {
+    let offers = found.candidates.iter().filter_map(Offer::of);
+    let mut offers: Vec<Offer<'_>> = offers
+        .filter(|offer| offer.digest() != generation.digest())
+        .collect();
+    let different: BTreeSet<_> = offers.iter().map(Offer::digest).collect();
+    if different.len() > 1 {
+        let names: Vec<&str> = offers.iter().map(|offer| offer.device).collect();
+        status.refused = code::INVALID;
+        status.files.push(first::conflict(&names));
+        return status;
+    }
+    let Some(offer) = offers.pop() else {
+        return status;
+    };
+    match apply(root, &offer, (state, generation)) {
+        Ok(outcome) => outcome.status,
+        Err(Failed::Refused(refused)) => {
+            status.refused = refused.code();
+            status.notes.push(format!(
+                "the configuration on {} is not taken: {}",
+                offer.device,
+                refused.summary()
+            ));
+            status.files.extend(refused.files);
+            status
+        }
+        Err(Failed::Fenced(fenced)) => *fenced,
+    }
+}
+
+/// Why an offer did not come into use.
+#[derive(Debug)]
+pub enum Failed {
+    /// Nothing has changed.
+    Refused(Refused),
+    /// Neither it nor the one before it can be put in place.
+    Fenced(Box<Status>),
+}
+
+/// Takes an offer on trial: accepts, commits and puts it in place.
+///
+/// # Errors
+///
+/// [`Failed`].
+pub fn apply(
+    root: &Root,
+    offer: &Offer<'_>,
+    (state, generation): (&State, &Generation),
+) -> Result<Outcome, Failed> {
+    if tried::is_spent(root, offer.digest()) && offer.claim == offer::Claim::None {
+        let message = "it was tried on this machine, and it did not work or was never confirmed";
+        let remedy = "change it, and raise its serial";
+        return Err(Failed::Refused(Refused::one(
+            code::APPLY_KEPT,
+            "it was tried before",
+            FileProblems::whole(&offer.file, "tried", message, remedy),
+        )));
+    }
+    let before = (state, generation);
+    let mut fresh = offer.accept(root, Some(before)).map_err(Failed::Refused)?;
+    let mut state = fresh
+        .commit(root, Some(before), Then::Trial)
+        .map_err(|error| {
+            let message = error.to_string();
+            Failed::Refused(Refused::one(
+                code::APPLY_KEPT,
+                "it cannot be kept",
+                FileProblems::whole(&offer.file, "unavailable", &message, "make room on /var"),
+            ))
+        })?;
+    let outcome = put(root, &fresh, &mut state).map_err(Failed::Fenced)?;
+    if let Err(error) = offer::forget_claim(root) {
+        eprintln!("cannot remove the claim code: {error}");
+    }
+    Ok(outcome)
+}
+
+/// Goes back to the configuration before the one that counts.
+///
+/// # Errors
+///
+/// `None` when there is none; the status that it leads to when it cannot be
+/// put in place.
+pub fn roll_back(root: &Root, state: &State, then: Then) -> Option<Result<Outcome, Box<Status>>> {
+    let previous = Generation::previous(root, state)?;
+    let mut back = state.back(then)?;
+    if let Err(error) = back.save(root) {
+        return Some(Err(Box::new(fenced(error.to_string()))));
+    }
+    Some(put(root, &previous, &mut back))
+}

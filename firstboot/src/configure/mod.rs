@@ -1,0 +1,211 @@
+//! From what is attached and what is kept to a configured machine, or to the
+//! reason why it waits.
+//!
+//! ```text
+//! find -> authenticate -> check -> render -> stage -> commit -> activate
+//!      -> (the system starts) -> confirm, or back
+//! ```
+//!
+//! Any failure before the commit changes nothing; after it, the generation is
+//! put in place again until that is done. A machine that was configured once
+//! goes on with what it has, whatever is attached: what is attached is taken
+//! only when it is signed, newer and right, and stays only when it works.
+
+mod first;
+mod later;
+mod offer;
+mod reset;
+#[cfg(test)]
+mod tests;
+mod trial;
+pub mod tried;
+
+use std::collections::BTreeMap;
+
+use consign_schema::{Code, Problem, SiteConfig, check, decode};
+
+pub use first::{take, take_offer};
+pub use later::{Failed, Outcome, apply, go_on, roll_back};
+pub use offer::{Claim, Offer, wanted_claim};
+pub use reset::{begin_reset, finish_reset};
+pub use trial::{Verdict, confirm, verdict};
+
+use crate::generation::Generation;
+use crate::image::{Vendor, VendorFault};
+use crate::root::Root;
+use crate::secrets;
+use crate::state::State;
+use crate::status::{FileProblems, Standing, Status, code};
+use crate::step::{self, Machine, host_key, machine_id};
+use crate::trust::Key;
+
+/// What does not depend on a configuration: identity. What fails is noted and
+/// stops nothing, so that somebody can still look.
+pub fn settle(root: &Root) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Err(error) = host_key::settle(root) {
+        notes.push(format!("the SSH host key cannot be made: {error}"));
+    }
+    if let Err(error) = secrets::settle(root) {
+        notes.push(format!("the identity for secrets cannot be made: {error}"));
+    }
+    if let Some(fault) = machine_id::fault(root) {
+        notes.push(fault.to_owned());
+    }
+    notes
+}
+
+/// Why a configuration is not taken.
+#[derive(Debug)]
+pub struct Refused {
+    code: u8,
+    summary: &'static str,
+    /// What is wrong, by file.
+    pub files: Vec<FileProblems>,
+}
+
+impl Refused {
+    fn status(self) -> Status {
+        let standing = if self.code == code::INTERNAL {
+            Standing::Fenced
+        } else {
+            Standing::Waiting
+        };
+        Status {
+            files: self.files,
+            ..Status::new(standing, self.code, self.summary)
+        }
+    }
+
+    /// The exit code that says what kind of refusal it is.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
+
+    /// One line for people.
+    pub fn summary(&self) -> &str {
+        self.summary
+    }
+
+    /// A customer's file with these problems.
+    pub fn site(file: &str, problems: &[Problem]) -> Self {
+        let only_policy = problems
+            .iter()
+            .all(|problem| problem.code == Code::NotAllowed);
+        Self {
+            code: if only_policy {
+                code::POLICY
+            } else {
+                code::INVALID
+            },
+            summary: if only_policy {
+                "the configuration sets what this appliance does not allow"
+            } else {
+                "the configuration is wrong"
+            },
+            files: vec![FileProblems::of(file, problems)],
+        }
+    }
+
+    fn one(code: u8, summary: &'static str, problem: FileProblems) -> Self {
+        Self {
+            code,
+            summary,
+            files: vec![problem],
+        }
+    }
+
+    fn vendor(fault: &VendorFault) -> Self {
+        let mut files = vec![FileProblems::of(&fault.file, &fault.problems)];
+        if fault.problems.is_empty() {
+            let remedy = "ask the vendor of the appliance";
+            files = vec![FileProblems::whole(
+                &fault.file,
+                "unavailable",
+                "it cannot be read",
+                remedy,
+            )];
+        }
+        Self {
+            code: code::INTERNAL,
+            summary: "the appliance itself is faulty",
+            files,
+        }
+    }
+}
+
+/// Judges a customer's file against this image: nothing is rendered, nothing
+/// looked up on the machine.
+///
+/// # Errors
+///
+/// [`Refused`] with every problem.
+pub fn judge(root: &Root, bytes: &[u8], file: &str) -> Result<(SiteConfig, Vendor), Refused> {
+    let vendor = Vendor::load(root).map_err(|fault| Refused::vendor(&fault))?;
+    let site = decode(bytes)
+        .and_then(|text| check(text, &vendor.roles, &vendor.policy))
+        .map_err(|problems| Refused::site(file, &problems))?;
+    Ok((site, vendor))
+}
+
+/// A customer's file, checked and rendered for this machine; nothing is
+/// written, and who signed it has not been asked.
+///
+/// # Errors
+///
+/// [`Refused`] with every problem.
+pub fn prepare(
+    root: &Root,
+    bytes: &[u8],
+    file: &str,
+    known_ids: BTreeMap<String, u32>,
+) -> Result<Generation, Refused> {
+    let (site, vendor) = judge(root, bytes, file)?;
+    let machine = Machine::look(root, &site, &vendor, known_ids).map_err(|error| {
+        Refused::vendor(&VendorFault {
+            file: error.to_string(),
+            problems: Vec::new(),
+        })
+    })?;
+    let rendered =
+        step::render(&site, &machine).map_err(|problems| Refused::site(file, &problems))?;
+    Ok(Generation {
+        site: bytes.to_vec(),
+        id: site.id.to_string(),
+        serial: site.serial,
+        role: site.role.clone(),
+        image: machine.image.build,
+        items: rendered,
+        credentials: secrets::wanted(&site),
+        ..Generation::default()
+    })
+}
+
+fn configured(generation: &Generation, state: &State) -> Status {
+    let keys = generation.keys.iter().filter_map(|key| Key::parse(key));
+    let owners: Vec<String> = keys.map(|key| key.fingerprint()).collect();
+    let mut notes = Vec::new();
+    if !owners.is_empty() {
+        notes.push(format!(
+            "configurations must be signed by {}",
+            owners.join(" or ")
+        ));
+    }
+    Status {
+        notes,
+        id: generation.id.clone(),
+        serial: generation.serial,
+        config: generation.digest().short(),
+        role: generation.role.clone().unwrap_or_default(),
+        generation: state.generation.number,
+        ..Status::new(
+            Standing::Starting,
+            code::NOT_YET,
+            "configured; services are starting",
+        )
+    }
+}
+
+fn fenced(reason: String) -> Status {
+    Status::new(Standing::Fenced, code::APPLY_FAILED, reason)
+}

@@ -1,0 +1,304 @@
+//! A configuration that is offered to this machine, and whether it may be taken.
+//!
+//! The first one may be unsigned, unless the image pins the customer's keys:
+//! whose signature it carries, or which keys it names, must sign the next. A
+//! machine without keys takes another one only with the claim code, which
+//! stands on its consoles.
+
+use std::io;
+
+use consign_schema::{Code, SignatureNeed, SiteConfig};
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::{Refused, judge, prepare};
+use crate::digest::Digest;
+use crate::facts;
+use crate::generation::Generation;
+use crate::media::{Candidate, SITE_FILE};
+use crate::root::{Access, Root};
+use crate::secrets;
+use crate::state::State;
+use crate::status::{FileProblems, code};
+use crate::trust::{self, Key, SignatureError};
+
+/// The customer's keys that a factory built in, one a line.
+const PINNED: &str = "/usr/lib/consign/customer.pub";
+/// What somebody who sees the consoles can write onto a medium.
+pub const CLAIM_FILE: &str = "claim.txt";
+/// The code, from when it was first needed until it is used.
+const CLAIM: &str = "/var/lib/consign/claim";
+/// Letters and digits that cannot be mistaken for others.
+const CLAIM_LETTERS: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+const CLAIM_LENGTH: usize = 12;
+const SIGNATURES: [&str; 2] = ["site.toml.sig", "site.toml.minisig"];
+const SECRETS: &str = "secrets.age";
+
+/// Whether somebody vouches for an offer at the machine itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody does.
+    None,
+    /// With this code.
+    Code(String),
+}
+
+/// A configuration with what came with it.
+#[derive(Debug, Clone)]
+pub struct Offer<'m> {
+    /// How messages name the customer's file.
+    pub file: String,
+    /// Where it came from.
+    pub device: &'m str,
+    /// `site.toml`.
+    pub site: &'m [u8],
+    /// Its signature, in either form.
+    pub signature: Option<&'m [u8]>,
+    /// `secrets.age`.
+    pub secrets: Option<&'m [u8]>,
+    /// The claim code.
+    pub claim: Claim,
+    /// The medium, where it came on one.
+    pub medium: Option<&'m Candidate>,
+}
+
+impl<'m> Offer<'m> {
+    /// What a medium offers; nothing without a `site.toml`.
+    pub fn of(candidate: &'m Candidate) -> Option<Self> {
+        let file = |name: &str| candidate.files.get(name).map(Vec::as_slice);
+        let claim = file(CLAIM_FILE).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        Some(Self {
+            file: format!("{}: {SITE_FILE}", candidate.device),
+            device: &candidate.device,
+            site: file(SITE_FILE)?,
+            signature: SIGNATURES.iter().find_map(|name| file(name)),
+            secrets: file(SECRETS),
+            claim: claim.map_or(Claim::None, Claim::Code),
+            medium: Some(candidate),
+        })
+    }
+
+    /// What it is known by.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.site)
+    }
+
+    /// Authenticates, checks and renders it as what follows `before`; nothing
+    /// but a claim code is written.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn accept(
+        &self,
+        root: &Root,
+        before: Option<(&State, &Generation)>,
+    ) -> Result<Generation, Refused> {
+        let (site, vendor) = judge(root, self.site, &self.file)?;
+        if let Some(medium) = self.medium {
+            facts::agree(root, medium, self.site, &self.file)?;
+        }
+        if let Some((state, before)) = before {
+            self.follows(&site, state, before)?;
+        }
+        let keys = self.authenticate(
+            root,
+            &site,
+            vendor.policy.signature,
+            before.map(|(_, before)| before),
+        )?;
+        let ids = before.map(|(_, before)| before.account_ids());
+        let mut generation = prepare(root, self.site, &self.file, ids.unwrap_or_default())?;
+        secrets::check(root, &generation.credentials, self.secrets).map_err(|missing| {
+            let problem = |missing: &secrets::Missing| {
+                site.problem(&missing.key, &missing.message, &missing.remedy)
+            };
+            let problems: Vec<_> = missing.iter().map(problem).collect();
+            Refused::site(&self.file, &problems)
+        })?;
+        generation.keys = keys.iter().map(Key::line).collect();
+        generation.secrets = self.secrets.map(<[u8]>::to_vec);
+        Ok(generation)
+    }
+
+    /// Whether it is for this system, and newer than all that it had.
+    fn follows(
+        &self,
+        site: &SiteConfig,
+        state: &State,
+        before: &Generation,
+    ) -> Result<(), Refused> {
+        if site.id.as_str() != before.id {
+            let message = format!(
+                "the configuration is for another system than `{}`",
+                before.id
+            );
+            let remedy = "attach the disk that was made for this system";
+            let problem = site.problem_of(Code::Conflict, "config.id", &message, remedy);
+            return Err(Refused::site(&self.file, &[problem]));
+        }
+        let floor = state.serial_floor.max(before.serial);
+        if site.serial <= floor {
+            let message = format!(
+                "serial {} is not newer than {floor}, which this machine had",
+                site.serial
+            );
+            let remedy = format!("write `serial = {}` or more", floor.saturating_add(1));
+            let problem = site.problem_of(Code::OutOfRange, "config.serial", &message, &remedy);
+            return Err(Refused::one(
+                code::OLDER,
+                "the configuration is older than the one in use",
+                FileProblems::of(&self.file, &[problem]),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The keys that count from then on.
+    fn authenticate(
+        &self,
+        root: &Root,
+        site: &SiteConfig,
+        need: SignatureNeed,
+        before: Option<&Generation>,
+    ) -> Result<Vec<Key>, Refused> {
+        let parse = |line: &String| Key::parse(line);
+        let named: Vec<Key> = site.keys.iter().filter_map(parse).collect();
+        let pinned = pinned(root)?;
+        let enrolled = match before {
+            Some(before) if !before.keys.is_empty() => {
+                before.keys.iter().filter_map(parse).collect()
+            }
+            _ => pinned.clone(),
+        };
+        let keep = |keys: Vec<Key>| {
+            if named.is_empty() {
+                keys
+            } else {
+                named.clone()
+            }
+        };
+        if is_claimed(root, &self.claim) {
+            return Ok(keep(enrolled));
+        }
+        let Some(signature) = self.signature else {
+            if before.is_none() && pinned.is_empty() && need == SignatureNeed::Later {
+                return Ok(named);
+            }
+            return Err(self.unsigned(root, enrolled.is_empty()));
+        };
+        if enrolled.is_empty() {
+            let signer = trust::verify(self.site, signature, trust::SITE, &named)
+                .or_else(|error| match error {
+                    SignatureError::UnknownKey => {
+                        trust::verify_carried(self.site, signature, trust::SITE)
+                    }
+                    error => Err(error),
+                })
+                .map_err(|error| self.not_signed(error))?;
+            if before.is_some() {
+                // Anybody can sign with a key of their own.
+                return Err(self.unsigned(root, true));
+            }
+            return Ok(keep(vec![signer]));
+        }
+        trust::verify(self.site, signature, trust::SITE, &enrolled)
+            .map_err(|error| self.not_signed(error))?;
+        Ok(keep(enrolled))
+    }
+
+    fn unsigned(&self, root: &Root, is_free: bool) -> Refused {
+        let message = if is_free {
+            "the machine is configured already, and knows no key of its owner"
+        } else {
+            "the configuration is not signed by a key of this appliance's owner"
+        };
+        // Whoever reads the code sees the consoles; it is never in a message.
+        let remedy = match claim_code(root) {
+            Ok(_) => {
+                "sign it with `consign config disk --sign`, or put the claim code that the console shows into claim.txt on the disk"
+            }
+            Err(_) => "sign it with `consign config disk --sign`",
+        };
+        Refused::one(
+            code::SIGNATURE,
+            "the configuration is not signed",
+            FileProblems::whole(&self.file, "signature", message, remedy),
+        )
+    }
+
+    fn not_signed(&self, error: SignatureError) -> Refused {
+        let remedy = "sign this very file again with the owner's key";
+        Refused::one(
+            code::SIGNATURE,
+            "the signature of the configuration does not count",
+            FileProblems::whole(&self.file, "signature", &error.to_string(), remedy),
+        )
+    }
+}
+
+fn pinned(root: &Root) -> Result<Vec<Key>, Refused> {
+    let bad = || {
+        Refused::vendor(&crate::image::VendorFault {
+            file: PINNED.to_owned(),
+            problems: Vec::new(),
+        })
+    };
+    let text = root.read_text(PINNED, trust::MAX_SIGNATURE);
+    Key::parse_all(&text.map_err(|_| bad())?).ok_or_else(bad)
+}
+
+/// The claim code, made when it is first needed.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn claim_code(root: &Root) -> io::Result<String> {
+    let kept = root.read_text(CLAIM, 64)?;
+    if kept.trim().len() == CLAIM_LENGTH {
+        return Ok(kept.trim().to_owned());
+    }
+    let mut chance = [0; CLAIM_LENGTH];
+    let filled = getrandom(&mut chance, GetRandomFlags::empty())?;
+    if filled != CLAIM_LENGTH {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let letter = |byte: &u8| char::from(CLAIM_LETTERS[usize::from(byte % 32)]);
+    let code: String = chance.iter().map(letter).collect();
+    root.put(CLAIM, format!("{code}\n").as_bytes(), Access::own(0o600))?;
+    Ok(code)
+}
+
+/// Whether a code is wanted, for the consoles.
+pub fn wanted_claim(root: &Root) -> Option<String> {
+    let text = root.read_text(CLAIM, 64).ok()?;
+    let text = text.trim();
+    (text.len() == CLAIM_LENGTH).then(|| text.to_owned())
+}
+
+/// The code has been used, or is not needed any more.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn forget_claim(root: &Root) -> io::Result<()> {
+    root.remove(CLAIM).map(|_| ())
+}
+
+fn is_claimed(root: &Root, claim: &Claim) -> bool {
+    let Claim::Code(code) = claim else {
+        return false;
+    };
+    let given: String = code
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_uppercase())
+        .collect();
+    wanted_claim(root).is_some_and(|wanted| {
+        // Every letter is compared, so that time says nothing.
+        let differ = given
+            .bytes()
+            .zip(wanted.bytes())
+            .fold(0, |differ, (one, two)| differ | (one ^ two));
+        given.len() == wanted.len() && differ == 0
+    })
+}

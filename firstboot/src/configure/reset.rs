@@ -1,0 +1,91 @@
+//! Back to the machine that nobody configured yet.
+//!
+//! The record says that a reset has begun, so that a cut leads to its end;
+//! the record itself goes last.
+
+use std::io;
+
+use crate::generation::{CONFIGURED, Generation};
+use crate::item::Item;
+use crate::root::Root;
+use crate::state::{FILES, Phase, State};
+
+/// The agent's state, and what makes this machine this machine.
+const GONE: [&str; 8] = [
+    "/var/lib/consign/claim",
+    "/var/lib/consign/tried",
+    "/var/lib/consign/recipient",
+    "/var/lib/consign/identity.age",
+    "/var/lib/consign/machine-id",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/dbus/machine-id",
+    CONFIGURED,
+];
+const GONE_FOLDERS: [&str; 4] = [
+    "/var/lib/consign/ssh",
+    "/var/lib/consign/releases",
+    "/var/lib/consign/journal",
+    "/run/credstore",
+];
+
+/// Commits to a reset; whether there was anything to reset.
+///
+/// # Errors
+///
+/// What the system reports; nothing has changed then.
+pub fn begin_reset(root: &Root) -> io::Result<bool> {
+    let state = State::load(root).map_err(|error| io::Error::other(error.to_string()))?;
+    let Some(mut state) = state else {
+        return Ok(false);
+    };
+    state.phase = Phase::Reset;
+    state.save(root)?;
+    Ok(true)
+}
+
+/// Does what is left of a reset that has begun.
+///
+/// # Errors
+///
+/// What the system reports; it can be done again.
+pub fn finish_reset(root: &Root) -> io::Result<()> {
+    if let Ok(Some(state)) = State::load(root)
+        && let Ok(generation) = Generation::load(root, &state)
+    {
+        for item in generation.without() {
+            item.put(root)?;
+        }
+        take_homes(root, &generation)?;
+    }
+    for file in GONE {
+        root.remove(file)?;
+    }
+    for folder in GONE_FOLDERS {
+        root.remove_tree(folder)?;
+    }
+    // The older copy first: what is left until then still says reset.
+    let mut files = FILES;
+    if let Ok(Some(state)) = State::load(root)
+        && state.sequence.is_multiple_of(2)
+    {
+        files.reverse();
+    }
+    // Without its generations a cut record is a reset with nothing to put back.
+    Generation::remove_all(root)?;
+    for file in files {
+        root.remove(file)?;
+    }
+    Ok(())
+}
+
+/// Home directories of accounts that the configuration made.
+fn take_homes(root: &Root, generation: &Generation) -> io::Result<()> {
+    for item in &generation.items {
+        if let Item::Account(account) = item
+            && account.id != 0
+        {
+            root.remove_tree(&account.home)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! A generation as text, and back.
+
+use std::fmt::Write as _;
+
+use consign_schema::{MAX_SIZE, Secret};
+use toml::de::DeTable;
+
+use super::{Generation, MAX_FILE, folder};
+use crate::digest::Digest;
+use crate::item::{Account, Item};
+use crate::root::Root;
+use crate::text::{number, parse, quoted, quoted_list, string, strings, tables};
+
+/// A manifest is never longer.
+const MAX_MANIFEST: usize = 4 << 20;
+
+/// The text, which names all other files of the generation by digest.
+pub fn text(generation: &Generation) -> String {
+    let mut text =
+        "# A rendered configuration. Written by the first-boot agent.\nschema = 1\n".to_owned();
+    let mut put = |key: &str, value: String| {
+        let _ = writeln!(text, "{key} = {value}");
+    };
+    put("id", quoted(&generation.id));
+    put("serial", generation.serial.to_string());
+    if let Some(role) = &generation.role {
+        put("role", quoted(role));
+    }
+    put("image", quoted(&generation.image));
+    put("site", quoted(&generation.digest().to_string()));
+    if let Some(secrets) = &generation.secrets {
+        put("secrets", quoted(&Digest::of(secrets).to_string()));
+    }
+    let list = |list: &[String]| quoted_list(list.iter().map(String::as_str));
+    put("keys", list(&generation.keys));
+    put("releases", list(&generation.releases));
+    let credentials: Vec<String> = generation
+        .credentials
+        .iter()
+        .map(|(name, entry)| format!("{name}={entry}"))
+        .collect();
+    put("credentials", list(&credentials));
+    for (table, items) in [
+        ("item", &generation.items),
+        ("retired", &generation.retired),
+        ("original", &generation.originals),
+    ] {
+        for item in items {
+            let _ = writeln!(text, "\n[[{table}]]");
+            put_item(&mut text, item);
+        }
+    }
+    text
+}
+
+/// The generation `number` whose manifest has this digest; nothing when any
+/// part is not what was committed.
+pub fn read(root: &Root, number: u32, half: [u8; 16]) -> Option<Generation> {
+    let folder = folder(number);
+    let manifest = root
+        .read(&format!("{folder}/manifest.toml"), MAX_MANIFEST)
+        .ok()??;
+    if Digest::of(&manifest).half() != half {
+        return None;
+    }
+    let table = parse(std::str::from_utf8(&manifest).ok()?)?;
+    let site = root.read(&format!("{folder}/site.toml"), MAX_SIZE).ok()??;
+    if Digest::of(&site) != Digest::parse(&string(&table, "site")?)? {
+        return None;
+    }
+    let content = |digest: Digest| {
+        let bytes = root
+            .read(&format!("{folder}/files/{digest}"), MAX_FILE)
+            .ok()??;
+        (Digest::of(&bytes) == digest).then_some(bytes)
+    };
+    let secrets = match string(&table, "secrets") {
+        Some(digest) => Some(content(Digest::parse(&digest)?)?),
+        None => None,
+    };
+    let items = |key| {
+        let items = tables(&table, key).map(|item| read_item(item, content));
+        items.collect::<Option<Vec<_>>>()
+    };
+    let credentials = strings(&table, "credentials");
+    let split = |pair: &String| {
+        let (name, entry) = pair.split_once('=')?;
+        Some((name.to_owned(), entry.to_owned()))
+    };
+    Some(Generation {
+        credentials: credentials.iter().map(split).collect::<Option<_>>()?,
+        site,
+        id: string(&table, "id")?,
+        serial: self::number(&table, "serial")?,
+        role: string(&table, "role"),
+        image: string(&table, "image")?,
+        secrets,
+        keys: strings(&table, "keys"),
+        releases: strings(&table, "releases"),
+        items: items("item")?,
+        retired: items("retired")?,
+        originals: items("original")?,
+    })
+}
+
+fn put_item(text: &mut String, item: &Item) {
+    let mut put = |key: &str, value: String| {
+        let _ = writeln!(text, "{key} = {value}");
+    };
+    match item {
+        Item::File { path, mode, bytes } => {
+            put("file", quoted(path));
+            put("mode", format!("0o{mode:o}"));
+            put("content", quoted(&Digest::of(bytes).to_string()));
+        }
+        Item::Link { path, target } => {
+            put("link", quoted(path));
+            put("target", quoted(target));
+        }
+        Item::HostsName { name } => put("hosts_name", quoted(name)),
+        Item::Account(account) => {
+            put("account", quoted(&account.name));
+            put("number", account.id.to_string());
+            put("home", quoted(&account.home));
+            put("shell", quoted(&account.shell));
+            put(
+                "groups",
+                quoted_list(account.groups.iter().map(String::as_str)),
+            );
+            if let Some(hash) = &account.password_hash {
+                put("password_hash", quoted(hash.expose()));
+            }
+        }
+        Item::Authorities { pem } => put("authorities", quoted(pem)),
+        Item::Absent { path } => put("absent", quoted(path)),
+        Item::NoHostsName => put("no_hosts_name", "true".to_owned()),
+        Item::NoAccount { name, id } => {
+            put("no_account", quoted(name));
+            put("number", id.to_string());
+        }
+    }
+}
+
+fn read_item(table: &DeTable<'_>, content: impl Fn(Digest) -> Option<Vec<u8>>) -> Option<Item> {
+    let small = |key| u32::try_from(number(table, key)?).ok();
+    if let Some(path) = string(table, "file") {
+        return Some(Item::File {
+            path,
+            mode: small("mode")?,
+            bytes: content(Digest::parse(&string(table, "content")?)?)?,
+        });
+    }
+    if let Some(path) = string(table, "link") {
+        let target = string(table, "target")?;
+        return Some(Item::Link { path, target });
+    }
+    if let Some(name) = string(table, "hosts_name") {
+        return Some(Item::HostsName { name });
+    }
+    if let Some(pem) = string(table, "authorities") {
+        return Some(Item::Authorities { pem });
+    }
+    if let Some(path) = string(table, "absent") {
+        return Some(Item::Absent { path });
+    }
+    if table.get("no_hosts_name").is_some() {
+        return Some(Item::NoHostsName);
+    }
+    if let Some(name) = string(table, "no_account") {
+        let id = small("number")?;
+        return Some(Item::NoAccount { name, id });
+    }
+    Some(Item::Account(Account {
+        name: string(table, "account")?,
+        id: small("number")?,
+        home: string(table, "home")?,
+        shell: string(table, "shell")?,
+        password_hash: string(table, "password_hash").map(Secret::new),
+        groups: strings(table, "groups"),
+    }))
+}

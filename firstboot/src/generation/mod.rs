@@ -1,0 +1,221 @@
+//! A configuration, rendered whole, kept as a generation.
+//!
+//! In: the [`Item`]s that the steps decided on. Out: a folder on `/var` with
+//! the customer's file, the rendered files and a manifest that names them by
+//! digest; and, once it counts, a system that has them all.
+//! Never here: decisions, and a fence lifted before everything is in place.
+//! Checked by: unit tests; a sweep that kills, fills and breaks every file
+//! call; replayed power cuts.
+//!
+//! ```text
+//! stage -> commit (one record, `State`) -> activate, again until it is done
+//! ```
+//!
+//! Going back is the same with an older generation: the record names it, and
+//! putting it in place takes away what only the newer one had.
+
+mod activate;
+mod manifest;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+
+pub use activate::Activation;
+
+use crate::digest::Digest;
+use crate::item::Item;
+use crate::root::{Access, Root};
+use crate::state::{Name, Phase, State, Then};
+
+const FOLDER: &str = "/var/lib/consign/gen";
+/// Written when everything is in place; units behind the fence ask for it.
+pub const CONFIGURED: &str = "/run/consign/configured";
+/// A rendered file is never longer.
+const MAX_FILE: usize = 4 << 20;
+
+/// A rendered configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Generation {
+    /// The customer's file.
+    pub site: Vec<u8>,
+    /// `config.id`.
+    pub id: String,
+    /// `config.serial`.
+    pub serial: u64,
+    /// The role, if the image has any.
+    pub role: Option<String>,
+    /// The build of the image that it was rendered for.
+    pub image: String,
+    /// The customer's `secrets.age`, still encrypted.
+    pub secrets: Option<Vec<u8>>,
+    /// Names of credentials, and of their entries in `secrets`.
+    pub credentials: BTreeMap<String, String>,
+    /// Keys that the next configuration must be signed by; none: any may come
+    /// with the claim code.
+    pub keys: Vec<String>,
+    /// Digests of the bundles that it uses.
+    pub releases: Vec<String>,
+    /// The pieces, in the order in which they are put in place.
+    pub items: Vec<Item>,
+    /// What older configurations had and this one has not: what stands there
+    /// instead. Kept on, since a slot may be older than all of them.
+    pub retired: Vec<Item>,
+    /// What the image had where this configuration has something.
+    pub originals: Vec<Item>,
+}
+
+/// Why a generation cannot be used.
+#[derive(Debug)]
+pub enum GenerationError {
+    /// It is not what was committed.
+    Damaged(u32),
+    /// A piece could not be put in place.
+    Put {
+        /// Which.
+        place: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The record of the state could not be written.
+    State(io::Error),
+    /// It could not be kept.
+    Stage(io::Error),
+}
+
+impl fmt::Display for GenerationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Damaged(number) => write!(f, "the kept configuration {number} is damaged"),
+            Self::Put { place, source } => write!(f, "{place} cannot be written: {source}"),
+            Self::State(error) => write!(f, "the state cannot be written: {error}"),
+            Self::Stage(error) => write!(f, "the configuration cannot be kept: {error}"),
+        }
+    }
+}
+
+impl Generation {
+    /// The digest of the customer's file: what a configuration is known by.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.site)
+    }
+
+    /// Numbers of its accounts, by name.
+    pub fn account_ids(&self) -> BTreeMap<String, u32> {
+        let accounts = self.items.iter().filter_map(|item| match item {
+            Item::Account(account) => Some((account.name.clone(), account.id)),
+            _ => None,
+        });
+        accounts.collect()
+    }
+
+    /// Keeps it as the one after `before` and makes it count. What `before`
+    /// had and this one has not is taken note of.
+    ///
+    /// # Errors
+    ///
+    /// [`GenerationError::Stage`] and [`GenerationError::State`]; what counted
+    /// before counts then.
+    pub fn commit(
+        &mut self,
+        root: &Root,
+        before: Option<(&State, &Self)>,
+        then: Then,
+    ) -> Result<State, GenerationError> {
+        self.follow(root, before.map(|(_, generation)| generation))
+            .map_err(GenerationError::Stage)?;
+        let previous = before.map(|(state, _)| state.generation);
+        let numbers = before.map(|(state, _)| {
+            let older = state.previous.map_or(0, |name| name.number);
+            state.generation.number.max(older)
+        });
+        let number = numbers.unwrap_or(0) + 1;
+        let manifest = self.stage(root, number).map_err(GenerationError::Stage)?;
+        let mut state = State {
+            sequence: before.map_or(0, |(state, _)| state.sequence),
+            generation: Name::of(number, &manifest),
+            previous,
+            phase: Phase::Committed,
+            then,
+            serial_floor: before.map_or(0, |(state, _)| state.serial_floor),
+        };
+        state.save(root).map_err(GenerationError::State)?;
+        Ok(state)
+    }
+
+    /// Writes all of it; the digest of the manifest, which is written last.
+    fn stage(&self, root: &Root, number: u32) -> io::Result<Digest> {
+        let folder = folder(number);
+        let private = |path: &str, bytes: &[u8]| root.put(path, bytes, Access::own(0o600));
+        // What a cut left there was never committed.
+        root.remove_tree(&folder)?;
+        root.put_directory(&folder, Access::own(0o700))?;
+        let lists = [&self.items, &self.retired, &self.originals];
+        for item in lists.into_iter().flatten() {
+            if let Item::File { bytes, .. } = item {
+                private(&format!("{folder}/files/{}", Digest::of(bytes)), bytes)?;
+            }
+        }
+        if let Some(secrets) = &self.secrets {
+            private(&format!("{folder}/files/{}", Digest::of(secrets)), secrets)?;
+        }
+        private(&format!("{folder}/site.toml"), &self.site)?;
+        let manifest = manifest::text(self);
+        private(&format!("{folder}/manifest.toml"), manifest.as_bytes())?;
+        Ok(Digest::of(manifest.as_bytes()))
+    }
+
+    /// The generation that counts.
+    ///
+    /// # Errors
+    ///
+    /// [`GenerationError::Damaged`] when it is not what was committed.
+    pub fn load(root: &Root, state: &State) -> Result<Self, GenerationError> {
+        Self::named(root, state.generation)
+    }
+
+    /// The generation to go back to, if there is one and it is whole.
+    pub fn previous(root: &Root, state: &State) -> Option<Self> {
+        Self::named(root, state.previous?).ok()
+    }
+
+    fn named(root: &Root, name: Name) -> Result<Self, GenerationError> {
+        manifest::read(root, name.number, name.manifest)
+            .ok_or(GenerationError::Damaged(name.number))
+    }
+
+    /// Removes every generation but the one that counts and the one before,
+    /// and every bundle that neither of them uses.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn prune(root: &Root, state: &State) -> io::Result<()> {
+        let names = [Some(state.generation), state.previous];
+        let names: Vec<Name> = names.into_iter().flatten().collect();
+        let kept: BTreeSet<String> = names.iter().map(|name| folder(name.number)).collect();
+        for name in root.list(FOLDER)? {
+            let path = format!("{FOLDER}/{name}");
+            if !kept.contains(&path) {
+                root.remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes all of them, for a factory reset.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn remove_all(root: &Root) -> io::Result<()> {
+        root.remove_tree(FOLDER)
+    }
+}
+
+fn folder(number: u32) -> String {
+    format!("{FOLDER}/{number:04}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Which service gets which secret.
+
+use std::fmt::Write as _;
+
+use consign_schema::SiteConfig;
+
+use super::{Machine, drop_in};
+use crate::item::Item;
+use crate::secrets::STORE;
+
+/// Drop-ins that let services load their credentials; no secret is in them.
+pub fn decide(site: &SiteConfig, machine: &Machine) -> Vec<Item> {
+    let services: Vec<&String> = machine.services().collect();
+    let mut items = Vec::new();
+    for unit in services.iter().filter(|unit| unit.ends_with(".service")) {
+        let mut text = "[Service]\n".to_owned();
+        let gets = |services: &[String]| services.is_empty() || services.contains(*unit);
+        let wanted = site.secrets.iter().filter(|secret| gets(&secret.services));
+        let mut count = 0;
+        for secret in wanted {
+            let _ = writeln!(text, "LoadCredential={0}:{STORE}/{0}", secret.name);
+            count += 1;
+        }
+        if count > 0 {
+            items.push(drop_in(unit, "secrets", &text));
+        }
+    }
+    items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{machine_with_role, site, text_of};
+    use super::*;
+
+    #[test]
+    fn a_service_loads_what_it_is_given() {
+        let text = "[secret.db]\nfrom = \"secrets.age\"\n[secret.other]\nfrom = \"secrets.age\"\nservices = [\"x.service\"]\n";
+        let items = decide(&site(text), &machine_with_role());
+        assert_eq!(
+            text_of(
+                &items,
+                "/run/systemd/system/nginx.service.d/50-consign-secrets.conf"
+            ),
+            Some("[Service]\nLoadCredential=db:/run/credstore/db\n")
+        );
+        assert_eq!(items.len(), 1);
+    }
+}
