@@ -134,10 +134,10 @@ pub fn config_folder(root: &Root) -> ExitCode {
         go_on(root, &found).unwrap_or_else(|| take(root, &found, &mut BTreeSet::new()));
     status.notes.append(&mut notes);
     if let Err(error) = status.save(root) {
-        eprintln!("cannot write the status: {error}");
+        complain!("cannot write the status: {error}");
     }
     for line in status.lines() {
-        eprintln!("{line}");
+        complain!("{line}");
     }
     ExitCode::from(if status.standing == Standing::Starting {
         status.refused
@@ -149,10 +149,10 @@ pub fn config_folder(root: &Root) -> ExitCode {
 /// Saves the status; shows it where somebody has to act.
 fn finish(root: &Root, status: &Status) {
     if let Err(error) = status.save(root) {
-        eprintln!("cannot write the status: {error}");
+        complain!("cannot write the status: {error}");
     }
     for line in status.lines() {
-        eprintln!("{line}");
+        complain!("{line}");
     }
     if status.is_final() {
         show(
@@ -167,7 +167,7 @@ fn finish(root: &Root, status: &Status) {
 /// everything has started, and says what became of it.
 pub fn verify(root: &Root) -> ExitCode {
     let Some(mut status) = Status::load(root) else {
-        eprintln!("the early step left no status; see `systemctl status appliance-config`");
+        complain!("the early step left no status; see `systemctl status appliance-config`");
         let status = Status::new(
             Standing::Fenced,
             code::INTERNAL,
@@ -189,7 +189,7 @@ pub fn verify(root: &Root) -> ExitCode {
         status = after_trial(root, status);
         let around = Surroundings::look(root, addresses::wait_for_one(ADDRESS_PATIENCE));
         if let Err(error) = status.save(root) {
-            eprintln!("cannot write the status: {error}");
+            complain!("cannot write the status: {error}");
         }
         show(root, &status, &around);
     } else {
@@ -214,7 +214,7 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
                 take(root, &found, &mut refused)
             };
             if let Err(error) = name::tell_kernel(root) {
-                eprintln!("the kernel does not take the host name: {error}");
+                complain!("the kernel does not take the host name: {error}");
             }
             status.system.clone_from(&shown.system);
             if status.standing != Standing::Waiting {
@@ -237,7 +237,7 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
 /// place.
 pub fn bring_up(root: &Root) -> String {
     if let Some(note) = read_units_again(root) {
-        eprintln!("{note}");
+        complain!("{note}");
     }
     let mut requests = vec![Request::TryRestart("systemd-networkd.service")];
     if root.exists(TIMESYNCD_PROGRAM) {
@@ -248,11 +248,11 @@ pub fn bring_up(root: &Root) -> String {
     requests.push(Request::Start(READY_TARGET));
     for request in requests {
         if let Err(error) = systemd::ask(request) {
-            eprintln!("{error}");
+            complain!("{error}");
         }
     }
     if let Err(error) = name::tell_kernel(root) {
-        eprintln!("the kernel does not take the host name: {error}");
+        complain!("the kernel does not take the host name: {error}");
     }
     systemd::wait_until_started()
 }
@@ -261,7 +261,7 @@ pub fn bring_up(root: &Root) -> String {
 pub fn after_trial(root: &Root, status: Status) -> Status {
     let lock = root.lock(LOCK);
     if let Err(error) = &lock {
-        eprintln!("{LOCK} cannot be made: {error}");
+        complain!("{LOCK} cannot be made: {error}");
     }
     match verdict(root, &status.failed_units) {
         Verdict::None => status,

@@ -152,7 +152,7 @@ pub fn show(root: &Root, status: &Status, around: &Surroundings) {
 fn leave_issue(root: &Root, page: &[String]) {
     let text = page.join("\n").replace('\\', "\\\\") + "\n\n";
     if let Err(error) = root.put(ISSUE, text.as_bytes(), Access::own(0o644)) {
-        eprintln!("cannot write {ISSUE}: {error}");
+        complain!("cannot write {ISSUE}: {error}");
     }
 }
 

@@ -5,6 +5,22 @@
 //! `appliance`. Which one it is shows in the process number and in the
 //! command line, never in the environment.
 
+/// As `println!`, but whoever closed the other end stops nothing.
+macro_rules! tell {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+
+/// As `eprintln!`, but whoever closed the other end stops nothing.
+macro_rules! complain {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod accounts;
 mod addresses;
 mod age;

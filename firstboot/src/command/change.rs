@@ -25,14 +25,14 @@ type Kept = Option<(State, Generation)>;
 
 fn kept(root: &Root) -> Result<Kept, ExitCode> {
     let say = |error: &dyn std::fmt::Display| {
-        eprintln!("appliance: {error}");
+        complain!("appliance: {error}");
         ExitCode::from(code::INTERNAL)
     };
     let Some(state) = State::load(root).map_err(|error| say(&error))? else {
         return Ok(None);
     };
     if state.phase == Phase::Reset {
-        eprintln!("appliance: a factory reset has begun; restart the machine");
+        complain!("appliance: a factory reset has begun; restart the machine");
         return Err(ExitCode::from(code::INTERNAL));
     }
     let generation = Generation::load(root, &state).map_err(|error| say(&error))?;
@@ -85,7 +85,7 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         let lock = root.lock(LOCK);
         let outcome = match kept(root)? {
             Some((_, generation)) if generation.digest() == offer.digest() => {
-                println!("{}: this configuration is in use", offer.file);
+                tell!("{}: this configuration is in use", offer.file);
                 return Ok(ExitCode::SUCCESS);
             }
             Some((state, generation)) => apply(root, offer, (&state, &generation)),
@@ -95,7 +95,7 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         match outcome {
             Ok(outcome) => Ok(settle(place, outcome, arguments)),
             Err(Failed::Refused(refused)) => {
-                eprintln!("appliance: not applied: {}", refused.summary());
+                complain!("appliance: not applied: {}", refused.summary());
                 show_problems(&refused.files);
                 Ok(ExitCode::from(refused.code()))
             }
@@ -126,11 +126,11 @@ fn with_offer(
         match offers.as_slice() {
             [offer] => act(&place.root, offer),
             [] => {
-                eprintln!("appliance: no config disk with a site.toml is attached");
+                complain!("appliance: no config disk with a site.toml is attached");
                 Err(ExitCode::from(code::WAITING))
             }
             _ => {
-                eprintln!("appliance: more than one config disk is attached; detach all but one");
+                complain!("appliance: more than one config disk is attached; detach all but one");
                 Err(ExitCode::from(code::INVALID))
             }
         }
@@ -142,10 +142,10 @@ fn with_offer(
 /// works. A folder has no system: there it stays on trial.
 fn settle(place: &Place, outcome: Outcome, arguments: &Arguments<'_>) -> ExitCode {
     for path in &outcome.activation.drifted {
-        println!("kept a local change of {path} in {path}.local");
+        tell!("kept a local change of {path} in {path}.local");
     }
     for path in &outcome.activation.written {
-        println!("wrote {path}");
+        tell!("wrote {path}");
     }
     let mut status = outcome.status;
     if !place.is_system {
@@ -156,7 +156,7 @@ fn settle(place: &Place, outcome: Outcome, arguments: &Arguments<'_>) -> ExitCod
     let seconds = arguments.value("--confirm");
     if let Some(seconds) = seconds.and_then(|text| text.parse().ok()) {
         let wait = Duration::from_secs(seconds);
-        println!("confirm with `appliance confirm` within {seconds} s");
+        tell!("confirm with `appliance confirm` within {seconds} s");
         if !is_confirmed_within(&place.root, wait) {
             return rolled_back(place, Then::Forget);
         }
@@ -182,10 +182,10 @@ fn is_confirmed_within(root: &Root, wait: Duration) -> bool {
 /// Saves and says what the machine is now.
 fn end(root: &Root, status: &Status) -> ExitCode {
     if let Err(error) = status.save(root) {
-        eprintln!("appliance: cannot write the status: {error}");
+        complain!("appliance: cannot write the status: {error}");
     }
     for line in status.lines() {
-        println!("{line}");
+        tell!("{line}");
     }
     match status.standing {
         Standing::Starting => ExitCode::from(status.refused),
@@ -199,16 +199,16 @@ pub fn run_plan(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         let kept = kept(root)?;
         let before = kept.as_ref().map(|(state, generation)| (state, generation));
         let fresh = offer.accept(root, before).map_err(|refused| {
-            eprintln!("appliance: it would not be applied: {}", refused.summary());
+            complain!("appliance: it would not be applied: {}", refused.summary());
             show_problems(&refused.files);
             ExitCode::from(refused.code())
         })?;
         let lines = difference(root, &fresh, before.map(|(_, generation)| generation));
         if lines.is_empty() {
-            println!("nothing would change");
+            tell!("nothing would change");
         }
         for line in lines {
-            println!("{line}");
+            tell!("{line}");
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -242,19 +242,19 @@ fn difference(root: &Root, fresh: &Generation, before: Option<&Generation>) -> V
 pub fn run_confirm(place: &Place) -> ExitCode {
     let lock = place.root.lock(LOCK);
     if let Err(error) = &lock {
-        eprintln!("appliance: {LOCK}: {error}");
+        complain!("appliance: {LOCK}: {error}");
     }
     match confirm(&place.root) {
         Ok(true) => {
-            println!("confirmed");
+            tell!("confirmed");
             ExitCode::SUCCESS
         }
         Ok(false) => {
-            println!("nothing is on trial");
+            tell!("nothing is on trial");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("appliance: cannot confirm: {error}");
+            complain!("appliance: cannot confirm: {error}");
             ExitCode::from(code::INTERNAL)
         }
     }
@@ -271,7 +271,7 @@ fn rolled_back(place: &Place, then: Then) -> ExitCode {
     let state = match kept(root) {
         Ok(Some((state, _))) => state,
         Ok(None) => {
-            eprintln!("appliance: the machine was never configured");
+            complain!("appliance: the machine was never configured");
             return ExitCode::from(code::WAITING);
         }
         Err(exit) => return exit,
@@ -280,7 +280,7 @@ fn rolled_back(place: &Place, then: Then) -> ExitCode {
     drop(lock);
     match outcome {
         None => {
-            eprintln!("appliance: there is no configuration before this one");
+            complain!("appliance: there is no configuration before this one");
             ExitCode::from(code::INTERNAL)
         }
         Some(Err(status)) => end(root, &status),
@@ -299,7 +299,7 @@ fn rolled_back(place: &Place, then: Then) -> ExitCode {
 /// waits for a configuration.
 pub fn run_reset(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
     if !arguments.has("--yes") {
-        eprintln!(
+        complain!(
             "appliance: this takes away the configuration, the accounts that it made with their homes, the host key and the machine-id; say `appliance factory-reset --yes`"
         );
         return ExitCode::from(USAGE);
@@ -309,20 +309,20 @@ pub fn run_reset(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
     let done = match begin_reset(root) {
         Ok(true) => finish_reset(root),
         Ok(false) => {
-            println!("the machine was never configured");
+            tell!("the machine was never configured");
             return ExitCode::SUCCESS;
         }
         Err(error) => Err(error),
     };
     if let Err(error) = done {
-        eprintln!("appliance: the reset is not finished, and goes on at the next start: {error}");
+        complain!("appliance: the reset is not finished, and goes on at the next start: {error}");
         return ExitCode::from(code::INTERNAL);
     }
-    println!("the machine is as it was delivered; it restarts now");
+    tell!("the machine is as it was delivered; it restarts now");
     if place.is_system
         && let Err(error) = systemd::ask(Request::Reboot)
     {
-        eprintln!("appliance: {error}; restart it by hand");
+        complain!("appliance: {error}; restart it by hand");
     }
     ExitCode::SUCCESS
 }

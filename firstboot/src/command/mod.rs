@@ -121,14 +121,14 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let root = match Root::open(Path::new(folder)) {
         Ok(root) => root,
         Err(error) => {
-            eprintln!("appliance: cannot open {folder}: {error}");
+            complain!("appliance: cannot open {folder}: {error}");
             return ExitCode::from(code::INTERNAL);
         }
     };
     let is_system = folder == "/";
     let place = Place { root, is_system };
     let usage = || {
-        eprint!("{HELP}");
+        complain!("{}", HELP.trim_end());
         ExitCode::from(USAGE)
     };
     let Some((command, rest)) = words.split_first() else {
@@ -160,11 +160,11 @@ fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<E
         ("facts", []) => report::run_facts(root),
         ("support-bundle", [] | [_]) => report::run_bundle(root, arguments.words.first().copied()),
         ("--version", []) => {
-            println!("appliance {}", env!("CARGO_PKG_VERSION"));
+            tell!("appliance {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
         ("--help" | "help", []) => {
-            print!("{HELP}");
+            tell!("{}", HELP.trim_end());
             ExitCode::SUCCESS
         }
         _ => return None,
@@ -181,14 +181,14 @@ fn status(root: &Root, arguments: &Arguments<'_>) -> ExitCode {
         std::thread::sleep(LOOK);
     };
     let Some(status) = found else {
-        eprintln!("appliance: the first-boot agent has not run yet");
+        complain!("appliance: the first-boot agent has not run yet");
         return ExitCode::from(code::NOT_YET);
     };
     if arguments.has("--json") {
-        println!("{}", status.json());
+        tell!("{}", status.json());
     } else {
         for line in status.lines() {
-            println!("{line}");
+            tell!("{line}");
         }
     }
     ExitCode::from(status.code)
@@ -201,7 +201,7 @@ fn validate(root: &Root, file: &str) -> ExitCode {
     };
     match configure::judge(root, &bytes, file) {
         Ok((site, _)) => {
-            println!("{file}: {} serial {} is valid", site.id, site.serial);
+            tell!("{file}: {} serial {} is valid", site.id, site.serial);
             ExitCode::SUCCESS
         }
         Err(refused) => {
@@ -213,12 +213,12 @@ fn validate(root: &Root, file: &str) -> ExitCode {
 
 fn show_problems(files: &[FileProblems]) {
     for line in files.iter().flat_map(FileProblems::lines) {
-        eprintln!("{line}");
+        complain!("{line}");
     }
 }
 
 fn no_input(file: &str, error: &std::io::Error) -> ExitCode {
-    eprintln!("appliance: cannot read {file}: {error}");
+    complain!("appliance: cannot read {file}: {error}");
     ExitCode::from(NO_INPUT)
 }
 
@@ -253,7 +253,7 @@ fn resolv(root: &Root) -> ExitCode {
     match root.put(RESOLV, text.as_bytes(), Access::own(0o644)) {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cannot write {RESOLV}: {error}");
+            complain!("cannot write {RESOLV}: {error}");
             ExitCode::FAILURE
         }
     }

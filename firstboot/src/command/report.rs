@@ -11,17 +11,17 @@ use crate::systemd;
 
 /// `facts`.
 pub fn run_facts(root: &Root) -> ExitCode {
-    println!("{}", inventory::machine(root));
+    tell!("{}", inventory::machine(root));
     ExitCode::SUCCESS
 }
 
 /// `report`.
 pub fn run_report(root: &Root) -> ExitCode {
     let Some(status) = Status::load(root) else {
-        eprintln!("appliance: the first-boot agent has not run yet");
+        complain!("appliance: the first-boot agent has not run yet");
         return ExitCode::from(code::NOT_YET);
     };
-    println!("{}", inventory::report(root, &status));
+    tell!("{}", inventory::report(root, &status));
     ExitCode::SUCCESS
 }
 

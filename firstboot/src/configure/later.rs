@@ -175,7 +175,7 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
 /// What cannot be lifted at the next start is not up now.
 fn lower_fence(root: &Root) {
     if let Err(error) = root.remove(CONFIGURED) {
-        eprintln!("cannot remove {CONFIGURED}: {error}");
+        complain!("cannot remove {CONFIGURED}: {error}");
     }
 }
 
@@ -259,7 +259,7 @@ pub fn apply(
         })?;
     let outcome = put(root, &fresh, &mut state).map_err(Failed::Fenced)?;
     if let Err(error) = offer::forget_claim(root) {
-        eprintln!("cannot remove the claim code: {error}");
+        complain!("cannot remove the claim code: {error}");
     }
     Ok(outcome)
 }

@@ -48,7 +48,7 @@ pub fn verdict(root: &Root, failed_units: &[String]) -> Verdict {
         Some(reason) => reason,
     };
     if let Err(error) = tried::note(root, generation.digest(), End::Failed) {
-        eprintln!("cannot note a failed configuration: {error}");
+        complain!("cannot note a failed configuration: {error}");
     }
     match roll_back(root, &state, Then::Forget) {
         Some(Ok(outcome)) => Verdict::Back(Box::new(outcome.status), reason),

@@ -43,7 +43,7 @@ pub(super) fn run_with(program: &str, args: &[&str], input: &[u8]) -> bool {
             reason = "a missing tool is a failure in CI"
         )]
         Err(error) if std::env::var_os("CI").is_none() => {
-            eprintln!("SKIPPED: no {program} ({error})");
+            complain!("SKIPPED: no {program} ({error})");
             false
         }
         Err(error) => panic!("{program} is needed in CI: {error}"),
