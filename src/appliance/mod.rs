@@ -21,6 +21,7 @@ mod fields;
 mod layer;
 mod model;
 mod names;
+mod repository;
 mod source;
 mod vendor;
 mod written;
@@ -32,7 +33,8 @@ pub use model::{
     Appliance, Architecture, BootSettings, DiskLayout, DiskProfile, Distribution, Firmware,
     ImageKind, Kernel, MachineFacts, Outputs, Qcow2Compression, System, UserDisk,
 };
-pub use names::{LayerName, Mirror, Name, PackageName, Suite, Version};
+pub use names::{LayerName, Mirror, Name, PackageName, RepositoryName, Suite, Version};
+pub use repository::{OwnRepository, VersionPin};
 pub use source::{Shelf, ShelfLayer, Source};
 
 /// What `appliance.toml` is called.

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use super::layer::LayerRecipe;
 use super::names::{Mirror, Name, Suite, Version};
+use super::repository::{OwnRepository, VersionPin};
 use crate::units::{ByteSize, MIB, Timestamp};
 
 /// Partitions begin and end on multiples of this, in bytes.
@@ -13,6 +15,8 @@ pub(crate) const ALIGNMENT: u64 = MIB;
 /// An appliance as its vendor described it, defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Appliance {
+    /// The folder of the file that it was read from.
+    pub folder: PathBuf,
     /// Names the outputs and the guest.
     pub name: Name,
     /// The vendor's version of the appliance.
@@ -26,6 +30,10 @@ pub struct Appliance {
     pub source_date: Option<Timestamp>,
     /// What runs.
     pub system: System,
+    /// Where packages come from besides the distribution, by name.
+    pub repositories: Vec<OwnRepository>,
+    /// Which versions of packages count, in the order written.
+    pub pins: Vec<VersionPin>,
     /// How the disk is divided.
     pub disk: DiskLayout,
     /// What the loader is told.

@@ -61,6 +61,10 @@ names! {
     /// Name of a layer: lower-case letters, digits and `-`, at most 64.
     LayerName: "layer name", 64, in_layer,
         "lower-case letters, digits and `-`, and begins with a letter or digit";
+    /// What the lock calls a repository: lower-case letters, digits and `-`, at
+    /// most 64.
+    RepositoryName: "repository name", 64, in_layer,
+        "lower-case letters, digits and `-`, and begins with a letter or digit";
     /// Code name of a release: `bookworm`.
     Suite: "suite", 64, in_suite,
         "lower-case letters, digits, `.` and `-`, and begins with a letter or digit";

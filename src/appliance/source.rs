@@ -161,6 +161,9 @@ pub struct ShelfLayer {
     pub recipe: Option<Source>,
     /// The names of the folders in it.
     pub folders: BTreeSet<String>,
+    /// The package files in it and in the folders that a recipe may name for
+    /// them, as paths below it.
+    pub debs: BTreeSet<String>,
 }
 
 impl Shelf {
@@ -179,17 +182,48 @@ impl Shelf {
                 other => Some(other?),
             };
             let folders = folders_in(&folder)?;
+            let debs = debs_in(&folder, &folders, recipe.as_ref())?;
             layers.insert(
                 name,
                 ShelfLayer {
                     folder,
                     recipe,
                     folders,
+                    debs,
                 },
             );
         }
         Ok(Self { layers })
     }
+}
+
+/// The package files in `folder` and one folder deep, where the recipe has
+/// any use for them.
+fn debs_in(
+    folder: &Path,
+    folders: &BTreeSet<String>,
+    recipe: Option<&Source>,
+) -> Result<BTreeSet<String>, ApplianceError> {
+    let mut debs = BTreeSet::new();
+    if !recipe.is_some_and(|recipe| recipe.text().contains("debs")) {
+        return Ok(debs);
+    }
+    let places = folders
+        .iter()
+        .map(|name| (folder.join(name), format!("{name}/")));
+    for (place, prefix) in places.chain([(folder.to_owned(), String::new())]) {
+        let entries = list_folder(&place).map_err(|source| ApplianceError::Read {
+            path: place.clone(),
+            source,
+        })?;
+        let names = entries
+            .into_iter()
+            .filter(|entry| entry.path.extension().is_some_and(|end| end == "deb"))
+            .filter(|entry| entry.path.is_file())
+            .filter_map(|entry| entry.name.into_string().ok());
+        debs.extend(names.map(|name| format!("{prefix}{name}")));
+    }
+    Ok(debs)
 }
 
 /// Names of the folders (or links to folders) in `folder` that are text.

@@ -1,19 +1,24 @@
 //! `appliance.toml` as it was written: every value with its place.
 
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
 use super::SCHEMA;
 use super::diagnostic::Diagnostic;
 use super::fields::{Fields, Problems, WrittenMoment, parse};
+use super::repository::{OwnRepository, WrittenPin, pins, repositories};
 use super::source::Source;
 
 /// The whole file.
 #[derive(Debug)]
 pub(super) struct Written {
+    pub(super) folder: PathBuf,
     pub(super) appliance: WrittenIdentity,
     pub(super) system: WrittenSystem,
+    pub(super) repositories: Vec<OwnRepository>,
+    pub(super) pins: Vec<WrittenPin>,
     pub(super) disk: WrittenDisk,
     pub(super) boot: WrittenBoot,
     pub(super) machine: WrittenMachine,
@@ -98,9 +103,13 @@ impl Written {
             );
             return None;
         }
+        let folder = source.path().parent().unwrap_or(Path::new(""));
         let written = Self {
+            folder: folder.to_owned(),
             appliance: identity(top.table("appliance", problems), problems),
             system: system(top.table("system", problems), problems),
+            repositories: repositories(top.tables("repository", problems), folder, problems),
+            pins: pins(top.tables("pin", problems), problems),
             disk: disk(top.table("disk", problems), problems),
             boot: boot(top.table("boot", problems), problems),
             machine: machine(top.table("machine", problems), problems),

@@ -1,4 +1,4 @@
-//! `consign build`, `consign lock` and `consign plan`: from the files of an
+//! `consign build` and `consign plan`: from the files of an
 //! appliance to its outputs, as far as each goes.
 
 use std::fmt::Write as _;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::error::{CliError, output};
+use super::lock::{LockPolicy, ensure_lock};
 use super::plan::{BuildWork, PlanArgs, show};
 use super::sandbox::outlook;
 use crate::appliance::{Appliance, FILE_NAME, Mirror};
-use crate::artifact::{Artifact, PendingFile, write_file};
-use crate::boot::TOOLS_PACKAGES;
+use crate::artifact::{Artifact, PendingFile};
 use crate::error::Error;
 use crate::image::ImageFormat;
 use crate::layer::key::layer_key;
@@ -23,7 +23,7 @@ use crate::pipeline::agent::{AgentSearch, locate};
 use crate::pipeline::packages::{SourceSettings, Sources};
 use crate::pipeline::{self, Workshop};
 use crate::plan::{
-    BuildPlan, Builder, Freshness, LOCK_FILE_NAME, Lock, STAMP_FILE_NAME, Stamp, Wishes, request,
+    BuildPlan, Builder, Freshness, LOCK_FILE_NAME, Lock, STAMP_FILE_NAME, Stamp, Wishes, drift,
 };
 use crate::report::Reporter;
 use crate::tree::{Blob, Content};
@@ -40,7 +40,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// The cache folder, made if need be.
-    fn cache(&self) -> Result<PathBuf, CliError> {
+    pub(super) fn cache(&self) -> Result<PathBuf, CliError> {
         let folder = self.cache.as_ref().or(self.environment.cache.as_ref());
         let folder = folder.ok_or(CliError::NoCache)?;
         let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::canonicalize(folder));
@@ -50,7 +50,7 @@ impl Context<'_> {
         })
     }
 
-    fn sources<'a>(
+    pub(super) fn sources<'a>(
         &'a self,
         appliance: &'a Appliance,
         cache: &'a Path,
@@ -69,6 +69,8 @@ impl Context<'_> {
         };
         Sources {
             suite: appliance.system.suite.as_str(),
+            own: &appliance.repositories,
+            folder: &appliance.folder,
             settings,
         }
     }
@@ -164,9 +166,13 @@ pub(super) struct BuildArgs {
     #[arg(long)]
     sums: bool,
     /// Builds from appliance.lock as it is; an error when it is missing or
-    /// has fallen behind.
-    #[arg(long)]
+    /// has fallen behind. The default where CI is set.
+    #[arg(long, conflicts_with = "unlocked")]
     locked: bool,
+    /// Makes appliance.lock where it is missing or has fallen behind, where CI
+    /// is set too.
+    #[arg(long)]
+    unlocked: bool,
     /// Uses no network: all packages must be in the cache.
     #[arg(long)]
     offline: bool,
@@ -176,14 +182,6 @@ pub(super) struct BuildArgs {
     /// Worker threads; as many as there are cores when left out.
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
-}
-
-/// Resolves the packages anew, with today's lists of the repositories.
-#[derive(Debug, Clone, clap::Args)]
-pub(super) struct LockArgs {
-    /// The appliance.
-    #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
-    file: PathBuf,
 }
 
 pub(super) fn image_format(text: &str) -> Result<ImageFormat, String> {
@@ -216,7 +214,12 @@ pub(super) fn run(
     } else {
         Network::Online
     };
-    let lock = ensure_lock(args, &appliance, context, &cache, network)?;
+    let policy = LockPolicy {
+        file: &args.file,
+        is_locked: args.locked || (context.environment.is_ci && !args.unlocked),
+        network,
+    };
+    let lock = ensure_lock(&policy, &appliance, context, &cache)?;
     let wishes = Wishes {
         formats: args.format.clone(),
         raw_sums: args.sums,
@@ -250,28 +253,6 @@ pub(super) fn run(
     print(out, &summary(&artifacts, &args.output))
 }
 
-/// `consign lock`.
-///
-/// # Errors
-///
-/// What stops the resolver, and a lock that cannot be written.
-pub(super) fn lock(
-    args: &LockArgs,
-    context: &Context<'_>,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
-    let appliance = Appliance::open(&args.file)?;
-    let cache = context.cache()?;
-    let path = args.file.with_file_name(LOCK_FILE_NAME);
-    // An older lock that is damaged is no reason not to make a sound one.
-    let old = Lock::open(&path).ok().flatten();
-    let new = context
-        .sources(&appliance, &cache, Network::Online)
-        .lock(&appliance)?;
-    write_lock(&path, &new)?;
-    print(out, &changes(old.as_ref(), &new, &path))
-}
-
 /// `consign plan`.
 ///
 /// # Errors
@@ -287,10 +268,13 @@ pub(super) fn plan(
     let agent = context.agent(None)?;
     let path = args.file.with_file_name(LOCK_FILE_NAME);
     let lock = match Lock::open(&path)? {
-        Some(lock) if lock.drift(&request(&appliance, TOOLS_PACKAGES)).is_empty() => lock,
-        _ => context
-            .sources(&appliance, &cache, Network::Online)
-            .lock(&appliance)?,
+        Some(lock) if drift(&appliance, &lock)?.is_empty() => lock,
+        old => {
+            let held: Vec<PackagePin> = old.iter().flat_map(Lock::packages).cloned().collect();
+            context
+                .sources(&appliance, &cache, Network::Online)
+                .lock(&appliance, &held)?
+        }
     };
     let plan = BuildPlan::resolve(&appliance, &lock, &agent.builder, &Wishes::default())?;
     let folder = args.file.with_file_name("out");
@@ -321,42 +305,6 @@ pub(super) fn plan(
     show(&plan, &work, args.format, out)
 }
 
-/// The lock beside the appliance; made anew when it is missing or fell behind.
-fn ensure_lock(
-    args: &BuildArgs,
-    appliance: &Appliance,
-    context: &Context<'_>,
-    cache: &Path,
-    network: Network,
-) -> Result<Lock, Error> {
-    let path = args.file.with_file_name(LOCK_FILE_NAME);
-    if let Some(lock) = Lock::open(&path)? {
-        let drift = lock.drift(&request(appliance, TOOLS_PACKAGES));
-        if drift.is_empty() || args.locked {
-            // With `--locked` the plan refuses the drift, and names it.
-            return Ok(lock);
-        }
-        let moved: Vec<String> = drift.iter().map(ToString::to_string).collect();
-        let message = format!("`{LOCK_FILE_NAME}` is made anew: {}", moved.join("; "));
-        context
-            .reporter
-            .warn(message, Some("`--locked` makes this an error"));
-    } else if args.locked {
-        return Err(CliError::NoLock { path }.into());
-    }
-    let lock = context.sources(appliance, cache, network).lock(appliance)?;
-    write_lock(&path, &lock)?;
-    Ok(lock)
-}
-
-fn write_lock(path: &Path, lock: &Lock) -> Result<(), CliError> {
-    let written = write_file(path, lock.to_string().as_bytes());
-    written.map_err(|source| CliError::Write {
-        path: path.to_owned(),
-        source,
-    })
-}
-
 /// Tries whether outputs can go to `path`, before hours of work: there, or
 /// where it would be made. Leaves nothing.
 fn check_writable(path: &Path) -> Result<(), CliError> {
@@ -379,21 +327,6 @@ fn make_folder(path: &Path) -> Result<PathBuf, CliError> {
     })
 }
 
-/// What has moved between two locks.
-fn changes(old: Option<&Lock>, new: &Lock, path: &Path) -> String {
-    let packages = new.packages().count();
-    let mut text = format!("wrote `{}`: {packages} packages\n", path.display());
-    let Some(old) = old else { return text };
-    let moved = old.changes(new);
-    if moved.is_empty() {
-        text.push_str("  nothing has moved\n");
-    }
-    for change in moved {
-        writeln!(text, "  {change}").expect("a string takes all");
-    }
-    text
-}
-
 fn summary(artifacts: &[Artifact], folder: &Path) -> String {
     let mut text = format!("{}:\n", folder.display());
     for artifact in artifacts {
@@ -407,7 +340,7 @@ fn summary(artifacts: &[Artifact], folder: &Path) -> String {
     text
 }
 
-fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
+pub(super) fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
 }

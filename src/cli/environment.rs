@@ -17,6 +17,8 @@ pub(super) struct Environment {
     pub cache: Option<PathBuf>,
     /// `CONSIGN_MIRROR`: base address of the Debian mirror.
     pub mirror: Option<String>,
+    /// Whether this is a build of nobody's hand: `CI`.
+    pub is_ci: bool,
     /// Whether standard error may be coloured (a terminal, and no `NO_COLOR`).
     pub color: bool,
     /// The file of consign itself.
@@ -66,6 +68,7 @@ impl Environment {
             search_path,
             cache,
             mirror: text("CONSIGN_MIRROR"),
+            is_ci: text("CI").is_some_and(|value| value != "false" && value != "0"),
             color: io::stderr().is_terminal() && text("NO_COLOR").is_none(),
             executable: std::env::current_exe()?,
             for_cargo,

@@ -52,6 +52,12 @@ pub enum CliError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// `--update` of a package that is not there.
+    #[error("`{}` is not in the lock", package.escape_debug())]
+    NotLocked {
+        /// As it was given.
+        package: String,
+    },
     /// A file could not be read.
     #[error("cannot read `{}`", path.display())]
     Read {
@@ -116,6 +122,7 @@ impl CliError {
             Self::Directory { .. } => "no-directory",
             Self::NoCache => "no-cache",
             Self::NoLock { .. } => "no-lock",
+            Self::NotLocked { .. } => "not-locked",
             Self::Read { .. } => "read-failed",
             Self::Folder { .. } => "folder-failed",
             Self::NotWritable { .. } => "output-folder",
@@ -142,7 +149,14 @@ impl CliError {
             Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
-            Self::NoLock { .. } => Some("make it with `consign lock`".into()),
+            Self::NoLock { .. } => Some(
+                "make it with `consign lock` and commit it, or let the build make it with \
+                 `--unlocked`"
+                    .into(),
+            ),
+            Self::NotLocked { .. } => {
+                Some("name packages that appliance.lock has; to add one, name it in a layer".into())
+            }
             Self::Folder { .. } => Some("choose a folder that you may write to".into()),
             Self::NotWritable { .. } => {
                 Some("choose a folder that you may write to, with `-o FOLDER`".into())
@@ -166,7 +180,8 @@ impl CliError {
             | Self::Directory { .. }
             | Self::Threshold { .. }
             | Self::NoCache
-            | Self::NoLock { .. } => ExitClass::Usage,
+            | Self::NoLock { .. }
+            | Self::NotLocked { .. } => ExitClass::Usage,
             Self::Output { .. }
             | Self::Chance { .. }
             | Self::Read { .. }

@@ -15,6 +15,7 @@ mod form;
 mod init;
 mod inspect;
 mod keys;
+mod lock;
 mod manual;
 mod plan;
 mod sandbox;
@@ -76,8 +77,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows what a build would decide, fetch, make and reuse, and why.
     Plan(plan::PlanArgs),
-    /// Resolves the packages anew and writes appliance.lock.
-    Lock(build::LockArgs),
+    /// Answers what appliance.toml asks for, in appliance.lock.
+    Lock(lock::LockArgs),
+    /// Brings every locked package into the cache.
+    Fetch(lock::FetchArgs),
     /// Shows what is in a disk image, and lists its volumes.
     Inspect(inspect::InspectArgs),
     /// Puts the disk of an image into another container.
@@ -162,7 +165,8 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
     };
     match &arguments.command {
         Command::Build(args) => build::run(args, &context, out),
-        Command::Lock(args) => build::lock(args, &context, out),
+        Command::Lock(args) => lock::lock(args, &context, out),
+        Command::Fetch(args) => lock::fetch(args, &context, out),
         Command::Plan(args) => build::plan(args, &context, out),
         Command::Boot(args) => boot_with(args, environment, context.reporter),
         Command::Check(args) => {

@@ -31,8 +31,8 @@ pub enum Recipe {
 /// Recipe of a `packages` layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PackagesRecipe {
-    /// The packages that this layer adds, dependencies before dependents
-    /// (pre-dependencies strictly), as the lock has them.
+    /// The packages that this layer adds, by name, as the lock has them. In
+    /// which order they are unpacked, the packages themselves say.
     pub pins: Vec<PackagePin>,
     /// Paths that are not unpacked, as in dpkg's `path-exclude`: `*` matches
     /// any characters, slashes too; patterns begin with `/`. Directories and
@@ -98,6 +98,46 @@ pub struct PackageRequest {
     pub groups: Vec<PackageGroup>,
     /// The packages of the tools layer, sorted: a closure of its own.
     pub tools: Vec<String>,
+    /// The appliance's own repositories, as far as they decide which package
+    /// is chosen; sorted by name.
+    pub repositories: Vec<RepositoryRequest>,
+    /// Which versions and sources count for some packages, in order.
+    pub limits: Vec<PackageLimit>,
+}
+
+/// An own repository of the appliance. Where it is does not count: the
+/// digests of its packages do.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryRequest {
+    /// What the appliance calls it; pins name it as their suite.
+    pub name: String,
+    /// Its suite, below its address.
+    pub suite: String,
+    /// Its components.
+    #[serde(default)]
+    pub components: Vec<String>,
+    /// As apt's: the package with the highest one is chosen, then the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// If not empty: only packages whose name fits one of these patterns come
+    /// from it.
+    #[serde(default)]
+    pub packages: Vec<String>,
+}
+
+/// Which versions of some packages count, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageLimit {
+    /// Patterns of names.
+    pub packages: Vec<String>,
+    /// A pattern of versions: `1.22.*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Name of a repository, or a suite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// What one `packages` layer asks for.
@@ -111,7 +151,13 @@ pub struct PackageGroup {
     pub recommends: bool,
     /// Never to be chosen, sorted.
     pub exclude: Vec<String>,
+    /// Package files of the appliance that this layer installs: paths below
+    /// its folder, sorted.
+    pub debs: Vec<String>,
 }
+
+/// The [`suite`](PackagePin::suite) of packages that are files of the appliance.
+pub const LOCAL: &str = "local";
 
 /// One locked package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -123,9 +169,11 @@ pub struct PackagePin {
     pub version: String,
     /// `amd64` or `all`.
     pub architecture: String,
-    /// Suite whose index named it (`bookworm-security`): where to fetch it.
+    /// Where to fetch it: the suite whose index named it (`bookworm-security`),
+    /// the name of one of the appliance's own repositories, or [`LOCAL`].
     pub suite: String,
-    /// Path below the repository's base address (`pool/main/...`).
+    /// Path below the repository's base address (`pool/main/...`); for
+    /// [`LOCAL`], below the appliance's folder.
     pub path: String,
     /// Length of the .deb in bytes.
     pub size: u64,

@@ -4,14 +4,14 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use crate::appliance::Appliance;
+use crate::appliance::{Appliance, Mirror, OwnRepository};
 use crate::boot::TOOLS_PACKAGES;
 use crate::layer::DebSource;
 use crate::layer::source::deb::{
-    self, Access, Base, Client, HostEnvironment, LayerRequest, Network, Offer, Repository, Request,
-    Resolution, SourceError,
+    self, Access, Base, Client, Held, HostEnvironment, LayerRequest, LocalPackage, Network, Offer,
+    OwnSource, Repository, Request, Resolution, SourceError,
 };
-use crate::layer::spec::{PackagePin, PackageRequest};
+use crate::layer::spec::{LOCAL, PackageGroup, PackagePin, PackageRequest};
 use crate::plan::{Lock, LockedRelease, clock, request};
 use crate::report::Reporter;
 
@@ -47,6 +47,10 @@ pub struct SourceSettings<'a> {
 pub struct Sources<'a> {
     /// The suite.
     pub suite: &'a str,
+    /// Those of the appliance besides the distribution's.
+    pub own: &'a [OwnRepository],
+    /// The appliance's folder, below which its package files are.
+    pub folder: &'a Path,
     /// How to get there.
     pub settings: SourceSettings<'a>,
 }
@@ -66,8 +70,10 @@ impl Sources<'_> {
             https_proxy: settings.https_proxy,
             no_proxy: settings.no_proxy,
         })?;
-        let repositories =
+        let mut repositories =
             deb::host_repositories(self.suite, settings.mirror, &apt, settings.reporter)?;
+        let own: Vec<OwnSource<'_>> = self.own.iter().map(own_source).collect();
+        repositories.extend(deb::own_repositories(&own, settings.mirror, &apt)?);
         Ok(Open {
             repositories,
             client: Client::new(apt, settings.network),
@@ -83,18 +89,31 @@ impl Sources<'_> {
         }
     }
 
-    /// Resolves the appliance's packages anew.
+    /// Resolves the appliance's packages anew. The packages of `held` stay
+    /// what they are where they can.
     ///
     /// # Errors
     ///
     /// What is wrong with a signature, a name or a dependency.
-    pub fn lock(&self, appliance: &Appliance) -> Result<Lock, SourceError> {
+    pub fn lock(&self, appliance: &Appliance, held: &[PackagePin]) -> Result<Lock, SourceError> {
         let wanted = request(appliance, TOOLS_PACKAGES);
+        let locals = self.locals(&wanted)?;
         let open = self.open()?;
         let access = self.access(&open);
-        let offer = Offer::open(&open.repositories, &wanted.architecture, &access)?;
-        let system = offer.resolve(&system_request(&wanted), self.settings.reporter)?;
-        let tools = offer.resolve(&tools_request(&wanted), self.settings.reporter)?;
+        let all: Vec<_> = locals.iter().flatten().cloned().collect();
+        let offer = Offer::open(&open.repositories, &all, &wanted.architecture, &access)?;
+        let held: Vec<Held> = held
+            .iter()
+            .filter(|pin| pin.suite != LOCAL)
+            .map(hold)
+            .collect();
+        let mut request = system_request(&wanted, held.clone());
+        for (layer, locals) in request.layers.iter_mut().zip(&locals) {
+            let named = |local: &LocalPackage| format!("{}/{LOCAL}", local.name);
+            layer.packages.extend(locals.iter().map(named));
+        }
+        let system = offer.resolve(&request, self.settings.reporter)?;
+        let tools = offer.resolve(&tools_request(&wanted, held), self.settings.reporter)?;
         let releases = system.releases.iter().map(|release| LockedRelease {
             suite: release.suite.clone(),
             date: release.date,
@@ -107,15 +126,85 @@ impl Sources<'_> {
     }
 }
 
-impl DebSource for Sources<'_> {
-    fn fetch(&self, pins: &[PackagePin]) -> Result<Vec<PathBuf>, SourceError> {
-        let open = self.open()?;
-        deb::fetch(pins, &open.repositories, &self.access(&open))
+impl Sources<'_> {
+    /// The package files of each layer.
+    fn locals(&self, wanted: &PackageRequest) -> Result<Vec<Vec<LocalPackage>>, SourceError> {
+        let open = |path: &String| LocalPackage::open(self.folder, path);
+        let groups = wanted.groups.iter();
+        groups
+            .map(|group| group.debs.iter().map(open).collect())
+            .collect()
+    }
+
+    /// Where the repositories are; with nothing to fetch, it does not matter
+    /// that this host knows none.
+    fn open_for(&self, pins: &[PackagePin]) -> Result<Open, SourceError> {
+        let is_there = |pin: &PackagePin| deb::is_cached(pin, self.settings.cache);
+        match self.open() {
+            Err(_) if pins.iter().all(is_there) => Ok(Open {
+                repositories: Vec::new(),
+                client: Client::new(deb::AptSettings::default(), self.settings.network),
+            }),
+            result => result,
+        }
     }
 }
 
-fn system_request(wanted: &PackageRequest) -> Request {
-    let layer = |group: &crate::layer::spec::PackageGroup| LayerRequest {
+impl DebSource for Sources<'_> {
+    fn fetch(&self, pins: &[PackagePin]) -> Result<Vec<PathBuf>, SourceError> {
+        let is_remote = |pin: &&PackagePin| pin.suite != LOCAL;
+        let remote: Vec<PackagePin> = pins.iter().filter(is_remote).cloned().collect();
+        let open = self.open_for(&remote)?;
+        let fetched = deb::fetch(&remote, &open.repositories, &self.access(&open))?;
+        let mut fetched = fetched.into_iter();
+        let mut paths = Vec::new();
+        for pin in pins {
+            paths.extend(match pin.suite.as_str() {
+                LOCAL => Some(self.local_file(pin)?),
+                _ => fetched.next(),
+            });
+        }
+        Ok(paths)
+    }
+}
+
+impl Sources<'_> {
+    /// The file of the appliance that a pin means.
+    fn local_file(&self, pin: &PackagePin) -> Result<PathBuf, SourceError> {
+        let found = LocalPackage::open(self.folder, &pin.path)?;
+        let path = self.folder.join(&pin.path);
+        if found.sha256 == pin.sha256 {
+            return Ok(path);
+        }
+        Err(SourceError::FileChanged {
+            package: pin.name.clone(),
+            path,
+        })
+    }
+}
+
+fn own_source(own: &OwnRepository) -> OwnSource<'_> {
+    OwnSource {
+        name: own.name.as_str(),
+        address: own.url.as_ref().map(Mirror::as_str),
+        suite: &own.suite,
+        components: &own.components,
+        key: own.key.as_deref(),
+        priority: own.priority,
+        packages: &own.packages,
+    }
+}
+
+fn hold(pin: &PackagePin) -> Held {
+    Held {
+        name: pin.name.clone(),
+        version: pin.version.clone(),
+        sha256: pin.sha256,
+    }
+}
+
+fn system_request(wanted: &PackageRequest, held: Vec<Held>) -> Request {
+    let layer = |group: &PackageGroup| LayerRequest {
         name: group.layer.clone(),
         packages: group.packages.clone(),
         recommends: group.recommends,
@@ -133,11 +222,13 @@ fn system_request(wanted: &PackageRequest) -> Request {
         layers: wanted.groups.iter().map(layer).collect(),
         exclude,
         provided: PROVIDED.map(str::to_owned).to_vec(),
+        limits: wanted.limits.clone(),
+        held,
     }
 }
 
 /// The programs that make the boot loader, without a system around them.
-fn tools_request(wanted: &PackageRequest) -> Request {
+fn tools_request(wanted: &PackageRequest, held: Vec<Held>) -> Request {
     Request {
         architecture: wanted.architecture.clone(),
         base: Base::Nothing,
@@ -148,6 +239,8 @@ fn tools_request(wanted: &PackageRequest) -> Request {
         }],
         exclude: Vec::new(),
         provided: Vec::new(),
+        limits: wanted.limits.clone(),
+        held,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use consign_schema::SCHEMA;
 
+use super::drift::drift;
 use super::error::PlanError;
 use super::files::digest_of_folder;
 use super::identity::Identity;
 use super::lock::Lock;
 use super::partition::{self, Partitioned};
-use super::request::request;
 use crate::appliance::{
     Appliance, Architecture, FilesLayer, Firmware, ImageKind, LayerKind, LayerRecipe, MachineFacts,
     PackagesLayer, Qcow2Compression,
@@ -115,7 +115,7 @@ impl BuildPlan {
         builder: &Builder,
         wishes: &Wishes,
     ) -> Result<Self, PlanError> {
-        let drift = lock.drift(&request(appliance, boot::TOOLS_PACKAGES));
+        let drift = drift(appliance, lock)?;
         if !drift.is_empty() {
             return Err(PlanError::Drift { drift });
         }

@@ -12,6 +12,7 @@
 mod build;
 pub mod chance;
 pub mod clock;
+mod drift;
 mod error;
 mod files;
 mod identity;
@@ -22,6 +23,7 @@ mod show;
 mod stamp;
 
 pub use build::{BuildPlan, Builder, Contents, Wishes};
+pub use drift::drift;
 pub use error::PlanError;
 pub use files::digest_of_folder;
 pub use lock::{Change, Drift, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};

@@ -1,7 +1,10 @@
 //! What the appliance asks of the distribution.
 
-use crate::appliance::{Appliance, Kernel, LayerKind, PackageName, PackagesLayer};
-use crate::layer::spec::{PackageGroup, PackageRequest};
+use crate::appliance::{
+    Appliance, Kernel, LAYERS_FOLDER, LayerKind, OwnRepository, PackageName, PackagesLayer,
+    VersionPin,
+};
+use crate::layer::spec::{PackageGroup, PackageLimit, PackageRequest, RepositoryRequest};
 
 /// The request that the resolver must answer. `tools` are the packages that
 /// the boot room's tools layer needs.
@@ -26,6 +29,26 @@ pub fn request(appliance: &Appliance, tools: &[&str]) -> PackageRequest {
         architecture: appliance.system.architecture.to_string(),
         groups,
         tools,
+        repositories: appliance.repositories.iter().map(repository).collect(),
+        limits: appliance.pins.iter().map(limit).collect(),
+    }
+}
+
+fn repository(own: &OwnRepository) -> RepositoryRequest {
+    RepositoryRequest {
+        name: own.name.to_string(),
+        suite: own.suite.clone(),
+        components: own.components.clone(),
+        priority: own.priority,
+        packages: own.packages.clone(),
+    }
+}
+
+fn limit(pin: &VersionPin) -> PackageLimit {
+    PackageLimit {
+        packages: pin.packages.clone(),
+        version: pin.version.clone(),
+        source: pin.source.clone(),
     }
 }
 
@@ -39,6 +62,11 @@ fn group(layer: &str, recipe: &PackagesLayer, kernel: Option<&str>) -> PackageGr
         packages,
         recommends: recipe.recommends,
         exclude: recipe.exclude.iter().map(PackageName::to_string).collect(),
+        debs: recipe
+            .debs
+            .iter()
+            .map(|path| format!("{LAYERS_FOLDER}/{layer}/{path}"))
+            .collect(),
     }
 }
 

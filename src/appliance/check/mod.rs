@@ -15,12 +15,13 @@ use super::model::{
     Qcow2Compression, System,
 };
 use super::names::{LayerName, Mirror, Name, Suite, Version};
+use super::repository;
 use super::source::{Shelf, Source};
 use super::vendor;
 use super::written::{Written, WrittenBoot, WrittenIdentity, WrittenOutputs, WrittenSystem};
 use machine::{disk, machine};
-pub(super) use value::package;
-use value::{moment, named, prose, repeated, table, word, words};
+use value::{moment, prose, repeated, table, word, words};
+pub(super) use value::{named, package};
 
 /// Layers in one appliance.
 const LAYERS: usize = 64;
@@ -108,17 +109,22 @@ fn check(
     let source_date = source_date.and_then(|date| moment(&date, problems));
     let layers = layers(written.system.layers.as_ref(), shelf, problems, files);
     let system = system(&written.system, problems);
+    let suite = system.as_ref().map_or("", |it| it.suite.as_str());
+    let pins = repository::settle(suite, &written.repositories, written.pins, problems);
     let disk = disk(&written.disk, problems);
     let boot = boot(&written.boot, problems);
     let machine = machine(&written.machine, problems);
     let outputs = outputs(&written.outputs, problems);
     Some(Appliance {
+        folder: written.folder,
         name: name?,
         version: version?,
         label,
         description,
         source_date,
         system: system?,
+        repositories: written.repositories,
+        pins,
         disk: disk?,
         boot: boot?,
         machine: machine?,
@@ -251,7 +257,7 @@ fn system(written: &WrittenSystem, problems: &mut Problems) -> Option<System> {
     })
 }
 
-fn mirror(text: &Spanned<String>, problems: &mut Problems) -> Option<Mirror> {
+pub(super) fn mirror(text: &Spanned<String>, problems: &mut Problems) -> Option<Mirror> {
     let mirror = named(text, Mirror::KIND, Mirror::ALLOWED, Mirror::check, problems)?;
     let schemes = ["http://", "https://", "file:/"];
     if schemes

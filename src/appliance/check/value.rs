@@ -10,7 +10,7 @@ use crate::appliance::names::{NameError, PackageName};
 use crate::units::{ByteSize, Civil, Timestamp};
 
 /// A name of some kind, or a problem.
-pub(super) fn named<T>(
+pub(in crate::appliance) fn named<T>(
     text: &Spanned<String>,
     kind: &str,
     allowed: &str,

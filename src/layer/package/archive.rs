@@ -82,6 +82,38 @@ pub(crate) fn unpack(deb: &DebFile, stage: &Path, filter: &PathFilter) -> Result
     result
 }
 
+/// The control files of a package file, its digest and its length; the error
+/// is one clause.
+pub(crate) fn inspect(path: &Path) -> Result<(Control, crate::digest::Digest, u64), String> {
+    let in_words = |error: io::Error| error.to_string();
+    let file = File::open(path).map_err(in_words)?;
+    let size = file.metadata().map_err(in_words)?.len();
+    let mut stream = BufReader::with_capacity(128 << 10, Hashing::new(file));
+    let control = first_control(&mut stream);
+    io::copy(&mut stream, &mut io::sink()).map_err(in_words)?;
+    Ok((control?, stream.into_inner().hasher.finish(), size))
+}
+
+fn first_control(stream: &mut impl Read) -> Result<Control, String> {
+    let mut magic = [0; 8];
+    let is_ar = stream.read_exact(&mut magic).is_ok() && &magic == b"!<arch>\n";
+    if !is_ar {
+        return Err("it is not an ar archive".into());
+    }
+    while let Some((name, size)) = ar_member(stream).map_err(|error| error.to_string())? {
+        let mut body = (&mut *stream).take(size);
+        match name.as_str() {
+            "debian-binary" => check_version(&mut body)?,
+            _ if name.starts_with("control.tar") => return read_control(&name, &mut body),
+            _ => {}
+        }
+        io::copy(&mut body, &mut io::sink())
+            .and_then(|_| io::copy(&mut (&mut *stream).take(size % 2), &mut io::sink()))
+            .map_err(|error| error.to_string())?;
+    }
+    Err("it has no control files".into())
+}
+
 fn malformed(deb: &DebFile, reason: impl std::fmt::Display) -> Fault {
     Fault::Package {
         package: deb.package.clone(),

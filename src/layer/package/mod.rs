@@ -4,7 +4,8 @@
 //! `install ok installed`. Never here: dependencies (the lock has them), the
 //! network. Checked by: the target's own `dpkg --audit` (`tests/it/layer.rs`).
 //!
-//! All files are decompressed once, on all cores, into a staging folder on
+//! In which order, the packages themselves say (`order`): the lock has them
+//! by name. All files are decompressed once, on all cores, into a staging folder on
 //! the same file system. Then they are placed package by package, which is
 //! only renaming, so that order, diversions and preinst scripts mean what
 //! they mean to dpkg. Packages come in waves: the essential ones first, since
@@ -15,15 +16,18 @@ mod archive;
 mod control;
 mod database;
 mod filter;
+mod order;
 mod place;
 
 use std::collections::BTreeSet;
 
 pub(super) use self::archive::files_of;
+pub(crate) use self::archive::inspect;
 use self::archive::{Unpacked, unpack_all};
 use self::control::Control;
 use self::database::{Database, write_triggers};
 use self::filter::PathFilter;
+use self::order::in_order;
 use self::place::{Owners, place};
 use super::sandbox::protocol::{DebFile, PackagesJob};
 use super::sandbox::{Fault, Network, Root, ScriptRunner};
@@ -67,7 +71,7 @@ pub(crate) fn install(
     watch: Watch<'_>,
 ) -> Result<BTreeSet<TreePath>, Fault> {
     let filter = PathFilter::new(&job.exclude_paths, &job.include_paths);
-    let packages = unpack_watched(&job.debs, stage, &filter, watch)?;
+    let packages = in_order(unpack_watched(&job.debs, stage, &filter, watch)?);
     merge_usr(root, source_date)?;
     Database::create(root)?;
     let mut database = Database::read(root)?;
@@ -132,7 +136,7 @@ pub(crate) fn unpack_only(
     stage: &std::path::Path,
     watch: Watch<'_>,
 ) -> Result<(), Fault> {
-    let packages = unpack_watched(debs, stage, &PathFilter::default(), watch)?;
+    let packages = in_order(unpack_watched(debs, stage, &PathFilter::default(), watch)?);
     merge_usr(root, 0)?;
     let mut owners = Owners::default();
     let mut database = Database::default();

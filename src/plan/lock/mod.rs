@@ -1,8 +1,8 @@
 //! `appliance.lock`: the packages that the appliance is made of, by digest.
 //!
 //! Written once by resolving, read by every later build, so that nobody gets
-//! other packages than those that were tested. One entry a package, in a
-//! fixed order, so that version control merges it line by line. It names
+//! other packages than those that were tested. One entry a package, sorted by
+//! name, so that version control merges two branches line by line. It names
 //! suites and paths below a repository, never an address: mirrors differ.
 
 mod changes;
@@ -14,7 +14,9 @@ use std::fmt;
 pub use changes::Change;
 
 use crate::digest::Digest;
-use crate::layer::spec::{PackageGroup, PackagePin, PackageRequest};
+use crate::layer::spec::{
+    PackageGroup, PackageLimit, PackagePin, PackageRequest, RepositoryRequest,
+};
 use crate::units::Timestamp;
 
 /// What the lock is called, beside `appliance.toml`.
@@ -30,6 +32,10 @@ pub struct Lock {
     pub suite: String,
     /// The architecture that was asked for.
     pub architecture: String,
+    /// The appliance's own repositories that were asked, sorted by name.
+    pub repositories: Vec<RepositoryRequest>,
+    /// The limits that were asked for.
+    pub limits: Vec<PackageLimit>,
     /// The repositories' releases that the packages come from, sorted by suite.
     pub releases: Vec<LockedRelease>,
     /// One for each `packages` layer, lowest first.
@@ -43,7 +49,7 @@ pub struct Lock {
 /// The state of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LockedRelease {
-    /// Its suite: `bookworm`, `bookworm-security`.
+    /// Its suite, `bookworm-security`, or the name of an own repository.
     pub suite: String,
     /// `Date` of its signed `InRelease` file.
     pub date: Timestamp,
@@ -56,7 +62,7 @@ pub struct LockedRelease {
 pub struct LockedLayer {
     /// What was asked.
     pub group: PackageGroup,
-    /// What this layer adds, dependencies before dependents.
+    /// What this layer adds, by name.
     pub packages: Vec<PackagePin>,
 }
 
@@ -66,14 +72,20 @@ impl Lock {
     pub fn new(
         request: &PackageRequest,
         mut releases: Vec<LockedRelease>,
-        layers: Vec<Vec<PackagePin>>,
-        tools: Vec<PackagePin>,
+        mut layers: Vec<Vec<PackagePin>>,
+        mut tools: Vec<PackagePin>,
     ) -> Self {
         releases.sort();
+        tools.sort();
+        for packages in &mut layers {
+            packages.sort();
+        }
         let layers = request.groups.iter().cloned().zip(layers);
         Self {
             suite: request.suite.clone(),
             architecture: request.architecture.clone(),
+            repositories: request.repositories.clone(),
+            limits: request.limits.clone(),
             releases,
             layers: layers
                 .map(|(group, packages)| LockedLayer { group, packages })
@@ -126,6 +138,10 @@ impl Lock {
                 });
             }
         }
+        drift.extend(self.repository_drift(request));
+        if self.limits != request.limits {
+            drift.push(Drift::Limits);
+        }
         drift.extend(self.layer_drift(request));
         for (wanted, locked) in request.groups.iter().filter_map(|wanted| {
             self.layer(&wanted.layer)
@@ -138,6 +154,25 @@ impl Lock {
             &self.tools_requested,
             &request.tools,
         ));
+        drift
+    }
+
+    fn repository_drift(&self, request: &PackageRequest) -> Vec<Drift> {
+        let mut drift = Vec::new();
+        for wanted in &request.repositories {
+            match self.repositories.iter().find(|it| it.name == wanted.name) {
+                None => drift.push(Drift::RepositoryNew(wanted.name.clone())),
+                Some(locked) if locked != wanted => {
+                    drift.push(Drift::RepositoryChanged(wanted.name.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        for locked in &self.repositories {
+            if !request.repositories.iter().any(|it| it.name == locked.name) {
+                drift.push(Drift::RepositoryGone(locked.name.clone()));
+            }
+        }
         drift
     }
 
@@ -172,6 +207,7 @@ fn group_drift(wanted: &PackageGroup, locked: &PackageGroup) -> Vec<Drift> {
             layer: wanted.layer.clone(),
         });
     }
+    drift.extend(list_drift(&place, &locked.debs, &wanted.debs));
     drift
 }
 
@@ -202,6 +238,22 @@ pub enum Drift {
         locked: String,
         /// What `appliance.toml` has.
         wanted: String,
+    },
+    /// An own repository that the lock does not know.
+    RepositoryNew(String),
+    /// An own repository of the lock that is no longer there.
+    RepositoryGone(String),
+    /// An own repository with another suite, other components, another
+    /// priority or other packages.
+    RepositoryChanged(String),
+    /// Other limits of versions and sources.
+    Limits,
+    /// A package file of the appliance that is not the locked one.
+    File {
+        /// The package.
+        package: String,
+        /// The file, below the appliance's folder.
+        path: String,
     },
     /// A layer of packages that the lock does not know.
     LayerNew(String),
@@ -245,6 +297,13 @@ impl fmt::Display for Drift {
                 locked,
                 wanted,
             } => write!(f, "the {what} is `{wanted}`, it was `{locked}`"),
+            Self::RepositoryNew(name) => write!(f, "repository `{name}` is new"),
+            Self::RepositoryGone(name) => write!(f, "repository `{name}` is gone"),
+            Self::RepositoryChanged(name) => write!(f, "repository `{name}` is another one"),
+            Self::Limits => f.write_str("the [[pin]] tables say something else"),
+            Self::File { package, path } => {
+                write!(f, "package `{package}` moved: `{path}` is another file")
+            }
             Self::LayerNew(layer) => write!(f, "layer `{layer}` is new"),
             Self::LayerGone(layer) => write!(f, "layer `{layer}` is gone"),
             Self::Order => write!(f, "the layers stand in another order"),

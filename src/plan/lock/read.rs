@@ -7,9 +7,11 @@ use std::path::Path;
 use toml::Spanned;
 
 use super::{FORMAT, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};
-use crate::appliance::{Diagnostic, FileProblems, LayerName, PackageName, Source, Suite};
+use crate::appliance::{
+    Diagnostic, FileProblems, LayerName, PackageName, RepositoryName, Source, Suite,
+};
 use crate::digest::Digest;
-use crate::layer::spec::{PackageGroup, PackagePin};
+use crate::layer::spec::{LOCAL, PackageGroup, PackageLimit, PackagePin, RepositoryRequest};
 use crate::plan::error::PlanError;
 use crate::units::{GIB, Timestamp};
 
@@ -26,6 +28,10 @@ struct Written {
     format: u64,
     suite: Spanned<String>,
     architecture: Spanned<String>,
+    #[serde(default)]
+    repository: Vec<Spanned<RepositoryRequest>>,
+    #[serde(default)]
+    pin: Vec<Spanned<PackageLimit>>,
     #[serde(default)]
     release: Vec<WrittenRelease>,
     #[serde(default)]
@@ -48,6 +54,8 @@ struct WrittenLayer {
     requested: Vec<Spanned<String>>,
     recommends: bool,
     excluded: Vec<Spanned<String>>,
+    #[serde(default)]
+    debs: Vec<Spanned<String>>,
     #[serde(default)]
     package: Vec<Spanned<PackagePin>>,
 }
@@ -159,6 +167,8 @@ impl Judge<'_> {
             .collect();
         self.name(&written.suite, "suite", Suite::parse);
         self.name(&written.architecture, "architecture", Suite::parse);
+        let repositories = self.repositories(written.repository);
+        let limits = self.limits(written.pin);
         let mut names = BTreeSet::new();
         let mut layers = Vec::new();
         for layer in written.layer {
@@ -172,6 +182,8 @@ impl Judge<'_> {
         let lock = Lock {
             suite: written.suite.into_inner(),
             architecture: written.architecture.into_inner(),
+            repositories,
+            limits,
             releases,
             layers,
             tools_requested: self.packages(written.tools.requested),
@@ -208,6 +220,35 @@ impl Judge<'_> {
         })
     }
 
+    fn repositories(&mut self, written: Vec<Spanned<RepositoryRequest>>) -> Vec<RepositoryRequest> {
+        let mut names = BTreeSet::new();
+        for one in &written {
+            let it = one.get_ref();
+            let texts = [&it.suite].into_iter().chain(&it.components);
+            let is_sound = RepositoryName::parse(&it.name).is_some()
+                && texts.chain(&it.packages).all(|text| is_word(text));
+            if !is_sound {
+                self.say(one, "a name, suite, component or pattern in here is none");
+            } else if !names.insert(it.name.clone()) {
+                self.say(one, "the repository stands here twice");
+            }
+        }
+        let mut found: Vec<_> = written.into_iter().map(Spanned::into_inner).collect();
+        found.sort_by(|one, two| one.name.cmp(&two.name));
+        found
+    }
+
+    fn limits(&mut self, written: Vec<Spanned<PackageLimit>>) -> Vec<PackageLimit> {
+        for one in &written {
+            let it = one.get_ref();
+            let texts = it.packages.iter().chain(&it.version).chain(&it.source);
+            if !texts.into_iter().all(|text| is_word(text)) {
+                self.say(one, "a pattern, version or source in here is none");
+            }
+        }
+        written.into_iter().map(Spanned::into_inner).collect()
+    }
+
     fn layer(&mut self, layer: WrittenLayer) -> LockedLayer {
         self.name(&layer.name, "layer name", LayerName::parse);
         LockedLayer {
@@ -216,9 +257,23 @@ impl Judge<'_> {
                 packages: self.packages(layer.requested),
                 recommends: layer.recommends,
                 exclude: self.packages(layer.excluded),
+                debs: self.debs(layer.debs),
             },
             packages: self.pins(layer.package),
         }
+    }
+
+    fn debs(&mut self, paths: Vec<Spanned<String>>) -> Vec<String> {
+        for path in &paths {
+            if !is_pool_path(path.get_ref()) {
+                let shown = shorten(path.get_ref());
+                self.say(path, format!("`{shown}` is not the path of a package file"));
+            }
+        }
+        let mut paths: Vec<_> = paths.into_iter().map(Spanned::into_inner).collect();
+        paths.sort();
+        paths.dedup();
+        paths
     }
 
     fn packages(&mut self, names: Vec<Spanned<String>>) -> Vec<String> {
@@ -238,7 +293,10 @@ impl Judge<'_> {
                 self.say(pin, format!("package `{name}`: {problem}"));
             }
         }
-        pins.into_iter().map(Spanned::into_inner).collect()
+        let mut pins: Vec<_> = pins.into_iter().map(Spanned::into_inner).collect();
+        // Two merged branches leave them in another order.
+        pins.sort();
+        pins
     }
 
     fn judge_pin(&mut self, pin: &PackagePin) -> Option<String> {
@@ -254,7 +312,7 @@ impl Judge<'_> {
             Some(format!("`{}` is not a version", shorten(&pin.version)))
         } else if pin.architecture != "all" && pin.architecture != self.architecture {
             Some(format!("it is for `{}`", shorten(&pin.architecture)))
-        } else if !self.suites.contains(&pin.suite) {
+        } else if pin.suite != LOCAL && !self.suites.contains(&pin.suite) {
             let suite = shorten(&pin.suite);
             Some(format!("there is no [[release]] of its suite `{suite}`"))
         } else if !is_pool_path(&pin.path) {
@@ -270,6 +328,11 @@ impl Judge<'_> {
             None
         }
     }
+}
+
+/// Printable, without spaces.
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.len() <= TEXT_LIMIT && text.chars().all(|c| c.is_ascii_graphic())
 }
 
 /// Relative, printable, without a way up, and a .deb.

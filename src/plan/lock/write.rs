@@ -16,6 +16,25 @@ impl fmt::Display for Lock {
         writeln!(f, "format = {FORMAT}")?;
         pair(f, "suite", &self.suite)?;
         pair(f, "architecture", &self.architecture)?;
+        for repository in &self.repositories {
+            writeln!(f, "\n[[repository]]")?;
+            pair(f, "name", &repository.name)?;
+            pair(f, "suite", &repository.suite)?;
+            list(f, "components", &repository.components)?;
+            if let Some(priority) = repository.priority {
+                writeln!(f, "priority = {priority}")?;
+            }
+            list(f, "packages", &repository.packages)?;
+        }
+        for limit in &self.limits {
+            writeln!(f, "\n[[pin]]")?;
+            list(f, "packages", &limit.packages)?;
+            for (key, value) in [("version", &limit.version), ("source", &limit.source)] {
+                if let Some(value) = value {
+                    pair(f, key, value)?;
+                }
+            }
+        }
         for release in &self.releases {
             writeln!(f, "\n[[release]]")?;
             pair(f, "suite", &release.suite)?;
@@ -28,6 +47,9 @@ impl fmt::Display for Lock {
             list(f, "requested", &layer.group.packages)?;
             writeln!(f, "recommends = {}", layer.group.recommends)?;
             list(f, "excluded", &layer.group.exclude)?;
+            if !layer.group.debs.is_empty() {
+                list(f, "debs", &layer.group.debs)?;
+            }
             for pin in &layer.packages {
                 package(f, "layer", pin)?;
             }

@@ -89,6 +89,8 @@ impl Archive {
                 .collect(),
             exclude: vec![],
             provided: PROVIDED.iter().map(|name| (*name).into()).collect(),
+            limits: Vec::new(),
+            held: Vec::new(),
         };
         let resolution =
             resolve(&request, &self.repositories, &self.access()).expect("a resolution");

@@ -40,6 +40,7 @@ pub(crate) fn shelf(layers: &[(&str, &str)]) -> Shelf {
             recipe: Some(Source::new(folder.join("layer.toml"), recipe)),
             folder,
             folders: ["files".to_owned()].into(),
+            debs: std::collections::BTreeSet::new(),
         };
         ((*name).to_owned(), layer)
     });

@@ -276,6 +276,24 @@ pub enum SourceError {
         available: Vec<String>,
     },
 
+    /// A package file of the appliance is none.
+    #[error("`{}` is not a package: {}", path.display(), escape(problem))]
+    BadPackageFile {
+        /// The file.
+        path: PathBuf,
+        /// One clause.
+        problem: String,
+    },
+
+    /// A package file of the appliance is not the locked one.
+    #[error("package `{package}` is locked, but `{}` is another file now", path.display())]
+    FileChanged {
+        /// The package.
+        package: String,
+        /// The file.
+        path: PathBuf,
+    },
+
     /// The packages do not go together.
     #[error("the packages cannot be installed together: {0}")]
     Unsatisfiable(Box<Failure>),
@@ -319,6 +337,8 @@ impl SourceError {
             Self::Cache { .. } => "source-cache",
             Self::UnknownPackage { .. } => "source-unknown-package",
             Self::NoSuchVersion { .. } => "source-no-such-version",
+            Self::BadPackageFile { .. } => "source-bad-package-file",
+            Self::FileChanged { .. } => "source-file-changed",
             Self::Unsatisfiable(_) => "source-unsatisfiable",
         }
     }
@@ -340,6 +360,8 @@ impl SourceError {
             | Self::NoSuite { .. }
             | Self::UnknownPackage { .. }
             | Self::NoSuchVersion { .. }
+            | Self::BadPackageFile { .. }
+            | Self::FileChanged { .. }
             | Self::Unsatisfiable(_) => ExitClass::Usage,
             _ => ExitClass::Build,
         }
@@ -385,6 +407,8 @@ impl SourceError {
             }
             Self::UnknownPackage { suggestion, .. } => return suggestion.hint(),
             Self::NoSuchVersion { .. } => "leave the version out to get the newest one",
+            Self::BadPackageFile { .. } => "build the package with dpkg-deb, and check `debs`",
+            Self::FileChanged { .. } => "run `consign lock`, or put the old file back",
             Self::Unsatisfiable(failure) => return Some(failure.hint()),
             _ => return None,
         };

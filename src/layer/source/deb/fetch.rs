@@ -22,6 +22,8 @@ use super::error::SourceError;
 use super::transport::{GetError, Sink};
 use super::{Access, Repository};
 
+/// Where the cache has them.
+const FOLDER: &str = "debs";
 /// Downloads at the same time.
 pub(super) const CONNECTIONS: usize = 6;
 /// The step's name in events.
@@ -42,7 +44,7 @@ pub fn fetch(
     repositories: &[Repository],
     access: &Access<'_>,
 ) -> Result<Vec<PathBuf>, SourceError> {
-    let folder = access.cache.join("debs");
+    let folder = access.cache.join(FOLDER);
     std::fs::create_dir_all(&folder).map_err(|source| SourceError::Cache {
         path: folder.clone(),
         source,
@@ -82,6 +84,13 @@ pub fn fetch(
         .iter()
         .map(|pin| package_path(&job.folder, pin))
         .collect())
+}
+
+/// Whether the cache has a file for the pin; whether it is the right one is
+/// known when it is read.
+#[must_use]
+pub fn is_cached(pin: &PackagePin, cache: &Path) -> bool {
+    package_path(&cache.join(FOLDER), pin).is_file()
 }
 
 fn package_path(folder: &Path, pin: &PackagePin) -> PathBuf {
@@ -153,7 +162,7 @@ impl Job<'_> {
             });
         }
         let mut is_served = false;
-        for repository in self.repositories.iter().filter(|it| it.suite == pin.suite) {
+        for repository in self.repositories.iter().filter(|it| it.label == pin.suite) {
             for address in &repository.addresses {
                 is_served = true;
                 let mut sink = DebSink::create(&self.folder, &self.progress).map_err(|source| {

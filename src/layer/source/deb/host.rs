@@ -19,7 +19,7 @@ use crate::tree::list_folder;
 use super::address::Address;
 use super::apt::{AptSettings, SourceEntry, Trust, read_sources};
 use super::error::SourceError;
-use super::{Expiry, Keys, Presence, Repository};
+use super::{Expiry, Keys, Preference, Presence, Repository};
 
 /// What belongs to a suite besides itself.
 const COMPANIONS: [&str; 3] = ["", "-updates", "-security"];
@@ -44,7 +44,12 @@ pub fn host_repositories(
     let general = general_keyrings(settings);
     let repositories = choose_repositories(suite, mirror, &entries, &general, settings)?;
     warn_of_schemes(&entries, &repositories, reporter);
-    for repository in &repositories {
+    have_keys(&repositories, settings)?;
+    Ok(repositories)
+}
+
+fn have_keys(repositories: &[Repository], settings: &AptSettings) -> Result<(), SourceError> {
+    for repository in repositories {
         let keys = &repository.keys;
         if repository.trust == Trust::Signed && keys.files.is_empty() && keys.inline.is_empty() {
             let tried = vec![settings.trusted_folder.clone(), ARCHIVE_KEYRING.into()];
@@ -54,7 +59,97 @@ pub fn host_repositories(
             });
         }
     }
+    Ok(())
+}
+
+/// A repository of the appliance's own.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnSource<'a> {
+    /// What pins call it.
+    pub name: &'a str,
+    /// Where it is; `None`: another suite of the distribution.
+    pub address: Option<&'a str>,
+    /// Its suite.
+    pub suite: &'a str,
+    /// Its components; empty: those of the host's sources, or `main`.
+    pub components: &'a [String],
+    /// Its keys, when it has an address.
+    pub key: Option<&'a Path>,
+    /// As apt's.
+    pub priority: Option<i32>,
+    /// If not empty: patterns of the names that come from it.
+    pub packages: &'a [String],
+}
+
+/// The appliance's own repositories; those without an address are where the
+/// distribution is for this host.
+///
+/// # Errors
+///
+/// As [`host_repositories`].
+pub fn own_repositories(
+    own: &[OwnSource<'_>],
+    mirror: Option<&str>,
+    settings: &AptSettings,
+) -> Result<Vec<Repository>, SourceError> {
+    if own.is_empty() {
+        return Ok(Vec::new());
+    }
+    let entries = read_sources(settings)?;
+    let general = general_keyrings(settings);
+    let mut repositories = Vec::new();
+    for source in own {
+        let found = match source.address {
+            Some(address) => vec![at_address(source, address, settings)?],
+            None => choose(source.suite, &[""], mirror, &entries, &general, settings)?,
+        };
+        repositories.extend(found.into_iter().map(|found| Repository {
+            label: source.name.to_owned(),
+            components: match source.components {
+                [] => found.components,
+                named => named.to_vec(),
+            },
+            preference: Preference {
+                priority: source.priority,
+                packages: source.packages.to_vec(),
+            },
+            ..found
+        }));
+    }
+    have_keys(&repositories, settings)?;
     Ok(repositories)
+}
+
+fn at_address(
+    source: &OwnSource<'_>,
+    address: &str,
+    settings: &AptSettings,
+) -> Result<Repository, SourceError> {
+    Ok(Repository {
+        label: source.name.to_owned(),
+        suite: source.suite.to_owned(),
+        addresses: vec![parse_mirror(address)?],
+        components: vec!["main".into()],
+        keys: Keys {
+            files: source.key.map(Path::to_owned).into_iter().collect(),
+            ..Keys::default()
+        },
+        trust: Trust::Signed,
+        expiry: expiry(settings.checks_expiry),
+        valid_time: settings.valid_time.clone(),
+        presence: Presence::Required,
+        preference: Preference::default(),
+    })
+}
+
+/// An address of the user's; wrong ones are shown without their password.
+fn parse_mirror(text: &str) -> Result<Address, SourceError> {
+    Address::parse(text).ok_or_else(|| {
+        let shown = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
+        SourceError::BadMirror {
+            mirror: shown.to_owned(),
+        }
+    })
 }
 
 /// [`host_repositories`] without the host: from sources that were read
@@ -70,8 +165,19 @@ pub fn choose_repositories(
     general: &[PathBuf],
     settings: &AptSettings,
 ) -> Result<Vec<Repository>, SourceError> {
+    choose(suite, &COMPANIONS, mirror, entries, general, settings)
+}
+
+fn choose(
+    suite: &str,
+    companions: &[&str],
+    mirror: Option<&str>,
+    entries: &[SourceEntry],
+    general: &[PathBuf],
+    settings: &AptSettings,
+) -> Result<Vec<Repository>, SourceError> {
     let mut found = Vec::new();
-    for companion in COMPANIONS {
+    for companion in companions {
         let name = format!("{suite}{companion}");
         for entry in entries
             .iter()
@@ -81,7 +187,7 @@ pub fn choose_repositories(
         }
     }
     if let Some(mirror) = mirror {
-        return from_mirror(suite, mirror, &found, general, settings);
+        return from_mirror((suite, companions), mirror, &found, general, settings);
     }
     if found.iter().any(|repository| repository.suite == suite) {
         return Ok(found);
@@ -116,14 +222,20 @@ fn from_entry(
     if keys.files.is_empty() && keys.inline.is_empty() {
         keys.files = general.to_vec();
     }
+    let mut valid_time = settings.valid_time.clone();
+    valid_time.least.extend(entry.valid_time.least.clone());
+    valid_time.most.extend(entry.valid_time.most.clone());
     Repository {
+        label: suite.to_owned(),
         suite: suite.to_owned(),
         addresses: entry.addresses.clone(),
         components: entry.components.clone(),
         keys,
         trust: entry.trust,
         expiry: expiry(entry.checks_expiry.unwrap_or(settings.checks_expiry)),
+        valid_time,
         presence: Presence::Required,
+        preference: Preference::default(),
     }
 }
 
@@ -136,18 +248,13 @@ fn expiry(is_checked: bool) -> Expiry {
 }
 
 fn from_mirror(
-    suite: &str,
+    (suite, companions): (&str, &[&str]),
     mirror: &str,
     found: &[Repository],
     general: &[PathBuf],
     settings: &AptSettings,
 ) -> Result<Vec<Repository>, SourceError> {
-    let address = Address::parse(mirror).ok_or_else(|| {
-        let shown = mirror.rsplit_once('@').map_or(mirror, |(_, rest)| rest);
-        SourceError::BadMirror {
-            mirror: shown.to_owned(),
-        }
-    })?;
+    let address = parse_mirror(mirror)?;
     let same = |name: &str| {
         found
             .iter()
@@ -156,11 +263,11 @@ fn from_mirror(
     };
     let main = same(suite);
     let mut repositories = Vec::new();
-    for companion in COMPANIONS {
+    for companion in companions {
         let name = format!("{suite}{companion}");
         let own = same(&name);
         let mut addresses = vec![address.clone()];
-        if companion == "-security" {
+        if *companion == "-security" {
             addresses.insert(0, address.with_suffix(companion));
             addresses.extend(own.iter().flat_map(|it| it.addresses.clone()));
         }
@@ -175,6 +282,7 @@ fn from_mirror(
             components.push("main".into());
         }
         repositories.push(Repository {
+            label: name.clone(),
             suite: name,
             addresses,
             components,
@@ -182,6 +290,8 @@ fn from_mirror(
             // `trusted=yes` was said of the host's address, not of this one.
             trust: Trust::Signed,
             expiry: expiry(settings.checks_expiry),
+            valid_time: settings.valid_time.clone(),
+            preference: Preference::default(),
             presence: if companion.is_empty() {
                 Presence::Required
             } else {
@@ -244,6 +354,7 @@ fn warn_of_schemes(entries: &[SourceEntry], chosen: &[Repository], reporter: &dy
 
 #[cfg(test)]
 mod tests {
+    use super::super::ValidTime;
     use super::*;
 
     fn entry(address: &str, suites: &[&str], keyring: &str) -> SourceEntry {
@@ -259,6 +370,7 @@ mod tests {
             },
             trust: Trust::Blind,
             checks_expiry: None,
+            valid_time: ValidTime::default(),
         }
     }
 

@@ -10,6 +10,7 @@
 use std::io::{self, BufRead};
 use std::ops::Range;
 
+use super::pattern::fits;
 use super::relation::{Relation, clauses, is_package_name};
 use super::stanza;
 use super::version::Version;
@@ -35,14 +36,20 @@ const KEPT: [&str; 18] = [
     "Size",
     "SHA256",
 ];
+/// apt's priority of everything that nobody says anything about.
+const USUAL_PRIORITY: i32 = 500;
 /// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 4 << 20;
 
 /// One `Packages` file.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Suite, as it was asked for.
+    /// What pins call its repository.
     suite: String,
+    /// As apt's.
+    priority: i32,
+    /// If not empty: only these names count.
+    packages: Vec<String>,
     /// The kept fields of all stanzas, one after the other.
     text: String,
     entries: Vec<Entry>,
@@ -123,6 +130,8 @@ impl Index {
             String::from_utf8(text).map_err(|_| IndexError::Malformed("it is not UTF-8".into()))?;
         let mut index = Self {
             suite: suite.to_owned(),
+            priority: USUAL_PRIORITY,
+            packages: Vec::new(),
             text,
             entries: Vec::new(),
         };
@@ -130,6 +139,18 @@ impl Index {
             index.add(stanza, architecture)?;
         }
         Ok(index)
+    }
+
+    /// How much its packages count, and which.
+    pub(super) fn with_preference(mut self, priority: i32, packages: &[String]) -> Self {
+        self.priority = priority;
+        self.packages = packages.to_vec();
+        self
+    }
+
+    fn counts(&self, entry: Entry) -> bool {
+        let name = self.text(entry.name);
+        self.packages.is_empty() || self.packages.iter().any(|pattern| fits(pattern, name))
     }
 
     fn add(&mut self, stanza: Span, architecture: &str) -> Result<(), IndexError> {
@@ -228,9 +249,14 @@ impl Archive {
         for (at, index) in indices.iter().enumerate() {
             let too_many = |_| IndexError::Malformed("there are too many".into());
             let at = u16::try_from(at).map_err(too_many)?;
-            for entry in 0..index.entries.len() {
-                let entry = u32::try_from(entry).map_err(too_many)?;
-                slots.push(Slot { index: at, entry });
+            for (number, entry) in index.entries.iter().enumerate() {
+                let number = u32::try_from(number).map_err(too_many)?;
+                if index.counts(*entry) {
+                    slots.push(Slot {
+                        index: at,
+                        entry: number,
+                    });
+                }
             }
         }
         let mut archive = Self {
@@ -375,6 +401,12 @@ impl Archive {
     pub(super) fn suite(&self, id: PackageId) -> &str {
         self.entry(self.slot(id))
             .map_or("", |(index, _)| &index.suite)
+    }
+
+    /// How much its repository counts.
+    pub(super) fn priority(&self, id: PackageId) -> i32 {
+        self.entry(self.slot(id))
+            .map_or(USUAL_PRIORITY, |(index, _)| index.priority)
     }
 
     /// One of the kept fields.

@@ -7,6 +7,7 @@
 //! offline, the one of the last time is checked again as if it had just come.
 //! A mirror that answers with an older list than the last one is not followed.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use flate2::read::MultiGzDecoder;
 use lzma_rust2::XzReader;
 
 use crate::digest::{Digest, Hasher};
+use crate::exec::escape;
 use crate::units::ByteSize;
 
 use super::address::Address;
@@ -35,12 +37,17 @@ const MAX_PACKED: u64 = 256 << 20;
 const MAX_PLAIN: u64 = 1 << 30;
 /// Memory that unpacking xz may take, in KiB.
 const XZ_MEMORY: u32 = 128 << 10;
+/// Logarithm of the largest zstd window: 128 MiB.
+const ZSTD_WINDOW_LOG: u32 = 27;
+/// What the distribution's archive calls itself.
+const DISTRIBUTION: &str = "Debian";
 /// zstd's level for the cache: the list is read more often than written.
 const CACHE_LEVEL: i32 = 1;
 
 /// All packages of the repositories, and the facts of their signed lists.
 pub(super) fn open_all(
     repositories: &[Repository],
+    locals: Option<Index>,
     architecture: &str,
     access: &Access<'_>,
 ) -> Result<(Archive, Vec<ReleaseFacts>), SourceError> {
@@ -57,15 +64,21 @@ pub(super) fn open_all(
             .map(join)
             .collect::<Result<Vec<_>, SourceError>>()
     })?;
-    let (mut indices, mut facts) = (Vec::new(), Vec::new());
-    for (its_facts, its_indices) in opened.into_iter().flatten() {
-        facts.push(its_facts);
-        indices.extend(its_indices);
+    let (mut indices, mut facts): (Vec<_>, Vec<ReleaseFacts>) = (Vec::new(), Vec::new());
+    for opened in of_one_archive(opened.into_iter().flatten().collect(), access) {
+        // Two mirrors of one archive: the newer list stands for both.
+        match facts.iter_mut().find(|it| it.suite == opened.facts.suite) {
+            Some(there) if there.date >= opened.facts.date => {}
+            Some(there) => *there = opened.facts,
+            None => facts.push(opened.facts),
+        }
+        indices.extend(opened.indices);
     }
+    indices.extend(locals);
     let archive = Archive::new(indices).map_err(|error| SourceError::Malformed {
         suite: repositories
             .first()
-            .map(|it| it.suite.clone())
+            .map(|it| it.label.clone())
             .unwrap_or_default(),
         file: "Packages".into(),
         problem: match error {
@@ -76,42 +89,92 @@ pub(super) fn open_all(
     Ok((archive, facts))
 }
 
-type Opened = Option<(ReleaseFacts, Vec<Index>)>;
+/// One repository, read.
+struct Opened {
+    facts: ReleaseFacts,
+    /// Whose archive it is.
+    origin: String,
+    indices: Vec<Index>,
+}
+
+/// Of repositories with the same label, only those of one archive: Debian's,
+/// else the first one's. A host may well have another archive whose suites
+/// are called the same; nobody would find its packages from another host.
+fn of_one_archive(opened: Vec<Opened>, access: &Access<'_>) -> Vec<Opened> {
+    let mut origins: BTreeMap<String, String> = BTreeMap::new();
+    for one in &opened {
+        let origin = origins
+            .entry(one.facts.suite.clone())
+            .or_insert_with(|| one.origin.clone());
+        if one.origin == DISTRIBUTION {
+            DISTRIBUTION.clone_into(origin);
+        }
+    }
+    let is_of_it = |one: &Opened| {
+        let is_of_it = origins.get(&one.facts.suite) == Some(&one.origin);
+        if !is_of_it {
+            access.reporter.warn(
+                format!(
+                    "the host's source of suite `{}` by `{}` is left out",
+                    one.facts.suite,
+                    escape(&one.origin)
+                ),
+                Some("if the appliance needs it, name it in a [[repository]] of appliance.toml"),
+            );
+        }
+        is_of_it
+    };
+    opened.into_iter().filter(is_of_it).collect()
+}
 
 fn open(
     repository: &Repository,
     architecture: &str,
     access: &Access<'_>,
-) -> Result<Opened, SourceError> {
+) -> Result<Option<Opened>, SourceError> {
     let Some((address, text)) = signed_text(repository, access)? else {
         access.reporter.warn(
             format!(
                 "the mirror has no suite `{}`, which is left out",
-                repository.suite
+                repository.label
             ),
             Some("name a mirror that has it, or ignore this if there is none"),
         );
         return Ok(None);
     };
     let release = checked_release(repository, &address, &text, access)?;
+    if let Some(change) = release.changed_validity(repository) {
+        access.reporter.warn(change, None);
+    }
+    let place = Place {
+        repository,
+        address: &address,
+        release: &release,
+        access,
+    };
     let mut indices = Vec::new();
-    for component in &repository.components {
-        for architecture in architectures(&release, component, architecture) {
-            let place = Place {
-                repository,
-                address: &address,
-                release: &release,
-                access,
-            };
-            indices.push(place.index(component, architecture)?);
+    if repository.is_flat() {
+        indices.push(place.index("", architecture)?);
+    } else {
+        for component in &repository.components {
+            for listed in architectures(&release, component, architecture) {
+                let folder = format!("{component}/binary-{listed}/");
+                indices.push(place.index(&folder, architecture)?);
+            }
         }
     }
-    let facts = ReleaseFacts {
-        suite: repository.suite.clone(),
-        date: release.date,
-        sha256: Digest::of(text.as_bytes()),
-    };
-    Ok(Some((facts, indices)))
+    let preference = &repository.preference;
+    let priority = preference.priority.unwrap_or(release.priority);
+    let prefer = |index: Index| index.with_preference(priority, &preference.packages);
+    Ok(Some(Opened {
+        facts: ReleaseFacts {
+            suite: repository.label.clone(),
+            date: release.date,
+            sha256: Digest::of(text.as_bytes()),
+        },
+        origin: release.origin.clone(),
+        indices: indices.into_iter().map(prefer).collect(),
+    }))
 }
 
 /// `amd64`, and `all` where that has a list of its own.
@@ -135,7 +198,7 @@ fn checked_release(
     access: &Access<'_>,
 ) -> Result<Release, SourceError> {
     let release = Release::parse(text).map_err(|problem| SourceError::Malformed {
-        suite: repository.suite.clone(),
+        suite: repository.label.clone(),
         file: "InRelease".into(),
         problem,
     })?;
@@ -182,46 +245,67 @@ fn signed_text(
     })
 }
 
-/// `InRelease`, or what the cache has of it when offline. Of a repository
-/// that needs no signature, `Release` will do.
+/// `InRelease`, else `Release` with the signature of `Release.gpg` before it,
+/// or what the cache has of them when offline. Of a repository that needs no
+/// signature, `Release` alone will do.
 fn fetch_message(
     repository: &Repository,
     address: &Address,
     access: &Access<'_>,
 ) -> Result<Option<Vec<u8>>, SourceError> {
-    let names: &[&str] = match repository.trust {
-        Trust::Signed => &["InRelease"],
-        Trust::Blind => &["InRelease", "Release"],
-    };
-    for name in names {
-        let path = format!("dists/{}/{name}", repository.suite);
-        let mut message = Vec::new();
-        match access.client.get(address, &path, MAX_RELEASE, &mut message) {
-            Ok(_) => return Ok(Some(message)),
-            Err(GetError::NotFound) => {}
-            Err(GetError::Offline) => {
-                let cached = read_if_there(&release_path(repository, address, access))?;
-                return cached.map(Some).ok_or_else(|| SourceError::Offline {
-                    what: format!("the package list of suite `{}`", repository.suite),
-                });
-            }
-            Err(GetError::TooLong) => {
-                return Err(SourceError::Malformed {
-                    suite: repository.suite.clone(),
-                    file: (*name).into(),
-                    problem: format!("it is longer than {}", ByteSize::from_bytes(MAX_RELEASE)),
-                });
-            }
-            Err(GetError::Sink(source)) => {
-                return Err(SourceError::Cache {
-                    path: path.into(),
-                    source,
-                });
-            }
-            Err(GetError::Failed(error)) => return Err(error),
-        }
+    if access.client.network() == Network::Offline && address.scheme() != "file" {
+        let cached = read_if_there(&release_path(repository, address, access))?;
+        return cached.map(Some).ok_or_else(|| SourceError::Offline {
+            what: format!("the package list of suite `{}`", repository.label),
+        });
     }
-    Ok(None)
+    if let Some(message) = fetch_one(repository, address, "InRelease", access)? {
+        return Ok(Some(message));
+    }
+    let Some(text) = fetch_one(repository, address, "Release", access)? else {
+        return Ok(None);
+    };
+    if repository.trust == Trust::Blind {
+        return Ok(Some(text));
+    }
+    let signature = fetch_one(repository, address, "Release.gpg", access)?;
+    Ok(signature.map(|signature| openpgp::with_signature(&signature, &text)))
+}
+
+/// One file beside the lists; `None` when it is not there.
+fn fetch_one(
+    repository: &Repository,
+    address: &Address,
+    name: &str,
+    access: &Access<'_>,
+) -> Result<Option<Vec<u8>>, SourceError> {
+    let path = below(&repository.folder(), name);
+    let mut message = Vec::new();
+    match access.client.get(address, &path, MAX_RELEASE, &mut message) {
+        Ok(_) => Ok(Some(message)),
+        Err(GetError::NotFound) => Ok(None),
+        Err(GetError::Offline) => Err(SourceError::Offline {
+            what: format!("the package list of suite `{}`", repository.label),
+        }),
+        Err(GetError::TooLong) => Err(SourceError::Malformed {
+            suite: repository.label.clone(),
+            file: name.into(),
+            problem: format!("it is longer than {}", ByteSize::from_bytes(MAX_RELEASE)),
+        }),
+        Err(GetError::Sink(source)) => Err(SourceError::Cache {
+            path: path.into(),
+            source,
+        }),
+        Err(GetError::Failed(error)) => Err(error),
+    }
+}
+
+/// A path below a folder, which may be none.
+fn below(folder: &str, path: &str) -> String {
+    match folder {
+        "" => path.to_owned(),
+        folder => format!("{folder}/{path}"),
+    }
 }
 
 fn vouched(
@@ -232,7 +316,7 @@ fn vouched(
     access: &Access<'_>,
 ) -> Result<String, SourceError> {
     let outcome = if let Some(keyring) = keyring {
-        openpgp::verify_clearsigned(message, keyring, access.now)
+        openpgp::verify(message, keyring, access.now)
     } else {
         access.reporter.warn(
             format!(
@@ -246,7 +330,7 @@ fn vouched(
     outcome
         .map(|verified| verified.text)
         .map_err(|problem| SourceError::Signature {
-            suite: repository.suite.clone(),
+            suite: repository.label.clone(),
             address: address.to_string(),
             problem,
         })
@@ -268,7 +352,7 @@ fn newer_of(
     }
     let kept = read_if_there(&path)?.filter(|kept| kept != message);
     if let (Some(kept), Some(keyring)) = (kept, keyring) {
-        let text = openpgp::verify_clearsigned(&kept, keyring, access.now).ok();
+        let text = openpgp::verify(&kept, keyring, access.now).ok();
         let kept = text
             .map(|it| it.text)
             .and_then(|text| Some((Release::parse(&text).ok()?, text)));
@@ -304,27 +388,34 @@ fn release_path(repository: &Repository, address: &Address, access: &Access<'_>)
 #[derive(Debug, Clone, Copy)]
 enum Packing {
     Xz,
+    Zstd,
     Gzip,
     Plain,
 }
 
 impl Packing {
-    const ALL: [Self; 3] = [Self::Xz, Self::Gzip, Self::Plain];
+    const ALL: [Self; 4] = [Self::Xz, Self::Zstd, Self::Gzip, Self::Plain];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::Xz => ".xz",
+            Self::Zstd => ".zst",
             Self::Gzip => ".gz",
             Self::Plain => "",
         }
     }
 
-    fn unpack(self, packed: &[u8]) -> Box<dyn Read + '_> {
-        match self {
+    fn unpack(self, packed: &[u8]) -> io::Result<Box<dyn Read + '_>> {
+        Ok(match self {
             Self::Xz => Box::new(XzReader::new_mem_limit(packed, true, XZ_MEMORY)),
+            Self::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(packed)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+                Box::new(decoder)
+            }
             Self::Gzip => Box::new(MultiGzDecoder::new(packed)),
             Self::Plain => Box::new(packed),
-        }
+        })
     }
 }
 
@@ -337,8 +428,9 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn index(&self, component: &str, architecture: &str) -> Result<Index, SourceError> {
-        let plain_path = format!("{component}/binary-{architecture}/Packages");
+    /// The list in `folder`, which ends with a slash or is empty.
+    fn index(&self, folder: &str, architecture: &str) -> Result<Index, SourceError> {
+        let plain_path = format!("{folder}Packages");
         let plain = self.release.file(&plain_path);
         let cache_path = plain.map(|plain| {
             self.access
@@ -366,9 +458,9 @@ impl Place<'_> {
             return Ok(index);
         }
         Err(SourceError::NoIndex {
-            suite: self.repository.suite.clone(),
+            suite: self.repository.label.clone(),
             address: self.address.to_string(),
-            component: component.to_owned(),
+            component: folder.split("/binary-").next().unwrap_or(folder).to_owned(),
             architecture: architecture.to_owned(),
         })
     }
@@ -410,7 +502,7 @@ impl Place<'_> {
 
     fn read_index(&self, architecture: &str, from: impl Read) -> Result<Index, IndexError> {
         Index::read(
-            &self.repository.suite,
+            &self.repository.label,
             architecture,
             BufReader::with_capacity(1 << 17, from),
         )
@@ -419,12 +511,14 @@ impl Place<'_> {
     /// A packed list with the listed size and digest; `None` when the mirror
     /// does not have it.
     fn download(&self, listed: ListedFile, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
-        let folder = format!("dists/{}", self.repository.suite);
-        let by_hash = path
-            .rsplit_once('/')
-            .filter(|_| self.release.by_hash)
-            .map(|(parent, _)| format!("{folder}/{parent}/by-hash/SHA256/{}", listed.sha256.hex()));
-        for place in by_hash.into_iter().chain([format!("{folder}/{path}")]) {
+        let folder = self.repository.folder();
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let hash = format!("by-hash/SHA256/{}", listed.sha256.hex());
+        let by_hash = self
+            .release
+            .by_hash
+            .then(|| below(&folder, &below(parent, &hash)));
+        for place in by_hash.into_iter().chain([below(&folder, path)]) {
             let what = || format!("`{}/{place}`", self.address);
             let expected = ByteSize::from_bytes(listed.size);
             let wrong_size = |found: String| SourceError::WrongSize {
@@ -480,14 +574,15 @@ impl Place<'_> {
         path: &str,
     ) -> Result<(Index, Vec<u8>), SourceError> {
         let malformed = |problem: String| SourceError::Malformed {
-            suite: self.repository.suite.clone(),
+            suite: self.repository.label.clone(),
             file: path.to_owned(),
             problem,
         };
         let in_words = |error: &io::Error| malformed(error.to_string());
         let keep = zstd::Encoder::new(Vec::new(), CACHE_LEVEL).map_err(|error| in_words(&error))?;
         let limit = plain.map_or(MAX_PLAIN, |plain| plain.size);
-        let mut checked = Checked::new(packing.unpack(packed), limit, keep);
+        let stream = packing.unpack(packed).map_err(|error| in_words(&error))?;
+        let mut checked = Checked::new(stream, limit, keep);
         let index = self
             .read_index(architecture, &mut checked)
             .map_err(|error| match error {

@@ -1,9 +1,8 @@
 //! Debian packages: from the host's apt sources to verified files.
 //!
 //! In: the names that the layers ask for, the host's apt sources and keys, the
-//! clock as an argument. Out: exact pins in the order in which they unpack,
-//! and later the pinned files. Never here: installing, the clock itself, the
-//! environment, a decision of the plan.
+//! clock as an argument. Out: exact pins, and later the pinned files. Never
+//! here: installing, the clock itself, the environment, a decision of the plan.
 //! Checked by: gpgv, `dpkg --compare-versions`, and apt's own simulation
 //! (`tests/it/formats/deb.rs`).
 //!
@@ -21,6 +20,7 @@
 //! | `transport`, `proxy`, `address` | an address | bytes |
 //! | `openpgp` | a signed message and a keyring | its text |
 //! | `lists`, `release`, `index` | repositories | all their packages |
+//! | `local` | package files | their packages |
 //! | `resolve`, `relation`, `version` | a request and all packages | pins |
 //! | `fetch` | pins | files |
 //!
@@ -41,7 +41,9 @@ mod host;
 mod hostile;
 mod index;
 mod lists;
+mod local;
 mod openpgp;
+mod pattern;
 mod proxy;
 mod relation;
 mod release;
@@ -51,15 +53,18 @@ mod transport;
 mod version;
 
 pub use address::Address;
-pub use apt::{AptSettings, HostEnvironment, SourceEntry, Trust, read_settings, read_sources};
+pub use apt::{
+    AptSettings, HostEnvironment, SourceEntry, Trust, ValidTime, read_settings, read_sources,
+};
 pub use error::SourceError;
-pub use fetch::fetch;
-pub use host::{choose_repositories, host_repositories};
+pub use fetch::{fetch, is_cached};
+pub use host::{OwnSource, choose_repositories, host_repositories, own_repositories};
+pub use local::LocalPackage;
 pub use openpgp::SignatureProblem;
 pub use proxy::{Proxies, ProxyRule};
 pub use resolve::{
-    Base, Chosen, Failure, LayerRequest, Obstacle, Offer, ReleaseFacts, Request, Resolution,
-    ResolvedLayer, Root, Suggestion, resolve,
+    Base, Chosen, Failure, Held, LayerRequest, Obstacle, Offer, ReleaseFacts, Request, Resolution,
+    ResolvedLayer, Root, Step, Suggestion, resolve,
 };
 pub use transport::{Client, Network};
 pub use version::Version;
@@ -67,7 +72,10 @@ pub use version::Version;
 /// One suite of one archive, and how to trust it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
-    /// Suite as it is asked for: `bookworm`, `bookworm-security`.
+    /// What pins call it: its suite, or the name of an own repository.
+    pub label: String,
+    /// Suite as it is asked for: `bookworm`, `bookworm-security`; with a slash
+    /// at its end it is the folder itself, without components.
     pub suite: String,
     /// Where it is. The next one counts only where one before does not have
     /// the file; one that cannot be reached is an error.
@@ -80,8 +88,37 @@ pub struct Repository {
     pub trust: Trust,
     /// Whether an old list is refused.
     pub expiry: Expiry,
+    /// How long a list counts, whatever it says of itself.
+    pub valid_time: ValidTime,
     /// What it means when no address has the suite.
     pub presence: Presence,
+    /// Which of its packages count, and how much.
+    pub preference: Preference,
+}
+
+impl Repository {
+    /// The folder of its lists below its address, without a slash at the end;
+    /// empty for the address itself.
+    pub(crate) fn folder(&self) -> String {
+        match self.suite.strip_suffix('/') {
+            Some(folder) => folder.trim_start_matches("./").trim_matches('.').to_owned(),
+            None => format!("dists/{}", self.suite),
+        }
+    }
+
+    /// Whether its list is beside its Release file, without components.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.suite.ends_with('/')
+    }
+}
+
+/// How much the packages of a repository count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Preference {
+    /// As apt's; `None`: what its Release file asks for, else 500.
+    pub priority: Option<i32>,
+    /// If not empty: only names that fit one of these patterns.
+    pub packages: Vec<String>,
 }
 
 /// Whose signature counts.

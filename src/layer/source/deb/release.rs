@@ -26,6 +26,11 @@ const DATE_SLACK: i64 = 24 * 60 * 60;
 pub(super) struct Release {
     suite: String,
     codename: String,
+    /// Whose archive it is: `Debian`.
+    pub(super) origin: String,
+    label: String,
+    /// The priority that it asks for: 1 or 100 where it is not for everybody.
+    pub(super) priority: i32,
     /// When it was made.
     pub(super) date: Timestamp,
     valid_until: Option<Timestamp>,
@@ -70,6 +75,14 @@ impl Release {
         Ok(Self {
             suite: get("suite").to_owned(),
             codename: get("codename").to_owned(),
+            origin: get("origin").to_owned(),
+            label: get("label").to_owned(),
+            // apt_preferences(5), "apt's default priority assignments".
+            priority: match (get("notautomatic"), get("butautomaticupgrades")) {
+                ("yes", "yes") => 100,
+                ("yes", _) => 1,
+                _ => 500,
+            },
             date: moment("date")?.ok_or("it has no date")?,
             valid_until: moment("valid-until")?,
             by_hash: get("acquire-by-hash") == "yes",
@@ -91,7 +104,9 @@ impl Release {
         now: Timestamp,
     ) -> Result<(), SourceError> {
         let (suite, address) = (repository.suite.clone(), address.to_string());
-        if self.suite != suite && self.codename != suite {
+        let says_none = self.suite.is_empty() && self.codename.is_empty();
+        let is_it = self.suite == suite || self.codename == suite;
+        if !(is_it || says_none || repository.is_flat()) {
             let found = format!("{} ({})", self.codename, self.suite);
             return Err(SourceError::WrongSuite {
                 asked: suite,
@@ -110,7 +125,7 @@ impl Release {
                 now,
             });
         }
-        match self.valid_until {
+        match self.valid_until(repository) {
             Some(valid_until) if valid_until < now => Err(SourceError::Expired {
                 suite,
                 address,
@@ -119,6 +134,35 @@ impl Release {
             }),
             _ => Ok(()),
         }
+    }
+}
+
+impl Release {
+    /// What it says of itself, within what the host allows; apt's arithmetic.
+    fn valid_until(&self, repository: &Repository) -> Option<Timestamp> {
+        let after = |seconds| self.date.seconds.saturating_add(seconds);
+        let (least, most) = repository.valid_time.of(&self.label);
+        let own = self.valid_until.map(|until| {
+            let until = until.seconds;
+            least.map_or(until, |least| until.max(after(least)))
+        });
+        let until = match (own, most) {
+            (Some(until), Some(most)) => Some(until.min(after(most))),
+            (until, most) => until.or(most.map(after)),
+        };
+        until.map(Timestamp::from_seconds)
+    }
+
+    /// One clause when the host's settings change how long it counts.
+    pub(super) fn changed_validity(&self, repository: &Repository) -> Option<String> {
+        let until = self.valid_until(repository);
+        if until == self.valid_until || repository.expiry == Expiry::Ignored {
+            return None;
+        }
+        Some(format!(
+            "apt's settings on this host let the package list of suite `{}` count until {}",
+            repository.label, until?
+        ))
     }
 }
 
@@ -175,7 +219,7 @@ fn parse_date(text: &str) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Keys, Presence, Trust};
+    use super::super::{Keys, Preference, Presence, Trust, ValidTime};
     use super::*;
 
     const TEXT: &str = "Suite: oldstable\nCodename: bookworm\n\
@@ -187,13 +231,16 @@ mod tests {
 
     fn repository(suite: &str, expiry: Expiry) -> Repository {
         Repository {
+            label: suite.into(),
             suite: suite.into(),
             addresses: Vec::new(),
             components: vec!["main".into()],
             keys: Keys::default(),
             trust: Trust::Signed,
             expiry,
+            valid_time: ValidTime::default(),
             presence: Presence::Required,
+            preference: Preference::default(),
         }
     }
 
@@ -241,6 +288,32 @@ mod tests {
         assert_eq!(error.slug(), "source-expired");
         assert_eq!(error.class().code(), 3);
         assert!(check(TEXT, "bookworm", Expiry::Ignored, late).is_ok());
+    }
+
+    #[test]
+    fn the_hosts_valid_times_shorten_and_lengthen_as_apts_do() {
+        let until = |text: &str, least: i64, most: i64| {
+            let times = |seconds| [(String::new(), seconds)].into();
+            let mut repository = repository("bookworm", Expiry::Checked);
+            repository.valid_time.least = times(least);
+            repository.valid_time.most = times(most);
+            let release = Release::parse(text).expect("it parses");
+            release.valid_until(&repository).map(|it| it.to_string())
+        };
+        let day = 24 * 60 * 60;
+        assert_eq!(until(TEXT, 0, 0).as_deref(), Some("2026-11-28T00:53:02Z"));
+        assert_eq!(until(TEXT, 0, day).as_deref(), Some("2026-11-22T00:53:02Z"));
+        assert_eq!(
+            until(TEXT, 30 * day, 0).as_deref(),
+            Some("2026-12-21T00:53:02Z")
+        );
+        assert_eq!(until(TEXT, day, 0).as_deref(), Some("2026-11-28T00:53:02Z"));
+        let without = TEXT.replace("Valid-Until", "X");
+        assert_eq!(until(&without, day, 0), None);
+        assert_eq!(
+            until(&without, 0, day).as_deref(),
+            Some("2026-11-22T00:53:02Z")
+        );
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use consign::digest::Digest;
 use consign::layer::source::deb::{
-    Access, Address, AptSettings, Base, Client, Expiry, Keys, LayerRequest, Network, Presence,
-    Repository, Request, Resolution, SourceError, Trust, resolve,
+    Access, Address, AptSettings, Base, Client, Expiry, Keys, LayerRequest, Network, Preference,
+    Presence, Repository, Request, Resolution, SourceError, Trust, ValidTime, resolve,
 };
 use consign::report::{Event, Recorder};
 
@@ -124,6 +124,7 @@ impl TestArchive {
 
     pub(crate) fn repository_at(&self, address: &str) -> Repository {
         Repository {
+            label: "bookworm".into(),
             suite: "bookworm".into(),
             addresses: vec![Address::parse(address).expect("an address")],
             components: vec!["main".into()],
@@ -133,7 +134,9 @@ impl TestArchive {
             },
             trust: Trust::Signed,
             expiry: Expiry::Checked,
+            valid_time: ValidTime::default(),
             presence: Presence::Required,
+            preference: Preference::default(),
         }
     }
 
@@ -154,6 +157,8 @@ pub(crate) fn hello() -> Request {
         }],
         exclude: Vec::new(),
         provided: Vec::new(),
+        limits: Vec::new(),
+        held: Vec::new(),
     }
 }
 

@@ -154,6 +154,8 @@ fn ours(packages: &[&str], repositories: &[Repository], access: &Access<'_>) -> 
         }],
         exclude: Vec::new(),
         provided: vec!["linux-initramfs-tool".into()],
+        limits: Vec::new(),
+        held: Vec::new(),
     };
     let resolution = resolve(&request, repositories, access).expect("it resolves");
     let layer = resolution.layers.into_iter().next().expect("one layer");

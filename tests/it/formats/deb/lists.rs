@@ -77,8 +77,8 @@ fn an_expired_release_is_refused_and_the_hosts_setting_honoured_with_a_warning()
     assert_eq!(
         warnings,
         [
-            "apt's settings on this host switch off the expiry check of package lists, so that an \
-          old list would not be noticed"
+            "apt's settings on this host switch off the expiry check of `bookworm`, so that an old \
+             package list would not be noticed"
         ]
     );
 }

@@ -9,7 +9,7 @@
 mod settings;
 mod sources;
 
-pub use settings::{AptSettings, HostEnvironment, read_settings};
+pub use settings::{AptSettings, HostEnvironment, ValidTime, read_settings};
 pub use sources::{SourceEntry, Trust, read_sources};
 
 /// Both styles, for tests.

@@ -23,6 +23,28 @@ pub struct HostEnvironment<'a> {
     pub no_proxy: Option<&'a str>,
 }
 
+/// For how many seconds after its date a signed list counts. Both may name a
+/// `Label` of the list; without one (`""`) they are for all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ValidTime {
+    /// At least so long, whatever its `Valid-Until`: `Acquire::Min-ValidTime`.
+    pub least: BTreeMap<String, i64>,
+    /// At most so long: `Acquire::Max-ValidTime`.
+    pub most: BTreeMap<String, i64>,
+}
+
+impl ValidTime {
+    /// What counts for a list of this `Label`: least and most.
+    pub(in super::super) fn of(&self, label: &str) -> (Option<i64>, Option<i64>) {
+        let find = |times: &BTreeMap<String, i64>| {
+            let label = label.to_ascii_lowercase();
+            let found = times.get(&label).or_else(|| times.get(""));
+            found.copied().filter(|seconds| *seconds > 0)
+        };
+        (find(&self.least), find(&self.most))
+    }
+}
+
 /// apt's settings on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AptSettings {
@@ -31,6 +53,8 @@ pub struct AptSettings {
     pub checks_expiry: bool,
     /// Whether a date in the future counts: `Acquire::Check-Date`.
     pub checks_date: bool,
+    /// `Acquire::Min-ValidTime` and `Acquire::Max-ValidTime`.
+    pub valid_time: ValidTime,
     /// How to get out of the house.
     pub proxies: Proxies,
     /// Certificates that `https` mirrors are checked with, besides the
@@ -54,6 +78,7 @@ impl Default for AptSettings {
         Self {
             checks_expiry: true,
             checks_date: true,
+            valid_time: ValidTime::default(),
             proxies: Proxies::default(),
             ca_file: None,
             sources_list: "/etc/apt/sources.list".into(),
@@ -101,6 +126,10 @@ impl AptSettings {
         Ok(Self {
             checks_expiry: checks_date && settings.boolean("acquire::check-valid-until", true),
             checks_date,
+            valid_time: ValidTime {
+                least: settings.by_label("acquire::min-validtime"),
+                most: settings.by_label("acquire::max-validtime"),
+            },
             proxies: proxies(&settings, host)?,
             ca_file: settings.get("acquire::https::cainfo").map(PathBuf::from),
             sources_list: below_etc("dir::etc::sourcelist", "sources.list"),
@@ -133,6 +162,19 @@ impl Settings {
             .get(key)
             .map(String::as_str)
             .filter(|value| !value.is_empty())
+    }
+
+    /// Numbers under `key` and under `key::LABEL`, by lower-case label.
+    fn by_label(&self, key: &str) -> BTreeMap<String, i64> {
+        let number = |(name, value): (&String, &String)| {
+            let rest = name.strip_prefix(key)?;
+            let label = match rest {
+                "" => "",
+                _ => rest.strip_prefix("::")?,
+            };
+            Some((label.to_owned(), value.parse().ok()?))
+        };
+        self.0.iter().filter_map(number).collect()
     }
 
     fn boolean(&self, key: &str, default: bool) -> bool {
@@ -241,6 +283,16 @@ mod tests {
         assert!(!settings.checks_expiry && settings.checks_date);
         let settings = parse("acquire::check-date \"0\";\n");
         assert!(!settings.checks_expiry && !settings.checks_date);
+    }
+
+    #[test]
+    fn valid_times_may_be_for_a_label() {
+        let settings = parse(
+            "Acquire::Max-ValidTime \"864000\";\nAcquire::Max-ValidTime::Debian \"60\";\n\
+             Acquire::Min-ValidTime \"0\";\n",
+        );
+        assert_eq!(settings.valid_time.of("Debian"), (None, Some(60)));
+        assert_eq!(settings.valid_time.of("Other"), (None, Some(864_000)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::super::Keys;
 use super::super::address::Address;
 use super::super::error::SourceError;
 use super::super::stanza::{fields, stanzas};
-use super::AptSettings;
+use super::{AptSettings, ValidTime};
 
 /// One source of binary packages: each of its suites at each of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +29,11 @@ pub struct SourceEntry {
     pub keys: Keys,
     /// `Trusted`.
     pub trust: Trust,
-    /// `Check-Valid-Until`, when it is there.
+    /// `Check-Valid-Until`, when it is there; `Check-Date: no` switches it off
+    /// as well.
     pub checks_expiry: Option<bool>,
+    /// `Valid-Until-Min` and `Valid-Until-Max`.
+    pub valid_time: ValidTime,
 }
 
 /// Whether a repository must be signed.
@@ -200,8 +203,24 @@ fn entry<'a>(
             Some(true) => Trust::Blind,
             _ => Trust::Signed,
         },
-        checks_expiry: boolean(get("check-valid-until")),
+        checks_expiry: match boolean(get("check-date")) {
+            Some(false) => Some(false),
+            _ => boolean(get("check-valid-until")),
+        },
+        valid_time: ValidTime {
+            least: seconds(get("valid-until-min")),
+            most: seconds(get("valid-until-max")),
+        },
     }
+}
+
+/// A number of seconds for lists of any label.
+fn seconds(value: Option<&String>) -> BTreeMap<String, i64> {
+    let number = value.and_then(|text| text.trim().parse().ok());
+    number
+        .map(|number| (String::new(), number))
+        .into_iter()
+        .collect()
 }
 
 fn boolean(value: Option<&String>) -> Option<bool> {
@@ -252,7 +271,7 @@ mod tests {
             deb http://a.example/debian/ bookworm main contrib # trailing\n\
             deb-src http://a.example/debian bookworm main\n\
             deb [ arch=amd64,arm64 signed-by=/k/a.gpg,/k/b.asc trusted=yes \
-            check-valid-until=no ] https://b.example x/updates main\n\
+            check-valid-until=no valid-until-max=99 ] https://b.example x/updates main\n\
             deb cdrom:[Debian]/ bookworm main\n";
         let entries = list(text);
         assert_eq!(entries.len(), 3);
@@ -266,6 +285,7 @@ mod tests {
         );
         assert_eq!(entries[1].trust, Trust::Blind);
         assert_eq!(entries[1].checks_expiry, Some(false));
+        assert_eq!(entries[1].valid_time.of("x"), (None, Some(99)));
         assert_eq!(entries[2].other_schemes, ["cdrom"]);
     }
 

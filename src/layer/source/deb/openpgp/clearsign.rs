@@ -79,6 +79,23 @@ impl Clearsigned {
     }
 }
 
+/// Armor and text of a message that begins with its signature; `None` when
+/// it does not.
+pub(super) fn detached(message: &[u8]) -> Result<Option<(&[u8], &[u8])>, SignatureProblem> {
+    if !message.starts_with(BEGIN_SIGNATURE) {
+        return Ok(None);
+    }
+    let end = message
+        .windows(END_SIGNATURE.len())
+        .position(|window| window == END_SIGNATURE)
+        .ok_or(SignatureProblem::Truncated)?;
+    let (armor, rest) = message.split_at(end + END_SIGNATURE.len());
+    match rest.strip_prefix(b"\n") {
+        Some(text) => Ok(Some((armor, text))),
+        None => Err(SignatureProblem::TextOutside),
+    }
+}
+
 /// Without spaces, tabs and carriage returns at the end.
 fn trim_end(line: &[u8]) -> &[u8] {
     let is_space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r');

@@ -213,27 +213,44 @@ pub(super) struct Verified {
     pub(super) text: String,
 }
 
-/// Checks a cleartext-signed message.
-pub(super) fn verify_clearsigned(
+/// A signature and the text that it is of, as one message for [`verify`].
+pub(super) fn with_signature(signature: &[u8], text: &[u8]) -> Vec<u8> {
+    [signature.trim_ascii(), b"\n", text].concat()
+}
+
+/// Checks a cleartext-signed message, or one of [`with_signature`].
+pub(super) fn verify(
     message: &[u8],
     keyring: &Keyring,
     now: Timestamp,
 ) -> Result<Verified, SignatureProblem> {
+    let not_utf8 = || SignatureProblem::Malformed("the text is not UTF-8".into());
+    if let Some((armor, text)) = clearsign::detached(message)? {
+        check_any(armor, text, keyring, now)?;
+        let text = String::from_utf8(text.to_vec()).map_err(|_| not_utf8())?;
+        return Ok(Verified { text });
+    }
     let message = Clearsigned::parse(message)?;
-    let signatures = read_signatures(&message.armor)?;
+    check_any(&message.armor, &message.hashed, keyring, now)?;
+    let text = message.text().ok_or_else(not_utf8)?;
+    Ok(Verified { text })
+}
+
+/// One good signature is enough.
+fn check_any(
+    armor: &[u8],
+    hashed: &[u8],
+    keyring: &Keyring,
+    now: Timestamp,
+) -> Result<(), SignatureProblem> {
+    let signatures = read_signatures(armor)?;
     if signatures.is_empty() {
         return Err(SignatureProblem::NotSigned);
     }
     let mut problems = Vec::new();
     for signature in &signatures {
-        match check(signature, &message.hashed, keyring, now) {
-            Ok(()) => {
-                let text = message.text();
-                let not_utf8 = || SignatureProblem::Malformed("the text is not UTF-8".into());
-                return Ok(Verified {
-                    text: text.ok_or_else(not_utf8)?,
-                });
-            }
+        match check(signature, hashed, keyring, now) {
+            Ok(()) => return Ok(()),
             Err(problem) => problems.push(problem),
         }
     }

@@ -1,9 +1,10 @@
 //! The packages that a request may choose from, with their relations worked
 //! out: which packages satisfy each dependency, and which ones are excluded.
 //!
-//! Each name has one candidate: the newest version over all suites, unless
-//! the request names another one. Nothing else is ever chosen for that name,
-//! as apt does it.
+//! Each name has one candidate: of the versions that the limits allow, the
+//! one with the highest priority, then the newest, unless the request names
+//! another one. Nothing else is chosen for that name on the straight way, as
+//! apt does it.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,22 +12,38 @@ use std::rc::Rc;
 
 use super::super::error::SourceError;
 use super::super::index::{Archive, PackageId};
+use super::super::pattern::fits;
 use super::super::relation::{Relation, alternatives, clauses};
 use super::super::version::Version;
+use super::request::Request;
+use crate::layer::spec::PackageLimit;
 
 /// The choices of a request.
 #[derive(Debug)]
 pub(super) struct Catalog<'a> {
     pub(super) archive: &'a Archive,
     architecture: &'a str,
-    /// Candidates that are not simply the newest.
-    wanted: BTreeMap<&'a str, PackageId>,
+    limits: &'a [PackageLimit],
+    scope: Scope,
+    /// Versions that the request names.
+    fixed: BTreeMap<&'a str, PackageId>,
+    /// Versions that are preferred to better ones.
+    held: BTreeMap<&'a str, PackageId>,
     excluded: BTreeSet<&'a str>,
     /// Virtual packages that nobody needs to provide.
     provided: Vec<(&'a str, Option<Version<'a>>)>,
     /// Names of the layers, for messages.
     layers: Vec<String>,
     worked_out: RefCell<BTreeMap<PackageId, Rc<Facts<'a>>>>,
+}
+
+/// Which versions may be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The candidate of each name, as apt does it.
+    Candidates,
+    /// All that the request allows.
+    All,
 }
 
 /// What a package needs and does not bear.
@@ -68,6 +85,13 @@ pub(super) struct Exclusion<'a> {
     pub(super) relation: Relation<'a>,
 }
 
+impl Exclusion<'_> {
+    /// The field that says so, in one line.
+    pub(super) fn shown(&self, owner: &str) -> String {
+        format!("{owner} {}: {}", self.field, self.relation)
+    }
+}
+
 impl Clause<'_> {
     /// The dependency, in one line.
     pub(super) fn shown(&self) -> String {
@@ -80,15 +104,18 @@ impl<'a> Catalog<'a> {
     /// The choices among `archive`.
     pub(super) fn new(
         archive: &'a Archive,
-        architecture: &'a str,
+        request: &'a Request,
         excluded: impl IntoIterator<Item = &'a str>,
         provided: Vec<(&'a str, Option<Version<'a>>)>,
         layers: Vec<String>,
     ) -> Self {
         Self {
             archive,
-            architecture,
-            wanted: BTreeMap::new(),
+            architecture: &request.architecture,
+            limits: &request.limits,
+            scope: Scope::Candidates,
+            fixed: BTreeMap::new(),
+            held: BTreeMap::new(),
             excluded: excluded.into_iter().collect(),
             provided,
             layers,
@@ -96,9 +123,35 @@ impl<'a> Catalog<'a> {
         }
     }
 
+    /// Makes `id` the only version of its name. Before any relation is asked for.
+    pub(super) fn fix(&mut self, id: PackageId) {
+        self.fixed.insert(self.archive.name(id), id);
+    }
+
     /// Makes `id` the candidate of its name. Before any relation is asked for.
-    pub(super) fn prefer(&mut self, id: PackageId) {
-        self.wanted.insert(self.archive.name(id), id);
+    pub(super) fn hold(&mut self, id: PackageId) {
+        self.held.insert(self.archive.name(id), id);
+    }
+
+    /// Whether `id` is the candidate only because it is held.
+    pub(super) fn is_held(&self, id: PackageId) -> bool {
+        self.held.get(self.archive.name(id)) == Some(&id)
+    }
+
+    /// The same request with all versions to choose from.
+    pub(super) fn widened(&self) -> Self {
+        Self {
+            archive: self.archive,
+            architecture: self.architecture,
+            limits: self.limits,
+            scope: Scope::All,
+            fixed: self.fixed.clone(),
+            held: self.held.clone(),
+            excluded: self.excluded.clone(),
+            provided: self.provided.clone(),
+            layers: self.layers.clone(),
+            worked_out: RefCell::default(),
+        }
     }
 
     /// The name of a layer, by its number.
@@ -116,27 +169,92 @@ impl<'a> Catalog<'a> {
         if self.is_excluded(name) {
             return None;
         }
-        self.wanted
-            .get(name)
+        let preferred = self.fixed.get(name).or_else(|| self.held.get(name));
+        preferred
             .copied()
-            .or_else(|| self.archive.versions(name).next())
+            .or_else(|| self.ranked(name).first().copied())
     }
 
-    /// The candidate of a relation's name, whether its version fits or not.
-    pub(super) fn candidate_for(&self, relation: &Relation<'_>) -> Option<PackageId> {
-        relation
-            .is_for(self.architecture)
-            .then(|| self.candidate(relation.name))?
+    /// The limit that counts for a name.
+    pub(super) fn limit(&self, name: &str) -> Option<&'a PackageLimit> {
+        let is_for = |limit: &&PackageLimit| limit.packages.iter().any(|it| fits(it, name));
+        self.limits.iter().find(is_for)
     }
 
-    fn is_candidate(&self, id: PackageId) -> bool {
-        self.candidate(self.archive.name(id)) == Some(id)
+    /// The versions of a name that may be chosen, the best one first: the
+    /// highest priority, then the newest.
+    pub(super) fn ranked(&self, name: &str) -> Vec<PackageId> {
+        let archive = self.archive;
+        let limit = self.limit(name);
+        let is_within = |id: &PackageId| {
+            limit.is_none_or(|limit| {
+                let version = limit.version.as_deref().unwrap_or("*");
+                let source = limit.source.as_deref();
+                fits(version, archive.version(*id).as_str())
+                    && source.is_none_or(|source| archive.suite(*id) == source)
+            })
+        };
+        let mut found: Vec<PackageId> = archive.versions(name).filter(is_within).collect();
+        found.sort_by_key(|id| std::cmp::Reverse(archive.priority(*id)));
+        found
+    }
+
+    /// The versions of a relation's name, whether they fit or not.
+    pub(super) fn versions_of(&self, relation: &Relation<'_>) -> Vec<String> {
+        if !relation.is_for(self.architecture) {
+            return Vec::new();
+        }
+        let ids = match self.scope {
+            Scope::Candidates => self.candidate(relation.name).into_iter().collect(),
+            Scope::All => self.ranked(relation.name),
+        };
+        let version = |id| self.archive.version(id).to_string();
+        ids.into_iter().map(version).collect()
+    }
+
+    /// Whether the limits leave no version of a name that there is.
+    pub(super) fn is_limited_away(&self, name: &str) -> bool {
+        self.limit(name).is_some()
+            && self.ranked(name).is_empty()
+            && self.archive.versions(name).next().is_some()
+    }
+
+    /// Whether a package may be chosen.
+    fn may_come(&self, id: PackageId) -> bool {
+        let name = self.archive.name(id);
+        match self.scope {
+            Scope::Candidates => self.candidate(name) == Some(id),
+            Scope::All => self.allowed(name).contains(&id),
+        }
+    }
+
+    /// All versions of a name that may be chosen, its candidate first.
+    fn allowed(&self, name: &str) -> Vec<PackageId> {
+        if self.is_excluded(name) {
+            return Vec::new();
+        }
+        if let Some(&fixed) = self.fixed.get(name) {
+            return vec![fixed];
+        }
+        let candidate = self.candidate(name);
+        let mut versions = self.ranked(name);
+        versions.sort_by_key(|id| Some(*id) != candidate);
+        versions
+    }
+
+    /// The versions that may stand for a wanted candidate, itself first.
+    pub(super) fn versions_for(&self, id: PackageId) -> Vec<PackageId> {
+        match self.scope {
+            Scope::Candidates => vec![id],
+            Scope::All => self.allowed(self.archive.name(id)),
+        }
     }
 
     /// Essential candidates, by name.
     pub(super) fn essentials(&self) -> Vec<PackageId> {
         let is_essential = |id: &PackageId| {
-            self.is_candidate(*id) && self.archive.field(*id, "Essential") == Some("yes")
+            self.candidate(self.archive.name(*id)) == Some(*id)
+                && self.archive.field(*id, "Essential") == Some("yes")
         };
         self.archive.ids().filter(is_essential).collect()
     }
@@ -203,6 +321,8 @@ impl<'a> Catalog<'a> {
                 }
             }
         }
+        // Other versions come after every candidate; the sort keeps the order.
+        options.sort_by_key(|id| self.candidate(self.archive.name(*id)) != Some(*id));
         let is_provided = alternatives.iter().any(|relation| self.provides(relation));
         Clause {
             kind,
@@ -228,14 +348,15 @@ impl<'a> Catalog<'a> {
         let archive = self.archive;
         let mut found: Vec<PackageId> = archive
             .providers(relation.name)
-            .filter(|(id, version)| relation.accepts_provided(*version) && self.is_candidate(*id))
+            .filter(|(id, version)| relation.accepts_provided(*version) && self.may_come(*id))
             .map(|(id, _)| id)
             .collect();
-        if let Some(id) = self.candidate(relation.name)
-            && relation.accepts(archive.version(id))
-        {
-            found.push(id);
-        }
+        let of_name = match self.scope {
+            Scope::Candidates => self.candidate(relation.name).into_iter().collect(),
+            Scope::All => self.allowed(relation.name),
+        };
+        let fits = |id: &PackageId| relation.accepts(archive.version(*id));
+        found.extend(of_name.into_iter().filter(fits));
         found.sort_by_key(|&id| {
             let is_set = |field| archive.field(id, field) == Some("yes");
             let is_important = is_set("Protected") || is_set("Important");

@@ -24,6 +24,11 @@ pub enum Failure {
         /// What stands in the way of each alternative.
         obstacles: Vec<Obstacle>,
     },
+    /// Several things that cannot hold together, whatever is chosen.
+    Together {
+        /// From what is wanted downwards.
+        steps: Vec<Step>,
+    },
     /// A wanted package is excluded by the same request.
     Excluded {
         /// The package.
@@ -63,6 +68,42 @@ pub enum Root {
     Essential,
 }
 
+/// One of several things that cannot hold together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// It has to come.
+    Wanted {
+        /// The package.
+        package: String,
+        /// Who asks for it; `None`: it is essential.
+        layer: Option<String>,
+    },
+    /// It depends on something.
+    Needs {
+        /// The package.
+        package: String,
+        /// The dependency as written.
+        relation: String,
+        /// What stands in the way, if nothing can satisfy it at all.
+        obstacles: Vec<Obstacle>,
+    },
+    /// It does not bear another.
+    Excludes {
+        /// The package.
+        package: String,
+        /// The other one.
+        with: String,
+        /// The field that says so.
+        rule: String,
+    },
+    /// Two versions of it would be needed.
+    OneVersion {
+        /// The package.
+        package: String,
+    },
+}
+
 /// What stands in the way of one alternative of a dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -71,8 +112,13 @@ pub enum Obstacle {
     Absent {
         /// The alternative as written.
         relation: String,
-        /// The version that there is, if the version is what does not fit.
-        candidate: Option<String>,
+        /// The versions that there are, if the version is what does not fit.
+        versions: Vec<String>,
+    },
+    /// The pins of the request leave no version of it.
+    Limited {
+        /// The package.
+        package: String,
     },
     /// The request excludes it.
     Excluded {
@@ -116,12 +162,20 @@ impl Failure {
                     "take it off the exclude list, or exclude what depends on it".into()
                 } else if obstacles
                     .iter()
+                    .any(|it| matches!(it, Obstacle::Limited { .. }))
+                {
+                    "widen the [[pin]] of the package in appliance.toml".into()
+                } else if obstacles
+                    .iter()
                     .all(|it| matches!(it, Obstacle::Absent { .. }))
                 {
                     "add the source that has it, or leave out what depends on it".into()
                 } else {
                     "leave out one of the packages that exclude each other".into()
                 }
+            }
+            Self::Together { .. } => {
+                "leave out one of the packages that are asked for, or pin another version".into()
             }
             Self::Excluded { package, .. } => {
                 format!("take `{package}` off the exclude list, or out of the layer")
@@ -152,6 +206,12 @@ impl fmt::Display for Failure {
                 write_list(f, obstacles)?;
                 write!(f, "; {package}")
             }
+            Self::Together { steps } => {
+                for (at, step) in steps.iter().enumerate() {
+                    write!(f, "{}{step}", if at == 0 { "" } else { "; " })?;
+                }
+                Ok(())
+            }
             Self::Excluded { package, layer } => {
                 write!(f, "layer `{layer}` asks for `{package}`, which is excluded")
             }
@@ -181,21 +241,55 @@ impl fmt::Display for Chosen {
     }
 }
 
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wanted {
+                package,
+                layer: Some(layer),
+            } => write!(f, "layer `{layer}` asks for `{package}`"),
+            Self::Wanted {
+                package,
+                layer: None,
+            } => write!(f, "`{package}` is essential"),
+            Self::Needs {
+                package,
+                relation,
+                obstacles,
+            } => {
+                write!(f, "`{package}` needs `{relation}`")?;
+                if obstacles.is_empty() {
+                    return Ok(());
+                }
+                f.write_str(", but ")?;
+                write_list(f, obstacles)
+            }
+            Self::Excludes {
+                package,
+                with,
+                rule,
+            } => write!(f, "`{package}` and `{with}` exclude each other ({rule})"),
+            Self::OneVersion { package } => {
+                write!(f, "`{package}` can be there in one version only")
+            }
+        }
+    }
+}
+
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent {
-                relation,
-                candidate: None,
-            } => write!(f, "no source has `{relation}`"),
-            Self::Absent {
-                relation,
-                candidate: Some(version),
-            } => {
-                write!(
+            Self::Absent { relation, versions } => match versions.as_slice() {
+                [] => write!(f, "no source has `{relation}`"),
+                [only] => write!(f, "`{relation}` is not met by version {only}, the only one"),
+                several => write!(
                     f,
-                    "`{relation}` is not met by version {version}, the only one"
-                )
+                    "`{relation}` is not met by any of the versions {}",
+                    several.join(", ")
+                ),
+            },
+            Self::Limited { package } => {
+                write!(f, "the [[pin]] of `{package}` fits none of its versions")
             }
             Self::Excluded { package } => write!(f, "`{package}` is excluded"),
             Self::Conflicts {

@@ -7,29 +7,35 @@
 //! Checked by: apt's simulation of the same request (`tests/it/formats/deb.rs`).
 
 mod catalog;
+mod explain;
 mod failure;
 mod order;
 mod request;
+mod sat;
 mod search;
 mod selection;
 
+use std::collections::BTreeSet;
+
 use crate::digest::Digest;
 use crate::layer::spec::PackagePin;
-use crate::report::{Outcome, Reporter};
+use crate::report::{self, Reporter};
 
 use super::error::SourceError;
 use super::fetch::stays_below;
 use super::index::{Archive, PackageId};
 use super::lists;
+use super::local::{self, LocalPackage};
 use super::relation::Relation;
 use super::version::Version;
 use super::{Access, Expiry, Repository};
 use catalog::Catalog;
-use search::search;
+use explain::explain;
+use search::{Outcome, Seed, search};
 use selection::{Cause, Selection, Stop};
 
-pub use failure::{Chosen, Failure, Obstacle, Root, Suggestion};
-pub use request::{Base, LayerRequest, ReleaseFacts, Request, Resolution, ResolvedLayer};
+pub use failure::{Chosen, Failure, Obstacle, Root, Step, Suggestion};
+pub use request::{Base, Held, LayerRequest, ReleaseFacts, Request, Resolution, ResolvedLayer};
 
 /// The steps' names in events.
 const LISTS_STEP: &str = "package lists";
@@ -54,22 +60,18 @@ impl Offer {
     /// [`SourceError::Unreachable`] and whatever else can be wrong with lists.
     pub fn open(
         repositories: &[Repository],
+        locals: &[LocalPackage],
         architecture: &str,
         access: &Access<'_>,
     ) -> Result<Self, SourceError> {
         access.reporter.started(LISTS_STEP);
-        if repositories.iter().any(|it| it.expiry == Expiry::Ignored) {
-            access.reporter.warn(
-                "apt's settings on this host switch off the expiry check of package lists, so \
-                 that an old list would not be noticed",
-                Some(
-                    "remove Acquire::Check-Valid-Until and Acquire::Check-Date from apt's settings",
-                ),
-            );
-        }
-        let (archive, releases) = lists::open_all(repositories, architecture, access)?;
+        say_what_is_not_checked(repositories, access);
+        let locals = local::index(locals, architecture)?;
+        let (archive, releases) = lists::open_all(repositories, locals, architecture, access)?;
         let detail = format!("{} packages in {} suites", archive.len(), releases.len());
-        access.reporter.finished(LISTS_STEP, Outcome::Done, detail);
+        access
+            .reporter
+            .finished(LISTS_STEP, report::Outcome::Done, detail);
         Ok(Self { archive, releases })
     }
 
@@ -92,9 +94,9 @@ impl Offer {
         if request.base == Base::Essential {
             self.warn_of_excluded_essentials(request, reporter);
         }
-        let layers = solve(&self.archive, request)?;
+        let layers = solve(&self.archive, request, reporter)?;
         let count: usize = layers.iter().map(|layer| layer.pins.len()).sum();
-        reporter.finished(STEP, Outcome::Done, format!("{count} packages"));
+        reporter.finished(STEP, report::Outcome::Done, format!("{count} packages"));
         Ok(Resolution {
             layers,
             releases: self.releases.clone(),
@@ -115,6 +117,30 @@ impl Offer {
     }
 }
 
+/// One line about the lists whose age is not looked at, and why.
+fn say_what_is_not_checked(repositories: &[Repository], access: &Access<'_>) {
+    let mut labels: Vec<&str> = repositories
+        .iter()
+        .filter(|it| it.expiry == Expiry::Ignored)
+        .map(|it| it.label.as_str())
+        .collect();
+    labels.dedup();
+    if labels.is_empty() {
+        return;
+    }
+    access.reporter.warn(
+        format!(
+            "apt's settings on this host switch off the expiry check of `{}`, so that an old \
+             package list would not be noticed",
+            labels.join("`, `")
+        ),
+        Some(
+            "remove Acquire::Check-Valid-Until and Acquire::Check-Date from apt's settings, and \
+             check-valid-until from its sources",
+        ),
+    );
+}
+
 /// Opens the repositories' offer and resolves one request from it.
 ///
 /// # Errors
@@ -125,11 +151,15 @@ pub fn resolve(
     repositories: &[Repository],
     access: &Access<'_>,
 ) -> Result<Resolution, SourceError> {
-    Offer::open(repositories, &request.architecture, access)?.resolve(request, access.reporter)
+    Offer::open(repositories, &[], &request.architecture, access)?.resolve(request, access.reporter)
 }
 
 /// The decisions alone.
-fn solve(archive: &Archive, request: &Request) -> Result<Vec<ResolvedLayer>, SourceError> {
+fn solve(
+    archive: &Archive,
+    request: &Request,
+    reporter: &dyn Reporter,
+) -> Result<Vec<ResolvedLayer>, SourceError> {
     let mut provided = Vec::new();
     for text in &request.provided {
         let relation = Relation::parse(text).ok_or_else(|| SourceError::UnknownPackage {
@@ -147,21 +177,25 @@ fn solve(archive: &Archive, request: &Request) -> Result<Vec<ResolvedLayer>, Sou
             .collect()
     };
     let excluded = request.exclude.iter().map(String::as_str);
-    let mut catalog = Catalog::new(archive, &request.architecture, excluded, provided, names());
+    let mut catalog = Catalog::new(archive, request, excluded, provided, names());
+    hold(request, &mut catalog);
     let wanted = wanted(request, &mut catalog)?;
     let essential = match request.base {
         Base::Essential => catalog.essentials(),
         Base::Nothing => Vec::new(),
     };
     let seeds = seeds(&essential, &wanted);
-    let mut selection = choose(&seeds, &catalog)?;
+    let (mut selection, catalog) = choose(&seeds, catalog)?;
+    let wanted = as_chosen(&wanted, &selection, &catalog);
+    let essential = as_chosen(&[essential], &selection, &catalog).remove(0);
+    say_what_is_older(&selection, &catalog, reporter);
     let follows = |cause| match cause {
         Cause::Wanted(layer) => request.layers.get(layer).is_some_and(|it| it.recommends),
         _ => false,
     };
     selection.add_recommended(follows, &catalog)?;
     let layers = order::assign(&selection, &wanted, &essential, &catalog)?;
-    let pinned = |(layer, ids): (&LayerRequest, Vec<PackageId>)| {
+    let pinned = |(layer, ids): (&LayerRequest, BTreeSet<PackageId>)| {
         let pins: Result<_, _> = ids
             .into_iter()
             .map(|id| pin(id, &selection, archive))
@@ -184,12 +218,29 @@ fn wanted<'a>(
         let mut ids = Vec::new();
         for text in &layer.packages {
             let id = find(&layer.name, text, catalog)?;
-            catalog.prefer(id);
+            if text.contains(['=', '/']) {
+                catalog.fix(id);
+            }
             ids.push(id);
         }
         layers.push(ids);
     }
     Ok(layers)
+}
+
+/// Makes the versions that are held the candidates of their names, where they
+/// are still there.
+fn hold<'a>(request: &'a Request, catalog: &mut Catalog<'a>) {
+    for held in &request.held {
+        let archive = catalog.archive;
+        let is_it = |id: &PackageId| {
+            archive.version(*id).as_str() == held.version
+                && archive.field(*id, "SHA256").and_then(Digest::parse) == Some(held.sha256)
+        };
+        if let Some(id) = catalog.ranked(&held.name).into_iter().find(is_it) {
+            catalog.hold(id);
+        }
+    }
 }
 
 /// The package that `NAME`, `NAME=VERSION` or `NAME/SUITE` means.
@@ -211,7 +262,7 @@ fn find(layer: &str, text: &str, catalog: &Catalog<'_>) -> Result<PackageId, Sou
     if version.is_none() && suite.is_none() {
         return catalog
             .candidate(name)
-            .ok_or_else(|| unknown(layer, name, archive));
+            .ok_or_else(|| not_wanted(layer, name, catalog));
     }
     let asked = version.map(Version::parse);
     let is_it = |id: &PackageId| {
@@ -234,6 +285,28 @@ fn find(layer: &str, text: &str, catalog: &Catalog<'_>) -> Result<PackageId, Sou
             available,
         }
     })
+}
+
+/// Why a name has no candidate.
+fn not_wanted(layer: &str, name: &str, catalog: &Catalog<'_>) -> SourceError {
+    let archive = catalog.archive;
+    let shown = |id| format!("{} ({})", archive.version(id), archive.suite(id));
+    let available: Vec<_> = archive.versions(name).map(shown).collect();
+    match catalog.limit(name) {
+        Some(limit) if !available.is_empty() => {
+            let version = limit.version.as_deref().unwrap_or("*");
+            let wanted = match &limit.source {
+                Some(source) => format!("{name} {version} from {source}"),
+                None => format!("{name} {version}"),
+            };
+            SourceError::NoSuchVersion {
+                layer: layer.to_owned(),
+                wanted,
+                available,
+            }
+        }
+        _ => unknown(layer, name, archive),
+    }
 }
 
 fn unknown(layer: &str, name: &str, archive: &Archive) -> SourceError {
@@ -282,12 +355,12 @@ fn near(name: &str, archive: &Archive) -> Vec<String> {
 
 /// What has to come in any case, each package once. The essential ones first,
 /// so that the choices below do not depend on what is wanted above.
-fn seeds(essential: &[PackageId], wanted: &[Vec<PackageId>]) -> Vec<(PackageId, Cause)> {
+fn seeds(essential: &[PackageId], wanted: &[Vec<PackageId>]) -> Vec<Seed> {
     let layers = wanted.iter().enumerate();
-    let asked: Vec<(PackageId, Cause)> = layers
+    let asked: Vec<Seed> = layers
         .flat_map(|(at, ids)| ids.iter().map(move |&id| (id, Cause::Wanted(at))))
         .collect();
-    let mut seeds: Vec<(PackageId, Cause)> = Vec::new();
+    let mut seeds: Vec<Seed> = Vec::new();
     for &id in essential {
         let cause = asked
             .iter()
@@ -303,28 +376,68 @@ fn seeds(essential: &[PackageId], wanted: &[Vec<PackageId>]) -> Vec<(PackageId, 
     seeds
 }
 
-/// The straight way, then the search.
+/// The straight way; then all choices of packages; then all their versions.
+/// Gives the catalog in which the answer was found.
 fn choose<'a>(
-    seeds: &[(PackageId, Cause)],
-    catalog: &Catalog<'a>,
-) -> Result<Selection<'a>, SourceError> {
+    seeds: &[Seed],
+    catalog: Catalog<'a>,
+) -> Result<(Selection<'a>, Catalog<'a>), SourceError> {
     let mut selection = Selection::default();
     let straight = selection
-        .add_wanted(seeds, catalog)
-        .and_then(|()| selection.close(0, catalog));
+        .add_wanted(seeds, &catalog)
+        .and_then(|()| selection.close(0, &catalog));
     let first = match straight {
-        Ok(()) => return Ok(selection),
+        Ok(()) => return Ok((selection, catalog)),
         Err(Stop::Error(error)) => return Err(error),
         Err(Stop::Stuck(failure)) => failure,
     };
-    match search(seeds, catalog)? {
-        search::Outcome::Found(selection) => Ok(selection),
-        search::Outcome::Impossible => Err(SourceError::Unsatisfiable(first)),
-        search::Outcome::GaveUp(tries) => {
-            Err(SourceError::Unsatisfiable(Box::new(Failure::TooHard {
-                tries,
-                first,
-            })))
+    let narrow = search(seeds, &catalog)?;
+    if let Outcome::Found(selection) = narrow {
+        return Ok((selection, catalog));
+    }
+    let wide = catalog.widened();
+    let wider = search(seeds, &wide)?;
+    let failure = match (wider, narrow) {
+        (Outcome::Found(selection), _) => return Ok((selection, wide)),
+        (_, Outcome::Impossible(claims)) => Box::new(explain(&claims, &catalog)?),
+        (Outcome::Impossible(claims), _) => Box::new(explain(&claims, &wide)?),
+        (Outcome::GaveUp(tries), _) => Box::new(Failure::TooHard { tries, first }),
+    };
+    Err(SourceError::Unsatisfiable(failure))
+}
+
+/// The versions that were chosen for candidates.
+fn as_chosen(
+    lists: &[Vec<PackageId>],
+    selection: &Selection<'_>,
+    catalog: &Catalog<'_>,
+) -> Vec<Vec<PackageId>> {
+    let chosen = |id: &PackageId| {
+        let versions = catalog.versions_for(*id);
+        let chosen = versions.into_iter().find(|id| selection.contains(*id));
+        chosen.unwrap_or(*id)
+    };
+    lists
+        .iter()
+        .map(|ids| ids.iter().map(chosen).collect())
+        .collect()
+}
+
+/// Says which packages are not what they would be by themselves.
+fn say_what_is_older(selection: &Selection<'_>, catalog: &Catalog<'_>, reporter: &dyn Reporter) {
+    let archive = catalog.archive;
+    for &id in selection.order() {
+        let candidate = catalog.candidate(archive.name(id));
+        if let Some(candidate) = candidate.filter(|it| *it != id && !catalog.is_held(*it)) {
+            reporter.warn(
+                format!(
+                    "`{}` {} is chosen, since version {} does not go with the other packages",
+                    archive.name(id),
+                    archive.version(id),
+                    archive.version(candidate)
+                ),
+                None,
+            );
         }
     }
 }
@@ -364,3 +477,5 @@ fn pin(
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod universe;

@@ -1,7 +1,7 @@
 //! The question and the answer.
 
 use crate::digest::Digest;
-use crate::layer::spec::PackagePin;
+use crate::layer::spec::{PackageLimit, PackagePin};
 use crate::units::Timestamp;
 
 /// Which packages are wanted.
@@ -24,6 +24,22 @@ pub struct Request {
     /// whose version fits. The target's dpkg knows nothing of it: whoever
     /// configures the packages has to tell it.
     pub provided: Vec<String>,
+    /// Which versions and sources count for some packages; the first one that
+    /// fits a name is the one for it.
+    pub limits: Vec<PackageLimit>,
+    /// Packages that stay what they are where they can.
+    pub held: Vec<Held>,
+}
+
+/// A package that stays at its version where it can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Digest of its file.
+    pub sha256: Digest,
 }
 
 /// What is under the wanted packages.
@@ -69,8 +85,7 @@ impl Resolution {
 pub struct ResolvedLayer {
     /// The layer.
     pub name: String,
-    /// In the order in which they are unpacked: pre-dependencies strictly
-    /// before, dependencies before dependents where there is no cycle.
+    /// By name.
     pub pins: Vec<PackagePin>,
 }
 

@@ -248,14 +248,13 @@ impl<'a> Selection<'a> {
     }
 
     /// A chosen package that does not go with `id`, and the rule.
-    fn clash(
+    pub(super) fn clash(
         &self,
         id: PackageId,
         catalog: &Catalog<'a>,
     ) -> Result<Option<(PackageId, String)>, SourceError> {
         let name = |id| catalog.archive.name(id);
-        let rule =
-            |owner, it: &Exclusion<'_>| format!("{} {}: {}", name(owner), it.field, it.relation);
+        let rule = |owner, it: &Exclusion<'_>| it.shown(name(owner));
         if let Some((owner, exclusion)) = self.excluded_by.get(&id).and_then(|all| all.first()) {
             return Ok(Some((*owner, rule(*owner, exclusion))));
         }
@@ -264,12 +263,25 @@ impl<'a> Selection<'a> {
         Ok(own.map(|it| (it.with, rule(id, it))))
     }
 
-    fn no_alternative(
+    pub(super) fn no_alternative(
         &self,
         id: PackageId,
         clause: &Clause<'a>,
         catalog: &Catalog<'a>,
     ) -> Result<Failure, SourceError> {
+        Ok(Failure::NoAlternative {
+            package: self.chosen(id, catalog),
+            relation: clause.shown(),
+            obstacles: self.obstacles(clause, catalog)?,
+        })
+    }
+
+    /// What stands in the way of each alternative of a dependency.
+    pub(super) fn obstacles(
+        &self,
+        clause: &Clause<'a>,
+        catalog: &Catalog<'a>,
+    ) -> Result<Vec<Obstacle>, SourceError> {
         let mut obstacles = Vec::new();
         for relation in &clause.alternatives {
             let options = catalog.matching(relation);
@@ -277,12 +289,13 @@ impl<'a> Selection<'a> {
                 let package = relation.name.to_owned();
                 obstacles.push(if catalog.is_excluded(relation.name) {
                     Obstacle::Excluded { package }
+                } else if catalog.is_limited_away(relation.name) {
+                    Obstacle::Limited { package }
                 } else {
-                    let candidate = catalog.candidate_for(relation);
-                    let version = candidate.map(|id| catalog.archive.version(id).to_string());
+                    let versions = catalog.versions_of(relation);
                     Obstacle::Absent {
                         relation: relation.to_string(),
-                        candidate: version,
+                        versions,
                     }
                 });
             }
@@ -290,11 +303,7 @@ impl<'a> Selection<'a> {
                 obstacles.extend(self.obstacle(option, catalog)?);
             }
         }
-        Ok(Failure::NoAlternative {
-            package: self.chosen(id, catalog),
-            relation: clause.shown(),
-            obstacles,
-        })
+        Ok(obstacles)
     }
 
     /// The cause at the beginning of the chain.

@@ -1,8 +1,10 @@
 use super::super::index::Index;
 use super::*;
+use crate::layer::spec::PackageLimit;
+use crate::report::Silent;
 
 /// One suite from stanzas written short: `NAME VERSION; Field: value; …`.
-fn archive(lines: &[&str]) -> Archive {
+pub(super) fn archive(lines: &[&str]) -> Archive {
     let mut text = String::new();
     for line in lines {
         let mut parts = line.split(';').map(str::trim);
@@ -41,11 +43,13 @@ fn request(layers: &[&str]) -> Request {
         layers: layers.collect(),
         exclude: Vec::new(),
         provided: Vec::new(),
+        limits: Vec::new(),
+        held: Vec::new(),
     }
 }
 
 fn names(archive: &Archive, request: &Request) -> Vec<String> {
-    let layers = solve(archive, request).expect("it fits");
+    let layers = solve(archive, request, &Silent).expect("it fits");
     let joined = |layer: &ResolvedLayer| {
         layer
             .pins
@@ -58,13 +62,13 @@ fn names(archive: &Archive, request: &Request) -> Vec<String> {
 }
 
 fn error(archive: &Archive, request: &Request) -> SourceError {
-    solve(archive, request).expect_err("it does not fit")
+    solve(archive, request, &Silent).expect_err("it does not fit")
 }
 
 #[test]
-fn dependencies_come_before_dependents_and_say_why() {
+fn packages_come_by_name_and_say_why() {
     let archive = archive(&["a 1; Depends: b, c", "b 1; Depends: c", "c 1", "d 1"]);
-    let layers = solve(&archive, &request(&["a"])).expect("it fits");
+    let layers = solve(&archive, &request(&["a"]), &Silent).expect("it fits");
     let shown: Vec<_> = layers[0]
         .pins
         .iter()
@@ -72,7 +76,7 @@ fn dependencies_come_before_dependents_and_say_why() {
         .collect();
     assert_eq!(
         shown,
-        ["c (needed by b)", "b (needed by a)", "a (requested)"]
+        ["a (requested)", "b (needed by a)", "c (needed by b)"]
     );
 }
 
@@ -87,7 +91,7 @@ fn a_package_comes_in_the_lowest_layer_that_needs_it() {
     ]);
     assert_eq!(
         names(&archive, &request(&["", "web", "app"])),
-        ["libc base", "ssl web", "app"]
+        ["base libc", "ssl web", "app"]
     );
 }
 
@@ -100,26 +104,15 @@ fn a_package_wanted_above_satisfies_a_choice_below() {
     ]);
     assert_eq!(
         names(&archive, &request(&["cron", "postfix"])),
-        ["postfix cron", ""]
+        ["cron postfix", ""]
     );
-    assert_eq!(names(&archive, &request(&["cron"])), ["exim cron"]);
+    assert_eq!(names(&archive, &request(&["cron"])), ["cron exim"]);
 }
 
 #[test]
-fn pre_dependencies_come_strictly_before_even_in_a_circle() {
-    let archive = archive(&[
-        "a 1; Pre-Depends: b",
-        "b 1; Depends: a",
-        "c 1; Depends: d",
-        "d 1; Depends: c",
-    ]);
-    assert_eq!(names(&archive, &request(&["b c"])), ["b a c d"]);
-}
-
-#[test]
-fn essential_packages_come_first_with_what_they_need() {
+fn essential_packages_come_with_what_they_need() {
     let archive = archive(&["a 1", "z 1; Essential: yes; Depends: y", "y 1"]);
-    assert_eq!(names(&archive, &request(&["a"])), ["y z a"]);
+    assert_eq!(names(&archive, &request(&["a"])), ["a y z"]);
     let request = Request {
         base: Base::Nothing,
         ..request(&["a"])
@@ -135,14 +128,14 @@ fn versions_bound_dependencies_and_provides() {
         "lib-ng 5; Provides: lib (= 2.1), other",
         "b 1; Depends: other (>= 1) | lib (<< 2)",
     ]);
-    assert_eq!(names(&archive, &request(&["a b"])), ["lib-ng a lib b"]);
+    assert_eq!(names(&archive, &request(&["a b"])), ["a b lib lib-ng"]);
 }
 
 #[test]
 fn the_newest_version_is_the_candidate_unless_another_is_asked_for() {
     let archive = archive(&["a 1", "a 2"]);
     let version = |wanted: &str| {
-        let layers = solve(&archive, &request(&[wanted])).expect("it fits");
+        let layers = solve(&archive, &request(&[wanted]), &Silent).expect("it fits");
         layers[0].pins[0].version.clone()
     };
     assert_eq!(
@@ -245,7 +238,7 @@ fn the_search_takes_back_a_choice_that_ends_dead() {
         "z 1; Depends: w",
         "w 1",
     ]);
-    assert_eq!(names(&archive, &request(&["a z"])), ["y a w z"]);
+    assert_eq!(names(&archive, &request(&["a z"])), ["a w y z"]);
 }
 
 #[test]
@@ -261,8 +254,120 @@ fn the_search_proves_that_there_is_no_way() {
     assert!(
         error
             .to_string()
-            .contains("`w` and `x` exclude each other (x Conflicts: w)"),
+            .contains("`x` and `w` exclude each other (x Conflicts: w)"),
         "{error}"
+    );
+}
+
+#[test]
+fn what_cannot_hold_together_is_told_from_the_wishes_downwards() {
+    let archive = archive(&[
+        "a 1; Depends: x | y",
+        "x 1; Conflicts: w",
+        "y 1; Conflicts: w",
+        "z 1; Depends: w",
+        "w 1",
+    ]);
+    let error = error(&archive, &request(&["a z"]));
+    assert_eq!(
+        error.to_string(),
+        "the packages cannot be installed together: layer `layer0` asks for `a`; layer `layer0` \
+         asks for `z`; `a` needs `x | y`; `z` needs `w`; `x` and `w` exclude each other (x \
+         Conflicts: w); `y` and `w` exclude each other (y Conflicts: w)"
+    );
+}
+
+#[test]
+fn an_older_version_is_chosen_where_the_newest_does_not_fit() {
+    let archive = archive(&[
+        "app 1; Depends: lib (= 1)",
+        "lib 1",
+        "lib 2",
+        "tool 1; Depends: lib",
+    ]);
+    let recorder = crate::report::Recorder::default();
+    let layers = solve(&archive, &request(&["tool app"]), &recorder).expect("it fits");
+    let shown: Vec<_> = layers[0]
+        .pins
+        .iter()
+        .map(|pin| format!("{} {}", pin.name, pin.version))
+        .collect();
+    assert_eq!(shown, ["app 1", "lib 1", "tool 1"]);
+    let said = format!("{:?}", recorder.events());
+    assert!(
+        said.contains("`lib` 1 is chosen, since version 2 does not go with the other packages"),
+        "{said}"
+    );
+}
+
+#[test]
+fn held_packages_stay_and_those_that_must_move_with_others_do() {
+    let archive = archive(&[
+        "nginx 1; Depends: nginx-common (= 1), zlib",
+        "nginx 2; Depends: nginx-common (= 2), zlib",
+        "nginx-common 1",
+        "nginx-common 2",
+        "zlib 1",
+        "zlib 2",
+    ]);
+    let hold = |line: &str| {
+        let (name, rest) = line.split_once(' ').expect("a version");
+        Held {
+            name: name.into(),
+            version: rest.split(';').next().expect("a version").into(),
+            sha256: Digest::of(line.as_bytes()),
+        }
+    };
+    let nginx = hold("nginx 1; Depends: nginx-common (= 1), zlib");
+    let rest = [hold("nginx-common 1"), hold("zlib 1")];
+    let mut request = request(&["nginx"]);
+    let chosen = |request: &Request| {
+        let layers = solve(&archive, request, &Silent).expect("it fits");
+        let shown = |pin: &PackagePin| format!("{} {}", pin.name, pin.version);
+        layers[0]
+            .pins
+            .iter()
+            .map(shown)
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    request.held = [vec![nginx], rest.to_vec()].concat();
+    assert_eq!(chosen(&request), "nginx 1 nginx-common 1 zlib 1");
+    request.held = rest.to_vec();
+    assert_eq!(chosen(&request), "nginx 2 nginx-common 2 zlib 1");
+    request.held = Vec::new();
+    assert_eq!(chosen(&request), "nginx 2 nginx-common 2 zlib 2");
+    // Other bytes under the same version are another package.
+    let mut other = hold("zlib 1");
+    other.sha256 = Digest::of(b"other");
+    request.held = vec![other];
+    assert_eq!(chosen(&request), "nginx 2 nginx-common 2 zlib 2");
+}
+
+#[test]
+fn limits_choose_versions_and_say_so_when_none_is_left() {
+    let archive = archive(&["a 1.1", "a 1.2", "a 2.0", "b 1; Depends: a"]);
+    let limit = |version: &str| PackageLimit {
+        packages: vec!["a*".into()],
+        version: Some(version.into()),
+        source: None,
+    };
+    let mut request = request(&["b"]);
+    request.limits = vec![limit("1.*")];
+    let layers = solve(&archive, &request, &Silent).expect("it fits");
+    assert_eq!(layers[0].pins[0].version, "1.2");
+    request.limits = vec![limit("3.*")];
+    let stuck = error(&archive, &request);
+    assert_eq!(
+        stuck.to_string(),
+        "the packages cannot be installed together: `b` depends on `a`, but the [[pin]] of `a` \
+         fits none of its versions; `b` 1 is asked for by layer `layer0`"
+    );
+    request.layers[0].packages = vec!["a".into()];
+    let asked = error(&archive, &request);
+    assert_eq!(
+        asked.to_string(),
+        "layer `layer0` asks for `a 3.*`, but there is only 2.0 (s), 1.2 (s), 1.1 (s)"
     );
 }
 
@@ -277,7 +382,7 @@ fn excluded_packages_never_come() {
     ]);
     let mut request = request(&["a"]);
     request.exclude = vec!["b".into(), "e".into()];
-    assert_eq!(names(&archive, &request), ["c a"]);
+    assert_eq!(names(&archive, &request), ["a c"]);
     request.layers[0].packages = vec!["d".into()];
     let stuck = error(&archive, &request);
     assert_eq!(
@@ -306,9 +411,9 @@ fn recommended_packages_come_only_where_they_are_wanted_and_fit() {
         "e 1",
     ]);
     let mut request = request(&["a"]);
-    assert_eq!(names(&archive, &request), ["d a"]);
+    assert_eq!(names(&archive, &request), ["a d"]);
     request.layers[0].recommends = true;
-    assert_eq!(names(&archive, &request), ["d a b-lib b e"]);
+    assert_eq!(names(&archive, &request), ["a b b-lib d e"]);
 }
 
 #[test]
