@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::error::{CliError, output};
-use super::lock::{LockPolicy, ensure_lock};
+use super::lock::{LockFlags, LockPolicy, ensure_lock};
 use super::plan::{BuildWork, PlanArgs, show};
 use super::sandbox::outlook;
 use crate::appliance::{Appliance, FILE_NAME, Mirror};
@@ -165,14 +165,8 @@ pub(super) struct BuildArgs {
     /// Sums raw disks as well: reads every zero of them.
     #[arg(long)]
     sums: bool,
-    /// Builds from appliance.lock as it is; an error when it is missing or
-    /// has fallen behind. The default where CI is set.
-    #[arg(long, conflicts_with = "unlocked")]
-    locked: bool,
-    /// Makes appliance.lock where it is missing or has fallen behind, where CI
-    /// is set too.
-    #[arg(long)]
-    unlocked: bool,
+    #[command(flatten)]
+    lock: LockFlags,
     /// Uses no network: all packages must be in the cache.
     #[arg(long)]
     offline: bool,
@@ -216,7 +210,7 @@ pub(super) fn run(
     };
     let policy = LockPolicy {
         file: &args.file,
-        is_locked: args.locked || (context.environment.is_ci && !args.unlocked),
+        is_locked: args.lock.is_locked(context.environment.is_ci),
         network,
     };
     let lock = ensure_lock(&policy, &appliance, context, &cache)?;

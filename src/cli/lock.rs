@@ -37,7 +37,14 @@ pub(super) struct FetchArgs {
     /// The appliance.
     #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
     file: PathBuf,
-    /// Fetches what appliance.lock has; an error when it is missing or has
+    #[command(flatten)]
+    lock: LockFlags,
+}
+
+/// Whether a lock may be made.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct LockFlags {
+    /// Takes appliance.lock as it is; an error when it is missing or has
     /// fallen behind. The default where CI is set.
     #[arg(long, conflicts_with = "unlocked")]
     locked: bool,
@@ -45,6 +52,13 @@ pub(super) struct FetchArgs {
     /// is set too.
     #[arg(long)]
     unlocked: bool,
+}
+
+impl LockFlags {
+    /// Whether the lock has to be there and to answer.
+    pub(super) fn is_locked(self, is_ci: bool) -> bool {
+        self.locked || (is_ci && !self.unlocked)
+    }
 }
 
 /// `consign lock`.
@@ -100,7 +114,7 @@ pub(super) fn fetch(
     let cache = context.cache()?;
     let policy = LockPolicy {
         file: &args.file,
-        is_locked: args.locked || (context.environment.is_ci && !args.unlocked),
+        is_locked: args.lock.is_locked(context.environment.is_ci),
         network: Network::Online,
     };
     let lock = ensure_lock(&policy, &appliance, context, &cache)?;

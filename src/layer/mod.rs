@@ -307,6 +307,7 @@ fn deb_files(pins: &[PackagePin], shop: &LayerShop<'_>) -> Result<Vec<DebFile>, 
         .zip(paths)
         .map(|(pin, path)| DebFile {
             path,
+            plain: shop.store.plain_path(&pin.sha256),
             package: pin.name.clone(),
             sha256: pin.sha256,
             size: pin.size,

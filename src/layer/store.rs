@@ -3,6 +3,7 @@
 //! ```text
 //! layers/<key>.json        which tar the key stands for, with which packages
 //! blobs/sha256/<diff id>   uncompressed tar streams
+//! plain/<digest of a .deb>  packages, uncompressed (`package/plain.rs`)
 //! locks/<key>              taken while the layer is being made
 //! work/                    roots in the making, of builds that live
 //! ```
@@ -127,6 +128,11 @@ impl Store {
     #[must_use]
     pub fn blob_path(&self, diff_id: &DiffId) -> PathBuf {
         self.folder.join("blobs/sha256").join(diff_id.0.hex())
+    }
+
+    /// Where the uncompressed form of a .deb is, or would be.
+    pub(super) fn plain_path(&self, deb: &Digest) -> PathBuf {
+        self.folder.join("plain").join(deb.hex())
     }
 
     fn record_path(&self, key: &LayerKey) -> PathBuf {

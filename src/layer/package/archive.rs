@@ -14,6 +14,7 @@ use md5::Digest as _;
 
 use super::control::{Control, Stanza};
 use super::filter::PathFilter;
+use super::plain::{Keeper, Kept, Tee};
 use crate::digest::Hasher;
 use crate::layer::sandbox::protocol::DebFile;
 use crate::layer::sandbox::{Fault, StagedFile, finish_file};
@@ -64,10 +65,14 @@ pub(crate) enum What {
 
 /// Reads the package into `stage`, an empty folder of its own.
 pub(crate) fn unpack(deb: &DebFile, stage: &Path, filter: &PathFilter) -> Result<Unpacked, Fault> {
+    if let Some(unpacked) = from_kept(deb, stage, filter)? {
+        return unpacked;
+    }
     let file = File::open(&deb.path)
         .map_err(|error| Fault::system("open", deb.path.display().to_string(), error))?;
+    let mut keeper = Keeper::begin(&deb.plain, &deb.sha256);
     let mut stream = BufReader::with_capacity(128 << 10, Hashing::new(file));
-    let result = read_archive(deb, &mut stream, stage, filter);
+    let result = read_archive(deb, &mut stream, stage, filter, keeper.as_mut());
     // Damage is best explained by the digest, so it is looked at first.
     io::copy(&mut stream, &mut io::sink())
         .map_err(|error| Fault::system("read", deb.path.display().to_string(), error))?;
@@ -79,7 +84,36 @@ pub(crate) fn unpack(deb: &DebFile, stage: &Path, filter: &PathFilter) -> Result
             expected: deb.sha256.to_string(),
         });
     }
+    if let (Some(keeper), Ok(_)) = (keeper, &result) {
+        keeper.finish(&deb.plain);
+    }
     result
+}
+
+/// The package from its uncompressed form; `None` when there is none that is
+/// sound. One that is not is dropped.
+fn from_kept(
+    deb: &DebFile,
+    stage: &Path,
+    filter: &PathFilter,
+) -> Result<Option<Result<Unpacked, Fault>>, Fault> {
+    let Some(mut kept) = Kept::open(&deb.plain, &deb.sha256, MAX_CONTROL) else {
+        return Ok(None);
+    };
+    let tar = std::mem::take(&mut kept.control);
+    let control = read_control("control.tar", &mut tar.as_slice());
+    let result = control
+        .map_err(|reason| malformed(deb, reason))
+        .and_then(|control| Stager::new(deb, control, stage, filter).take(&mut kept));
+    if kept.is_sound() {
+        return Ok(Some(result));
+    }
+    let failed = |error| Fault::system("clear", stage.display().to_string(), error);
+    std::fs::remove_dir_all(stage).map_err(failed)?;
+    std::fs::create_dir(stage).map_err(failed)?;
+    // What cannot be removed is found again, and replaced.
+    drop(std::fs::remove_file(&deb.plain));
+    Ok(None)
 }
 
 /// The control files of a package file, its digest and its length; the error
@@ -126,6 +160,7 @@ fn read_archive(
     stream: &mut impl Read,
     stage: &Path,
     filter: &PathFilter,
+    mut keeper: Option<&mut Keeper>,
 ) -> Result<Unpacked, Fault> {
     let wrong = |reason: String| malformed(deb, reason);
     let mut magic = [0; 8];
@@ -144,7 +179,11 @@ fn read_archive(
                 Progress::Version
             }
             (Progress::Version, _) if name.starts_with("control.tar") => {
-                let found = read_control(&name, &mut body).map_err(wrong)?;
+                let tar = decompressed(&name, &mut body).map_err(wrong)?;
+                if let Some(keeper) = &mut keeper {
+                    keeper.control(&tar);
+                }
+                let found = read_control("control.tar", &mut tar.as_slice()).map_err(wrong)?;
                 found.check().map_err(wrong)?;
                 if found.package() != deb.package {
                     return Err(wrong(format!("it calls itself `{}`", found.package())));
@@ -152,8 +191,16 @@ fn read_archive(
                 Progress::Control(found)
             }
             (Progress::Control(control), _) if name.starts_with("data.tar") => {
-                let stager = Stager::new(deb, control, stage, filter);
-                Progress::Data(stager.take(&name, size, &mut body)?)
+                let from = Bounded {
+                    stream: decompress(&name, &mut body).map_err(wrong)?,
+                    left: size.saturating_mul(MAX_GROWTH).saturating_add(FREE_GROWTH),
+                };
+                let keeper = keeper.as_deref_mut();
+                let mut tee = Tee { from, keeper };
+                let unpacked = Stager::new(deb, control, stage, filter).take(&mut tee)?;
+                // The end of the archive belongs to the form that is kept.
+                io::copy(&mut tee, &mut io::sink()).map_err(|error| wrong(error.to_string()))?;
+                Progress::Data(unpacked)
             }
             // deb(5): members whose name begins with `_` may be passed over.
             (read, _) if name.starts_with('_') => read,
@@ -245,6 +292,14 @@ fn decompress<'a>(name: &str, body: &'a mut dyn Read) -> Result<Box<dyn Read + '
         }
         other => return Err(format!("its compression `{other}` is not supported")),
     })
+}
+
+/// A whole control archive, uncompressed.
+fn decompressed(name: &str, body: &mut dyn Read) -> Result<Vec<u8>, String> {
+    let mut tar = Vec::new();
+    let mut stream = decompress(name, body)?.take(MAX_CONTROL);
+    let read = stream.read_to_end(&mut tar);
+    read.map(|_| tar).map_err(|error| error.to_string())
 }
 
 fn read_control(name: &str, body: &mut dyn Read) -> Result<Control, String> {
@@ -352,12 +407,7 @@ impl<'a> Stager<'a> {
         }
     }
 
-    fn take(mut self, name: &str, size: u64, body: &mut dyn Read) -> Result<Unpacked, Fault> {
-        let stream = decompress(name, body).map_err(|reason| malformed(self.deb, reason))?;
-        let stream = Bounded {
-            stream,
-            left: size.saturating_mul(MAX_GROWTH).saturating_add(FREE_GROWTH),
-        };
+    fn take(mut self, stream: &mut dyn Read) -> Result<Unpacked, Fault> {
         let mut named = BTreeSet::new();
         let mut members = MemberReader::new(BufReader::with_capacity(128 << 10, stream));
         while let Some(member) = members

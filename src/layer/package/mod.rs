@@ -18,6 +18,7 @@ mod database;
 mod filter;
 mod order;
 mod place;
+mod plain;
 
 use std::collections::BTreeSet;
 

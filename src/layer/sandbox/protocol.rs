@@ -74,6 +74,8 @@ pub(crate) struct ToolsJob {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DebFile {
     pub(crate) path: PathBuf,
+    /// Where its uncompressed form is kept, or will be.
+    pub(crate) plain: PathBuf,
     pub(crate) package: String,
     pub(crate) sha256: Digest,
     pub(crate) size: u64,

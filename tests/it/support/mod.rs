@@ -18,6 +18,7 @@ mod mount;
 pub(crate) mod other_place;
 pub(crate) mod sample;
 pub(crate) mod sector;
+pub(crate) mod vendor;
 pub(crate) mod volume;
 
 use std::ffi::OsString;

@@ -388,6 +388,10 @@ impl SourceError {
             Self::WrongSuite { .. } | Self::NoSuite { .. } => {
                 "check `suite` and `mirror` in appliance.toml"
             }
+            Self::Unreachable { reason, .. } if reason.contains("certificate") => {
+                "let this machine trust who signed it (update-ca-certificates, or \
+                 Acquire::https::CaInfo), or name another mirror in CONSIGN_MIRROR"
+            }
             Self::Unreachable { .. } => {
                 "check the network, set http_proxy or Acquire::http::Proxy, or name another \
                  mirror in CONSIGN_MIRROR"
@@ -401,6 +405,10 @@ impl SourceError {
             Self::StrayPin { .. } => "run `consign lock --update`, or delete appliance.lock",
             Self::WrongDigest { .. } | Self::WrongSize { .. } => {
                 "try again, or name another mirror in CONSIGN_MIRROR; nothing of it was kept"
+            }
+            Self::Cache { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "make room on that disk, or name another folder with --cache; nothing half-made \
+                 was kept"
             }
             Self::Cache { .. } => {
                 "check space and permissions, or name another folder with --cache"

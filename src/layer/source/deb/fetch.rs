@@ -335,6 +335,10 @@ impl Write for DebSink<'_> {
 }
 
 impl Sink for DebSink<'_> {
+    fn kept(&self) -> u64 {
+        self.written
+    }
+
     fn restart(&mut self) -> io::Result<()> {
         if self.written > 0 {
             self.progress.take_back(self.written);

@@ -228,7 +228,20 @@ struct Provided {
     name: Span,
     /// Empty when it has none.
     version: Span,
+    /// `any` or an architecture; mostly empty.
+    architecture: Span,
     by: PackageId,
+}
+
+/// A package that provides a virtual one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Provision<'a> {
+    /// The package.
+    pub(super) by: PackageId,
+    /// In which version.
+    pub(super) version: Option<Version<'a>>,
+    /// `any` or an architecture, where one is written.
+    pub(super) architecture: Option<&'a str>,
 }
 
 /// All packages of all suites.
@@ -296,8 +309,13 @@ impl Archive {
                     Some((_, version)) => index.span_of(version.as_str())?,
                     None => Span::default(),
                 };
+                let architecture = match relation.architecture {
+                    Some(architecture) => index.span_of(architecture)?,
+                    None => Span::default(),
+                };
                 let name = index.span_of(relation.name)?;
                 provided.push(Provided {
+                    architecture,
                     index: slot.index,
                     name,
                     version,
@@ -337,11 +355,8 @@ impl Archive {
         (number(start)..number(end)).map(PackageId)
     }
 
-    /// Who provides a virtual package, and in which version, by name.
-    pub(super) fn providers<'a>(
-        &'a self,
-        name: &'a str,
-    ) -> impl Iterator<Item = (PackageId, Option<Version<'a>>)> {
+    /// Who provides a virtual package, by name.
+    pub(super) fn providers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Provision<'a>> {
         let start = self
             .provided
             .partition_point(|it| self.provided_name(it) < name);
@@ -350,11 +365,13 @@ impl Archive {
             .iter()
             .take_while(move |it| self.provided_name(it) == name)
             .map(|it| {
-                let text = self
-                    .indices
-                    .get(usize::from(it.index))
-                    .map(|index| index.text(it.version));
-                (it.by, text.and_then(Version::parse))
+                let index = self.indices.get(usize::from(it.index));
+                let text = |span| index.map_or("", |index| index.text(span));
+                Provision {
+                    by: it.by,
+                    version: Version::parse(text(it.version)),
+                    architecture: Some(text(it.architecture)).filter(|it| !it.is_empty()),
+                }
             })
     }
 
@@ -457,7 +474,7 @@ mod tests {
         let archive = archive();
         let found: Vec<_> = archive
             .providers("v")
-            .map(|(by, version)| (archive.name(by), version.map(Version::as_str)))
+            .map(|it| (archive.name(it.by), it.version.map(Version::as_str)))
             .collect();
         assert_eq!(found, [("b", Some("2"))]);
         assert_eq!(archive.providers("w").count(), 1);

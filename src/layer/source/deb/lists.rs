@@ -136,7 +136,7 @@ fn open(
         access.reporter.warn(
             format!(
                 "the mirror has no suite `{}`, which is left out",
-                repository.label
+                repository.suite
             ),
             Some("name a mirror that has it, or ignore this if there is none"),
         );

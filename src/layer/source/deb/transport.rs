@@ -46,10 +46,16 @@ const REDIRECTS: usize = 5;
 /// Where Debian and its relatives keep the certificates that the host trusts.
 const HOST_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Takes the bytes of a file; a broken transfer starts again from its first.
+/// Takes the bytes of a file; a broken transfer goes on where it ended, or
+/// starts again from its first byte.
 pub(super) trait Sink: Write {
     /// Forgets all bytes so far.
     fn restart(&mut self) -> io::Result<()>;
+
+    /// How many bytes it has, where a broken transfer may go on behind them.
+    fn kept(&self) -> u64 {
+        0
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -79,6 +85,8 @@ pub(super) enum GetError {
 pub struct Client {
     network: Network,
     settings: AptSettings,
+    /// How long a server may be silent.
+    silence: Duration,
     /// By scheme and proxy.
     agents: Mutex<BTreeMap<(String, Option<Address>), Agent>>,
 }
@@ -90,8 +98,16 @@ impl Client {
         Self {
             network,
             settings,
+            silence: SILENCE_TIMEOUT,
             agents: Mutex::default(),
         }
+    }
+
+    /// The same with another time that a server may be silent.
+    #[must_use]
+    pub fn with_patience(mut self, silence: Duration) -> Self {
+        self.silence = silence;
+        self
     }
 
     /// Whether the network may be used.
@@ -125,8 +141,8 @@ impl Client {
             return Err(GetError::Offline);
         }
         let mut pauses = PAUSES.iter();
+        sink.restart().map_err(GetError::Sink)?;
         loop {
-            sink.restart().map_err(GetError::Sink)?;
             match (self.attempt(address, path, limit, sink), pauses.next()) {
                 (Err(GetError::Failed(error)), Some(pause)) if may_pass(&error) => {
                     std::thread::sleep(*pause);
@@ -150,9 +166,18 @@ impl Client {
                 reason,
             })
         };
-        let response = self.request(address, path)?;
+        let kept = sink.kept();
+        let response = self.request(address, path, kept)?;
+        let goes_on = response.status().as_u16() == 206 && begins_at(&response, kept);
+        if !goes_on {
+            sink.restart().map_err(GetError::Sink)?;
+        }
+        let before = if goes_on { kept } else { 0 };
         match response.status().as_u16() {
             200 => {}
+            206 if goes_on => {}
+            // It has another idea of the file: from the beginning next time.
+            206 | 416 => return Err(broken("it does not go on where it ended".into())),
             404 | 410 => return Err(GetError::NotFound),
             status => {
                 return Err(GetError::Failed(SourceError::Refused {
@@ -162,24 +187,34 @@ impl Client {
             }
         }
         let announced = response.body().content_length();
-        if announced.is_some_and(|length| length > limit) {
+        if announced.is_some_and(|length| length.saturating_add(before) > limit) {
             return Err(GetError::TooLong);
         }
         let mut body = response.into_body().into_reader();
-        let count = copy(&mut body, limit, sink, |error| {
+        let count = copy(&mut body, limit - before, sink, |error| {
             broken(in_words(&ureq::Error::from(error)))
         })?;
         match announced {
             Some(length) if length != count => Err(broken(
                 "the connection ended in the middle of a file".into(),
             )),
-            _ => Ok(count),
+            _ => Ok(before + count),
         }
     }
 
     /// Follows redirects, but never from `https` to something weaker.
-    fn request(&self, address: &Address, path: &str) -> Result<Response<Body>, GetError> {
+    fn request(
+        &self,
+        address: &Address,
+        path: &str,
+        from: u64,
+    ) -> Result<Response<Body>, GetError> {
         let unreachable = |address: &Address, reason: String| {
+            let proxies = &self.settings.proxies;
+            let reason = match proxies.choose(address.scheme(), address.host()) {
+                Some(proxy) => format!("through the proxy `{}`: {reason}", proxy.host()),
+                None => reason,
+            };
             GetError::Failed(SourceError::Unreachable {
                 host: address.host().to_owned(),
                 reason,
@@ -192,6 +227,9 @@ impl Client {
             let mut request = agent.get(&url);
             if let Some(value) = authorization {
                 request = request.header(header::PROXY_AUTHORIZATION, value);
+            }
+            if from > 0 {
+                request = request.header(header::RANGE, format!("bytes={from}-"));
             }
             let response = request
                 .call()
@@ -249,8 +287,8 @@ impl Client {
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_resolve(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(SILENCE_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_TIMEOUT))
+            .timeout_recv_response(Some(self.silence))
+            .timeout_per_read(Some(self.silence))
             .max_idle_connections_per_host(super::fetch::CONNECTIONS)
             .user_agent(concat!("consign/", env!("CARGO_PKG_VERSION")))
             .proxy(None);
@@ -303,6 +341,13 @@ impl Client {
             Ok(RootCerts::new_with_certs(&certificates))
         }
     }
+}
+
+/// Whether an answer to a part of a file begins where it should.
+fn begins_at(response: &Response<Body>, from: u64) -> bool {
+    let range = response.headers().get(header::CONTENT_RANGE);
+    let range = range.and_then(|value| value.to_str().ok());
+    range.is_some_and(|range| range.starts_with(&format!("bytes {from}-")))
 }
 
 /// Copies to the end, or until `limit` is passed.
@@ -365,11 +410,23 @@ fn redirect(from: &Address, url: &str, location: &str) -> Option<(String, Addres
 /// ureq's error without addresses, which may hold credentials.
 fn in_words(error: &ureq::Error) -> String {
     match error {
-        ureq::Error::HostNotFound => "the name is not known".into(),
+        ureq::Error::HostNotFound => "its name is not known".into(),
         ureq::Error::Timeout(_) => "it does not answer in time".into(),
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the address is not valid".into(),
-        ureq::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+        ureq::Error::Io(error) => in_short(&error.to_string()),
+        other => in_short(&other.to_string()),
+    }
+}
+
+/// What a certificate is refused for and why a name is not known, in words
+/// that say so.
+fn in_short(text: &str) -> String {
+    if let Some((_, reason)) = text.split_once("peer certificate: ") {
+        return format!("its certificate is not trusted ({reason})");
+    }
+    match text.strip_prefix("failed to lookup address information: ") {
+        Some(reason) => format!("its name cannot be looked up ({reason})"),
+        None => text.to_owned(),
     }
 }
 

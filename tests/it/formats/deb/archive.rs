@@ -72,6 +72,23 @@ impl TestArchive {
         .expect("memory");
     }
 
+    /// Adds a package by a stanza written short: `NAME VERSION; Field: value; …`.
+    pub(crate) fn add_short(&mut self, line: &str) {
+        let (head, fields) = line.split_once(';').unwrap_or((line, ""));
+        let (name, version) = head.split_once(' ').expect("a version");
+        let digest = Digest::of(line.as_bytes()).hex();
+        write!(
+            self.packages,
+            "Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: none\n\
+             Filename: pool/{name}_{version}.deb\nSize: 1\nSHA256: {digest}\n"
+        )
+        .expect("memory");
+        for field in fields.split(';').map(str::trim).filter(|it| !it.is_empty()) {
+            writeln!(self.packages, "{field}").expect("memory");
+        }
+        self.packages.push('\n');
+    }
+
     fn write(&self, relative: &str, bytes: &[u8]) {
         let path = self.path(relative);
         std::fs::create_dir_all(path.parent().expect("it has one")).expect("folders");

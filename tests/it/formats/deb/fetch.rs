@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use consign::digest::Digest;
 use consign::layer::source::deb::{
-    Access, AptSettings, Client, HostEnvironment, Network, Repository, SourceError, fetch,
+    Access, AptSettings, Client, HostEnvironment, Network, Repository, SourceError, fetch, resolve,
 };
 use consign::layer::spec::PackagePin;
 use consign::report::{Event, Outcome, Recorder};
 
-use super::archive::{TestArchive, resolve_from, warnings};
+use super::archive::{TestArchive, hello, resolve_from, warnings};
 use super::server::{Fault, Server};
 use super::signer::NOW;
+use crate::support::{is_root, must_run, note, program, run, temp_folder};
 
 const BYTES: &[u8] = b"hello, package";
 
@@ -247,6 +248,171 @@ fn broken_transfers_and_busy_servers_are_tried_again() {
         assert_eq!(std::fs::read(&paths[0]).expect("a file"), BYTES);
         assert_eq!(fixture.package_requests(), 2, "{fault:?}");
     }
+}
+
+#[test]
+fn a_broken_transfer_goes_on_where_it_ended() {
+    let fixture = Fixture::new();
+    fixture.server.fail(".deb", Fault::Cut);
+    fixture.fetch(Network::Online).0.expect("it comes");
+    let requests = fixture.server.requests();
+    let second = requests.last().expect("a second request");
+    let half = BYTES.len() / 2;
+    let asks = format!("range: bytes={half}-");
+    assert!(
+        second.iter().any(|line| line.eq_ignore_ascii_case(&asks)),
+        "{second:?}"
+    );
+}
+
+#[test]
+fn a_silent_server_is_named_after_a_while() {
+    let fixture = Fixture::new();
+    for _ in 0..4 {
+        fixture.server.fail(".deb", Fault::Silence);
+    }
+    let patience = std::time::Duration::from_millis(200);
+    let client = Client::new(AptSettings::default(), Network::Online).with_patience(patience);
+    let error = fixture.fetch_with(&client).0.expect_err("nobody answers");
+    let host = fixture.server.address().replace("http://", "");
+    assert_eq!(
+        error.to_string(),
+        format!("cannot reach `{host}`: it does not answer in time")
+    );
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_named() {
+    let archive = TestArchive::new();
+    let repository = archive.repository_at("http://mirror.invalid/debian");
+    let error = resolve_from(&[repository], &archive.cache())
+        .0
+        .expect_err("there is no such name");
+    let said = error.to_string();
+    let start = "cannot reach `mirror.invalid`: its name ";
+    assert!(said.starts_with(start), "{said}");
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_named() {
+    let fixture = Fixture::new();
+    let host = HostEnvironment {
+        search_path: std::ffi::OsStr::new(""),
+        http_proxy: Some("http://user:s3cr3t@127.0.0.1:1"),
+        https_proxy: None,
+        no_proxy: None,
+    };
+    let settings = AptSettings::parse("", &host).expect("settings");
+    let client = Client::new(settings, Network::Online);
+    let error = fixture.fetch_with(&client).0.expect_err("no proxy");
+    let said = error.to_string();
+    assert!(said.contains("through the proxy `127.0.0.1:1`: "), "{said}");
+    assert!(!said.contains("s3cr3t"));
+}
+
+/// A server with a certificate that nobody signed.
+#[test]
+fn a_certificate_that_is_not_trusted_is_said_so() {
+    let Some(mut make) = program("openssl", "openssl") else {
+        return;
+    };
+    let folder = temp_folder();
+    let at = |name: &str| folder.path().join(name);
+    make.args([
+        "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+    ]);
+    make.args([
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost",
+        "-keyout",
+    ]);
+    must_run(make.arg(at("key")).arg("-out").arg(at("cert")));
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port")
+        .port();
+    let mut serve = program("openssl", "openssl").expect("it was there before");
+    serve.args([
+        "s_server",
+        "-quiet",
+        "-accept",
+        &format!("127.0.0.1:{port}"),
+        "-key",
+    ]);
+    let mut server = serve
+        .arg(at("key"))
+        .arg("-cert")
+        .arg(at("cert"))
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("a server");
+    let is_up = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+    for _ in 0..100 {
+        if is_up() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let archive = TestArchive::new();
+    let repository = archive.repository_at(&format!("https://localhost:{port}/debian"));
+    let outcome = resolve_from(&[repository], &archive.cache()).0;
+    server.kill().expect("it runs");
+    server.wait().expect("it ends");
+    let error = outcome.expect_err("nobody signed it");
+    let said = error.to_string();
+    assert!(said.contains("its certificate is not trusted ("), "{said}");
+    assert!(
+        error
+            .hint()
+            .expect("a hint")
+            .contains("Acquire::https::CaInfo"),
+        "{:?}",
+        error.hint()
+    );
+}
+
+/// A tmpfs of 256 KiB as the cache, and a package of 1 MiB.
+#[test]
+fn a_full_disk_is_said_so_and_nothing_half_made_stays() {
+    let mut archive = TestArchive::new();
+    archive.add("large", "1", &vec![7; 1 << 20]);
+    archive.publish();
+    let folder = temp_folder();
+    let Some(mut mount) = program("mount", "mount").filter(|_| is_root()) else {
+        return note("no small disk: needs root");
+    };
+    let output = run(mount
+        .args(["-t", "tmpfs", "-o", "size=256k", "none"])
+        .arg(folder.path()));
+    if !output.status.success() {
+        return note("no small disk: mounts are forbidden here");
+    }
+    let mut request = hello();
+    request.layers[0].packages = vec!["large".into()];
+    let client = Client::new(AptSettings::default(), Network::Online);
+    let access = Access {
+        client: &client,
+        cache: folder.path(),
+        now: NOW,
+        reporter: &Recorder::default(),
+    };
+    let repositories = [archive.repository()];
+    let resolution = resolve(&request, &repositories, &access).expect("it resolves");
+    let error = fetch(&resolution.layers[0].pins, &repositories, &access).expect_err("no room");
+    let left = consign::tree::list_folder(&folder.path().join("debs")).expect("a folder");
+    let mut umount = program("umount", "mount").expect("it comes with mount");
+    must_run(umount.arg(folder.path()));
+    assert_eq!(left.len(), 0, "{left:?}");
+    assert_eq!(error.slug(), "source-cache");
+    assert!(
+        error
+            .hint()
+            .expect("a hint")
+            .starts_with("make room on that disk"),
+        "{:?}",
+        error.hint()
+    );
 }
 
 #[test]

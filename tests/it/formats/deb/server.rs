@@ -14,6 +14,8 @@ pub(crate) enum Fault {
     Status(u16),
     /// Another byte in the middle.
     Flip,
+    /// No answer at all, and an open connection.
+    Silence,
     /// A redirect to the same path, then the file.
     Redirect,
 }
@@ -119,8 +121,17 @@ fn answer(request: &[String], state: &Mutex<State>) -> Option<Answer> {
         .iter()
         .position(|(suffix, _)| path.ends_with(suffix));
     let fault = at.map(|at| state.faults.remove(at).1);
+    let start = request.iter().find_map(|line| {
+        let lower = line.to_ascii_lowercase();
+        let range = lower.strip_prefix("range: bytes=")?.strip_suffix('-')?;
+        range.parse::<usize>().ok()
+    });
     let file = std::fs::read(state.folder.join(path.trim_start_matches('/')));
     drop(state);
+    if matches!(fault, Some(Fault::Silence)) {
+        std::thread::sleep(std::time::Duration::from_secs(30));
+        return None;
+    }
     let head = |status: &str, length: usize| {
         format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n").into_bytes()
     };
@@ -133,6 +144,23 @@ fn answer(request: &[String], state: &Mutex<State>) -> Option<Answer> {
             whole([head("302 Found", 0), location.into_bytes()].concat())
         }
         (Err(_), _) => plain("404 Not Found"),
+        (Ok(body), None) if start.is_some_and(|start| start < body.len()) => {
+            let start = start.unwrap_or_default();
+            let rest = body.get(start..).unwrap_or_default().to_vec();
+            let range = format!(
+                "Content-Range: bytes {start}-{}/{}\r\n\r\n",
+                body.len() - 1,
+                body.len()
+            );
+            whole(
+                [
+                    head("206 Partial Content", rest.len()),
+                    range.into_bytes(),
+                    rest,
+                ]
+                .concat(),
+            )
+        }
         (Ok(mut body), fault) => {
             let length = body.len();
             match fault {

@@ -79,9 +79,12 @@ impl Clearsigned {
     }
 }
 
-/// Armor and text of a message that begins with its signature; `None` when
-/// it does not.
-pub(super) fn detached(message: &[u8]) -> Result<Option<(&[u8], &[u8])>, SignatureProblem> {
+/// Armor and text.
+type Detached<'a> = (&'a [u8], &'a [u8]);
+
+/// The parts of a message that begins with its signature; `None` when it
+/// does not.
+pub(super) fn detached(message: &[u8]) -> Result<Option<Detached<'_>>, SignatureProblem> {
     if !message.starts_with(BEGIN_SIGNATURE) {
         return Ok(None);
     }

@@ -348,14 +348,20 @@ impl<'a> Catalog<'a> {
         let archive = self.archive;
         let mut found: Vec<PackageId> = archive
             .providers(relation.name)
-            .filter(|(id, version)| relation.accepts_provided(*version) && self.may_come(*id))
-            .map(|(id, _)| id)
+            .filter(|it| {
+                relation.accepts_provided(it.version)
+                    && self.fits_architecture(relation, it.by, it.architecture)
+                    && self.may_come(it.by)
+            })
+            .map(|it| it.by)
             .collect();
         let of_name = match self.scope {
             Scope::Candidates => self.candidate(relation.name).into_iter().collect(),
             Scope::All => self.allowed(relation.name),
         };
-        let fits = |id: &PackageId| relation.accepts(archive.version(*id));
+        let fits = |id: &PackageId| {
+            relation.accepts(archive.version(*id)) && self.fits_architecture(relation, *id, None)
+        };
         found.extend(of_name.into_iter().filter(fits));
         found.sort_by_key(|&id| {
             let is_set = |field| archive.field(id, field) == Some("yes");
@@ -371,6 +377,24 @@ impl<'a> Catalog<'a> {
         });
         found.dedup();
         found
+    }
+
+    /// Whether a package is one for the architecture of a relation; `provided`
+    /// is what stands behind the colon where it provides the name. Of one
+    /// architecture, only `:any` makes a difference: it means packages that
+    /// allow it (Multi-Arch specification, "Dependencies on :any").
+    fn fits_architecture(
+        &self,
+        relation: &Relation<'_>,
+        id: PackageId,
+        provided: Option<&str>,
+    ) -> bool {
+        let is_any = relation.architecture == Some("any");
+        match provided {
+            None => !is_any || self.archive.field(id, "Multi-Arch") == Some("allowed"),
+            Some("any") => is_any,
+            Some(architecture) => !is_any && architecture == self.architecture,
+        }
     }
 
     /// 0 for `required`, and so on.

@@ -312,7 +312,7 @@ fn not_wanted(layer: &str, name: &str, catalog: &Catalog<'_>) -> SourceError {
 fn unknown(layer: &str, name: &str, archive: &Archive) -> SourceError {
     let mut providers: Vec<_> = archive
         .providers(name)
-        .map(|(id, _)| archive.name(id).to_owned())
+        .map(|it| archive.name(it.by).to_owned())
         .collect();
     providers.sort();
     providers.dedup();
