@@ -309,6 +309,18 @@ fn machine() -> Vec<(&'static str, String)> {
             )),
         ),
         (
+            "repositories",
+            said(&and(
+                "[[repository]]\nname = \"local\"\nsuite = \"../x\"\n[[repository]]\nname = \"acme\"\nsuite = \"stable\"\nurl = \"https://deb.example.com\"\n[[repository]]\nname = \"acme\"\nsuite = \"bookworm-backports\"\nkey = \"k.asc\"\npriority = 1001\n[[repository]]\nname = \"b\"\nsuite = \"s\"\nurl = \"ftp://x\"\nkey = \"/etc/k.asc\"\nkeys = 1\n[[repository]]\nname = \"bookworm-security\"\nsuite = \"x\"\n",
+            )),
+        ),
+        (
+            "pins",
+            said(&and(
+                "[[pin]]\npackages = []\nversion = \"1\"\n[[pin]]\npackages = [\"a\"]\n[[pin]]\npackages = [\"a b\"]\nsource = \"bookworm-securty\"\n[[pin]]\nversion = \"1.*\"\n",
+            )),
+        ),
+        (
             "outputs",
             said(&and(
                 "[outputs]\nformats = [\"vdi\", \"raw\", \"raw\"]\nqcow2_compression = \"gzip\"\n",

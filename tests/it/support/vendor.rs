@@ -63,6 +63,35 @@ impl VendorRepository {
         build_package(&self.root().join("pool"), name, version, depends)
     }
 
+    /// Signs the list beside it instead of within.
+    pub(crate) fn sign_detached(&self) {
+        let suite = self.root().join("dists/stable");
+        std::fs::remove_file(suite.join("InRelease")).expect("it was published");
+        let mut gpg = self.gpg().expect("it was there before");
+        must_run(
+            gpg.args(["--armor", "--detach-sign", "--output"])
+                .arg(suite.join("Release.gpg"))
+                .arg(suite.join("Release")),
+        );
+    }
+
+    /// Writes and signs the list of a folder without suites and components.
+    pub(crate) fn publish_flat(&self) {
+        let folder = self.root().join("pool");
+        let mut scan = program("dpkg-scanpackages", "dpkg-dev").expect("it was there before");
+        let packages = must_run(scan.args(["--multiversion", "."]).current_dir(&folder));
+        std::fs::write(folder.join("Packages"), packages.stdout).expect("a file");
+        let mut release = program("apt-ftparchive", "apt-utils").expect("it was there before");
+        let text = must_run(release.args(["release", "."]).current_dir(&folder)).stdout;
+        std::fs::write(folder.join("Release"), text).expect("a file");
+        let mut gpg = self.gpg().expect("it was there before");
+        must_run(
+            gpg.args(["--clearsign", "--output"])
+                .arg(folder.join("InRelease"))
+                .arg(folder.join("Release")),
+        );
+    }
+
     /// Writes and signs the lists. Their date is old, so that an appliance's
     /// source date is not theirs.
     pub(crate) fn publish(&self) {

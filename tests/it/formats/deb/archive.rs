@@ -25,6 +25,8 @@ pub(crate) struct TestArchive {
     packages: String,
     /// Fields of the signed list besides the files.
     pub(crate) head: BTreeMap<&'static str, String>,
+    /// How the package list is packed: `.gz` or `.zst`.
+    pub(crate) packing: &'static str,
 }
 
 impl TestArchive {
@@ -41,6 +43,7 @@ impl TestArchive {
             signer: Signer::new(1),
             packages: String::new(),
             head: head.into(),
+            packing: ".gz",
         };
         archive.add("hello", "1.0", b"hello, package");
         archive.publish();
@@ -102,17 +105,22 @@ impl TestArchive {
     /// Writes the package lists and gives the text of the signed list.
     pub(crate) fn write_lists(&self) -> String {
         let plain = self.packages.as_bytes();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(plain).expect("memory");
-        let packed = gzip.finish().expect("memory");
+        let packed = if self.packing == ".zst" {
+            zstd::encode_all(plain, 3).expect("memory")
+        } else {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(plain).expect("memory");
+            gzip.finish().expect("memory")
+        };
         let folder = "main/binary-amd64";
-        self.write(&format!("dists/bookworm/{folder}/Packages.gz"), &packed);
+        let packed_name = format!("Packages{}", self.packing);
+        self.write(&format!("dists/bookworm/{folder}/{packed_name}"), &packed);
         let mut text = String::new();
         for (name, value) in &self.head {
             writeln!(text, "{name}: {value}").expect("memory");
         }
         text.push_str("SHA256:\n");
-        for (name, bytes) in [("Packages", plain), ("Packages.gz", &packed)] {
+        for (name, bytes) in [("Packages", plain), (&packed_name, &packed)] {
             let digest = Digest::of(bytes).hex();
             writeln!(text, " {digest} {} {folder}/{name}", bytes.len()).expect("memory");
         }

@@ -431,7 +431,7 @@ fn every_server_alone_is_what_apt_chooses_and_real_conflicts_are_told() {
     clippy::disallowed_methods,
     reason = "the real archive is signed for the real time"
 )]
-fn clock() -> Timestamp {
+pub(super) fn clock() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let seconds = since.expect("after 1970").as_secs();
     Timestamp::from_seconds(i64::try_from(seconds).expect("before the year 292 billion"))

@@ -1,9 +1,14 @@
 //! Signed lists and package lists: what is refused, and what is kept.
 
 use consign::layer::source::deb::{
-    Access, AptSettings, Client, Expiry, Network, Presence, Repository, SourceError, Trust, resolve,
+    Access, AptSettings, Base, Client, Expiry, LayerRequest, Network, OwnSource, Presence,
+    Repository, Request, Resolution, SourceError, Trust, own_repositories, resolve,
 };
 use consign::report::Recorder;
+
+use super::judge::clock;
+use crate::support::vendor::VendorRepository;
+use crate::support::{program, run};
 
 use super::archive::{DATE, TestArchive, hello, resolve_from, warnings};
 use super::server::{Fault, Server};
@@ -293,4 +298,189 @@ fn lists_are_asked_for_by_their_digest_first() {
     );
     assert_eq!(server.connections(), 1, "the connection is kept");
     assert_eq!(warnings(&recorder), [] as [&str; 0]);
+}
+
+#[test]
+fn a_list_packed_with_zstd_is_read() {
+    let mut archive = TestArchive::new();
+    archive.packing = ".zst";
+    std::fs::remove_file(archive.path("dists/bookworm/main/binary-amd64/Packages.gz"))
+        .expect("it was published");
+    archive.publish();
+    archive.resolve().expect("it resolves");
+}
+
+/// Resolves `acme` from a vendor's repository, by the real clock.
+fn from_vendor(
+    vendor: &VendorRepository,
+    place: &str,
+    suite: &str,
+) -> Result<Resolution, SourceError> {
+    let key = vendor.root().join("key.asc");
+    vendor.write_key(&key);
+    let address = format!("file:{}", vendor.root().join(place).display());
+    let source = OwnSource {
+        name: "acme",
+        address: Some(&address),
+        suite,
+        components: &[],
+        key: Some(&key),
+        priority: None,
+        packages: &[],
+    };
+    let settings = AptSettings::default();
+    let repositories = own_repositories(&[source], None, &settings)?;
+    let client = Client::new(settings, Network::Online);
+    let cache = crate::support::temp_folder();
+    let access = Access {
+        client: &client,
+        cache: cache.path(),
+        now: clock(),
+        reporter: &Recorder::default(),
+    };
+    let request = Request {
+        base: Base::Nothing,
+        layers: vec![LayerRequest {
+            name: "app".into(),
+            packages: vec!["acme".into()],
+            recommends: false,
+        }],
+        ..hello()
+    };
+    resolve(&request, &repositories, &access)
+}
+
+#[test]
+fn a_signature_beside_the_list_counts_as_one_within() {
+    let Some(vendor) = VendorRepository::new() else {
+        return;
+    };
+    vendor.add("acme", "1", "");
+    vendor.publish();
+    vendor.sign_detached();
+    let pin = from_vendor(&vendor, "", "stable")
+        .expect("gpg signed it")
+        .layers[0]
+        .pins[0]
+        .clone();
+    assert_eq!(
+        (pin.suite.as_str(), pin.path.as_str()),
+        ("acme", "pool/acme_1_amd64.deb")
+    );
+    let suite = vendor.root().join("dists/stable");
+    let text = std::fs::read_to_string(suite.join("Release")).expect("a file");
+    std::fs::write(
+        suite.join("Release"),
+        text.replace("Origin: Vendor", "Origin: Vendos"),
+    )
+    .expect("write");
+    let error = from_vendor(&vendor, "", "stable").expect_err("a byte is wrong");
+    assert_eq!(error.slug(), "source-bad-signature");
+    let Some(mut gpgv) = program("gpgv", "gpgv") else {
+        return;
+    };
+    let mut key = program("gpg", "gnupg").expect("it was there before");
+    let ring = suite.join("key.gpg");
+    run(key
+        .args(["--dearmor", "--output"])
+        .arg(&ring)
+        .arg(vendor.root().join("key.asc")));
+    gpgv.arg("--keyring").arg(&ring);
+    let output = run(gpgv
+        .arg(suite.join("Release.gpg"))
+        .arg(suite.join("Release")));
+    assert!(!output.status.success(), "gpgv accepts what we reject");
+}
+
+#[test]
+fn a_folder_without_suites_is_a_repository_too() {
+    let Some(vendor) = VendorRepository::new() else {
+        return;
+    };
+    vendor.add("acme", "2", "");
+    vendor.publish_flat();
+    let pin = from_vendor(&vendor, "pool", "./")
+        .expect("it is signed")
+        .layers[0]
+        .pins[0]
+        .clone();
+    assert_eq!(pin.path, "acme_2_amd64.deb");
+    vendor.add("acme", "3", "");
+    let error = from_vendor(&vendor, "", "pool/").expect("one folder up");
+    assert_eq!(error.layers[0].pins[0].version, "2");
+}
+
+#[test]
+fn the_hosts_longest_time_is_honoured_and_said() {
+    let archive = TestArchive::new();
+    let mut repository = archive.repository();
+    let year = 365 * 24 * 60 * 60;
+    repository.valid_time.most.insert(String::new(), 2 * year);
+    let (outcome, warnings) = resolve_from(&[repository.clone()], &archive.cache());
+    outcome.expect("two years are not over");
+    assert_eq!(
+        warnings,
+        [
+            "apt's settings on this host let the package list of suite `bookworm` count until \
+             2025-11-13T22:13:20Z"
+        ]
+    );
+    repository.valid_time.most.insert(String::new(), year);
+    let error = resolve_from(&[repository], &archive.cache())
+        .0
+        .expect_err("a year is over");
+    assert_eq!(error.slug(), "source-expired");
+}
+
+#[test]
+fn another_archive_with_a_suite_of_the_same_name_is_left_out() {
+    let (mut debian, mut other) = (TestArchive::new(), TestArchive::new());
+    debian.head.insert("Origin", "Debian".into());
+    debian.publish();
+    other.head.insert("Origin", "Vendor".into());
+    other.add("hello", "9.0", b"another hello");
+    other.publish();
+    let (outcome, warnings) =
+        resolve_from(&[other.repository(), debian.repository()], &debian.cache());
+    let resolution = outcome.expect("Debian's is there");
+    assert_eq!(resolution.layers[0].pins[0].version, "1.0");
+    assert_eq!(resolution.releases.len(), 1);
+    assert_eq!(
+        warnings,
+        ["the host's source of suite `bookworm` by `Vendor` is left out"]
+    );
+}
+
+#[test]
+fn priorities_come_before_versions_and_patterns_before_both() {
+    let (old, mut new) = (TestArchive::new(), TestArchive::new());
+    new.add("hello", "2.0", b"newer hello");
+    new.head.insert("NotAutomatic", "yes".into());
+    new.publish();
+    let chosen = |change: &dyn Fn(&mut Repository)| {
+        let mut other = new.repository();
+        other.label = "acme".into();
+        change(&mut other);
+        let cache = crate::support::temp_folder();
+        let (outcome, _) = resolve_from(&[old.repository(), other], cache.path());
+        let pin = outcome.expect("it resolves").layers[0].pins[0].clone();
+        format!("{} {}", pin.version, pin.suite)
+    };
+    assert_eq!(
+        chosen(&|_| {}),
+        "1.0 bookworm",
+        "it asks for priority 1 itself"
+    );
+    assert_eq!(chosen(&|it| it.preference.priority = Some(500)), "2.0 acme");
+    assert_eq!(
+        chosen(&|it| it.preference.priority = Some(499)),
+        "1.0 bookworm"
+    );
+    assert_eq!(
+        chosen(&|it| {
+            it.preference.priority = Some(900);
+            it.preference.packages = vec!["acme-*".into()];
+        }),
+        "1.0 bookworm"
+    );
 }

@@ -455,7 +455,9 @@ fn pin(
     let field = |name| archive.field(id, name);
     let sha256 = field("SHA256").and_then(Digest::parse);
     let size = field("Size").and_then(|size| size.parse().ok());
-    let path = field("Filename").filter(|path| stays_below(path));
+    // Lists of a single folder write `./NAME`.
+    let path = field("Filename").map(|path| path.strip_prefix("./").unwrap_or(path));
+    let path = path.filter(|path| stays_below(path));
     Ok(PackagePin {
         name: archive.name(id).to_owned(),
         version: archive.version(id).to_string(),
