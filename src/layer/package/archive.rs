@@ -105,7 +105,7 @@ fn from_kept(
     let result = control
         .map_err(|reason| malformed(deb, reason))
         .and_then(|control| Stager::new(deb, control, stage, filter).take(&mut kept));
-    if kept.is_sound() {
+    if kept.checks_out() {
         return Ok(Some(result));
     }
     let failed = |error| Fault::system("clear", stage.display().to_string(), error);

@@ -131,7 +131,7 @@ impl Kept {
     }
 
     /// Whether all of it, read or not, has the digest at its end.
-    pub(super) fn is_sound(mut self) -> bool {
+    pub(super) fn checks_out(mut self) -> bool {
         let mut digest = [0; DIGEST];
         let is_read = io::copy(&mut self, &mut io::sink()).is_ok();
         let mut file = self.body.into_inner();
@@ -174,7 +174,7 @@ mod tests {
     fn data(mut kept: Kept) -> Option<Vec<u8>> {
         let mut data = Vec::new();
         kept.read_to_end(&mut data).expect("a file");
-        kept.is_sound().then_some(data)
+        kept.checks_out().then_some(data)
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::support::{
 struct Project {
     folder: TestFolder,
     vendor: VendorRepository,
-    _server: Server,
+    server: Server,
 }
 
 impl Project {
@@ -31,7 +31,7 @@ impl Project {
         let project = Self {
             folder,
             vendor,
-            _server: server,
+            server,
         };
         project.vendor.write_key(&project.path("keys/acme.asc"));
         let base = std::fs::read_to_string(repo_root().join("layers/base/layer.toml"));
@@ -46,7 +46,7 @@ impl Project {
             "3.1",
             "acme-lib",
         );
-        let address = project._server.address();
+        let address = project.server.address();
         project.write(
             "appliance.toml",
             &format!(

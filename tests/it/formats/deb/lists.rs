@@ -324,7 +324,7 @@ fn from_vendor(
         address: Some(&address),
         suite,
         components: &[],
-        key: Some(&key),
+        key: Some(key.as_path()),
         priority: None,
         packages: &[],
     };
@@ -406,8 +406,8 @@ fn a_folder_without_suites_is_a_repository_too() {
         .clone();
     assert_eq!(pin.path, "acme_2_amd64.deb");
     vendor.add("acme", "3", "");
-    let error = from_vendor(&vendor, "", "pool/").expect("one folder up");
-    assert_eq!(error.layers[0].pins[0].version, "2");
+    let found = from_vendor(&vendor, "", "pool/").expect("one folder up");
+    assert_eq!(found.layers[0].pins[0].version, "2");
 }
 
 #[test]
