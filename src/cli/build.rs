@@ -88,7 +88,7 @@ impl Context<'_> {
         }
     }
 
-    fn shop<'a>(
+    pub(super) fn shop<'a>(
         &self,
         plan: &BuildPlan,
         lock: &Lock,
@@ -104,7 +104,7 @@ impl Context<'_> {
         })
     }
 
-    fn agent(&self, explicit: Option<PathBuf>) -> Result<Agent, Error> {
+    pub(super) fn agent(&self, explicit: Option<PathBuf>) -> Result<Agent, Error> {
         let search = AgentSearch {
             explicit,
             executable: self.environment.executable.clone(),
@@ -142,9 +142,9 @@ fn deb_path(cache: &Path, pin: &PackagePin) -> PathBuf {
 }
 
 /// The agent's bytes, and what they make of the plan.
-struct Agent {
-    content: Content,
-    builder: Builder,
+pub(super) struct Agent {
+    pub(super) content: Content,
+    pub(super) builder: Builder,
 }
 
 /// Builds the appliance: fetches packages, makes layers, and leaves disk
@@ -154,28 +154,28 @@ struct Agent {
 pub(super) struct BuildArgs {
     /// The appliance.
     #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// Where the outputs go; made if need be.
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Disk image formats instead of those of appliance.toml: raw, raw.zst,
     /// qcow2, vmdk, vhdx, vhd.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', value_parser = image_format)]
-    format: Vec<ImageFormat>,
+    pub(super) format: Vec<ImageFormat>,
     /// Sums raw disks as well: reads every zero of them.
     #[arg(long)]
-    sums: bool,
+    pub(super) sums: bool,
     #[command(flatten)]
-    lock: LockFlags,
+    pub(super) lock: LockFlags,
     /// Uses no network: all packages must be in the cache.
     #[arg(long)]
-    offline: bool,
+    pub(super) offline: bool,
     /// The first-boot agent, instead of the one beside consign or in its checkout.
     #[arg(long, value_name = "FILE")]
-    agent: Option<PathBuf>,
+    pub(super) agent: Option<PathBuf>,
     /// Worker threads; as many as there are cores when left out.
     #[arg(short, long, value_name = "N")]
-    jobs: Option<NonZeroUsize>,
+    pub(super) jobs: Option<NonZeroUsize>,
 }
 
 pub(super) fn image_format(text: &str) -> Result<ImageFormat, String> {
@@ -301,7 +301,7 @@ pub(super) fn plan(
 
 /// Tries whether outputs can go to `path`, before hours of work: there, or
 /// where it would be made. Leaves nothing.
-fn check_writable(path: &Path) -> Result<(), CliError> {
+pub(super) fn check_writable(path: &Path) -> Result<(), CliError> {
     let nearest = path.ancestors().find(|folder| folder.exists());
     let nearest = nearest.unwrap_or(Path::new("."));
     match PendingFile::create(&nearest.join(STAMP_FILE_NAME)) {

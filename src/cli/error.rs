@@ -21,6 +21,15 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// A release would be mixed with something else.
+    #[error("`{}` is there already, and is not empty", path.display())]
+    ReleaseExists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// No image, no release.
+    #[error("the appliance has no disk image to release")]
+    NoImage,
     /// The system gives no random numbers.
     #[error("the system gives no random numbers for a key")]
     Chance {
@@ -118,6 +127,8 @@ impl CliError {
             Self::Output { .. } => "output-failed",
             Self::Environment { .. } => "no-executable",
             Self::Chance { .. } => "no-chance",
+            Self::ReleaseExists { .. } => "release-exists",
+            Self::NoImage => "release-no-image",
             Self::Threshold { .. } => "threshold",
             Self::Directory { .. } => "no-directory",
             Self::NoCache => "no-cache",
@@ -146,6 +157,8 @@ impl CliError {
                  at most 64 characters"
                     .into(),
             ),
+            Self::ReleaseExists { .. } => Some("choose another folder with `-o FOLDER`".into()),
+            Self::NoImage => Some("name a format in `[outputs]`".into()),
             Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
@@ -179,6 +192,8 @@ impl CliError {
             | Self::NoFileName { .. }
             | Self::Directory { .. }
             | Self::Threshold { .. }
+            | Self::ReleaseExists { .. }
+            | Self::NoImage
             | Self::NoCache
             | Self::NoLock { .. }
             | Self::NotLocked { .. } => ExitClass::Usage,

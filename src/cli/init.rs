@@ -147,6 +147,8 @@ pub(super) mod tests {
         assert!(full.description.take().is_some());
         assert!(full.source_date.take().is_some());
         assert!(full.system.mirror.take().is_some());
+        assert!(!std::mem::take(&mut full.repositories).is_empty());
+        assert!(!std::mem::take(&mut full.pins).is_empty());
         assert!(!std::mem::take(&mut full.boot.cmdline).is_empty());
         assert!(!std::mem::take(&mut full.machine.disks).is_empty());
         assert!(full.disk.size.take().is_some());

@@ -18,6 +18,7 @@ mod keys;
 mod lock;
 mod manual;
 mod plan;
+mod release;
 mod sandbox;
 mod terminal;
 mod verify;
@@ -90,6 +91,8 @@ enum Command {
     /// The customer's side: site.toml and its config disk.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Builds the appliance and makes the folder that is handed over.
+    Release(release::ReleaseArgs),
     /// Makes a key to sign releases with.
     Keygen(keys::KeygenArgs),
     /// Shows a public key in the form that a tool wants.
@@ -178,6 +181,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Convert(args) => convert::run(args, &context, out),
         Command::Init(args) => init::run(args, out),
         Command::Config(command) => config::run(command, out),
+        Command::Release(args) => release::run(args, &context, out),
         Command::Keygen(args) => keys::keygen(args, environment, out),
         Command::Key(args) => keys::show(args, out),
         Command::Sign(args) => verify::sign(args, environment, out),

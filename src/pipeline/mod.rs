@@ -9,6 +9,7 @@ pub mod agent;
 mod kept;
 pub mod packages;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -108,6 +109,36 @@ fn make_layers(plan: &BuildPlan, shop: &Workshop<'_>) -> Result<(Vec<Layer>, Vec
     });
     let tools = tools.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     Ok((layers?, tools?))
+}
+
+/// Which layer brought a path of the image last, of all that layers name.
+///
+/// # Errors
+///
+/// Those of the layers; all of them are in the store after a build.
+pub fn layer_owners(
+    plan: &BuildPlan,
+    shop: &LayerShop<'_>,
+    reporter: &dyn Reporter,
+) -> Result<(Vec<Layer>, BTreeMap<String, String>), Error> {
+    let layers = layer::build_all(&plan.layers, shop, reporter)?;
+    let mut tree = FileTree::new();
+    let mut owners = BTreeMap::new();
+    for layer in &layers {
+        let misfit = |source| PipelineError::Merge {
+            layer: layer.name.clone(),
+            source,
+        };
+        tree.apply(&layer.delta).map_err(misfit)?;
+        let entries = layer.delta.tree.iter().map(|(path, _, _)| path);
+        for path in entries.chain(layer.delta.links.keys()) {
+            if !layer.delta.implied.contains(path) {
+                let path = tree.resolve(path).map_err(misfit)?;
+                owners.insert(format!("/{path}"), layer.name.clone());
+            }
+        }
+    }
+    Ok((layers, owners))
 }
 
 /// Names of all files that a build of `plan` leaves, without the stamp.

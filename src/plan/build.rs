@@ -167,6 +167,12 @@ impl BuildPlan {
         Ok(plan)
     }
 
+    /// The formats that `appliance.toml` names.
+    #[must_use]
+    pub fn formats(appliance: &Appliance) -> Vec<ImageFormat> {
+        formats(appliance)
+    }
+
     /// The packages of a layer, dependencies first; empty for files.
     #[must_use]
     pub fn pins(layer: &LayerSpec) -> &[PackagePin] {
@@ -221,8 +227,8 @@ fn files_recipe(layer: &FilesLayer) -> Result<FilesRecipe, PlanError> {
     })
 }
 
-/// In the order of the formats' list, without repeats.
-fn images(appliance: &Appliance, wishes: &Wishes) -> Vec<ImageSpec> {
+/// The formats that `appliance.toml` names, as it names them.
+fn formats(appliance: &Appliance) -> Vec<ImageFormat> {
     let written = appliance.outputs.formats.iter().map(|kind| match kind {
         ImageKind::Raw => ImageFormat::Raw,
         ImageKind::RawZst => ImageFormat::RawZst,
@@ -231,8 +237,13 @@ fn images(appliance: &Appliance, wishes: &Wishes) -> Vec<ImageSpec> {
         ImageKind::Vhdx => ImageFormat::Vhdx,
         ImageKind::Vhd => ImageFormat::Vhd,
     });
+    written.collect()
+}
+
+/// In the order of the formats' list, without repeats.
+fn images(appliance: &Appliance, wishes: &Wishes) -> Vec<ImageSpec> {
     let mut formats: Vec<_> = if wishes.formats.is_empty() {
-        written.collect()
+        formats(appliance)
     } else {
         wishes.formats.clone()
     };

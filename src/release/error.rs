@@ -77,6 +77,14 @@ pub enum ReleaseError {
         /// The form of the signature.
         container: &'static str,
     },
+    /// The image could not be read back.
+    #[error("cannot read back the image `{}`", path.display())]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: Box<crate::inspect::InspectError>,
+    },
     /// Something speaks against it.
     #[error("`{}` is refused: {}", path.display(), joined(doubts))]
     Refused {
@@ -111,6 +119,7 @@ impl ReleaseError {
             Self::NotASigner { .. } => "release-not-a-signer",
             Self::Signature { .. } => "release-signature",
             Self::Unsigned { .. } => "release-unsigned",
+            Self::Image { .. } => "release-image",
             Self::Refused { .. } => "release-refused",
         }
     }
@@ -122,7 +131,7 @@ impl ReleaseError {
             Self::FileName { .. } => {
                 Some("name the appliance with letters, digits, `_`, `.` and `-`".into())
             }
-            Self::Write { .. } | Self::Read { .. } => None,
+            Self::Write { .. } | Self::Read { .. } | Self::Image { .. } => None,
             Self::Sign { source } => source.hint(),
             Self::NotASigner { .. } => {
                 Some("make the release with `--signer KEY.pub`, or sign with a named key".into())
@@ -144,7 +153,7 @@ impl ReleaseError {
     #[must_use]
     pub fn class(&self) -> ExitClass {
         match self {
-            Self::FileName { .. } | Self::Write { .. } => ExitClass::Build,
+            Self::FileName { .. } | Self::Write { .. } | Self::Image { .. } => ExitClass::Build,
             Self::Sign { source } => source.class(),
             Self::NotASigner { .. } | Self::State { .. } => ExitClass::Usage,
             // What cannot be read is not verified.

@@ -8,6 +8,7 @@
 //! | file | does |
 //! |---|---|
 //! | `manifest` | the one text that is signed |
+//! | `image` | what a finished image says of itself |
 //! | `signing` | signatures beside it, made and judged |
 //! | `dsse` | the envelope around the provenance |
 //! | `rotation` | a new key signed by the old one |
@@ -21,6 +22,7 @@
 pub mod assemble;
 mod dsse;
 mod error;
+pub mod image;
 pub mod manifest;
 mod provenance;
 pub mod rotation;

@@ -104,6 +104,10 @@ pub const TABLES: &[Table] = &[
         "The licence, a file in the folder license of the medium.",
     ),
     table("report", "What the machine writes back to the medium."),
+    table(
+        "trust",
+        "Who signs later configurations: without a signature they are refused.",
+    ),
     named(
         "secret.*",
         SECRET,
@@ -433,6 +437,15 @@ pub const KEYS: &[Key] = &[
         Boolean,
         "true",
         "Whether report.json is written back to the medium.",
+    ),
+    key(
+        "trust.keys",
+        Texts(
+            r"^(ssh-ed25519 [A-Za-z0-9+/=]+( .*)?|RW[A-Za-z0-9+/]{54})$",
+            16,
+        ),
+        "[\"ssh-ed25519 AAAA... owner\"]",
+        "Keys of OpenSSH or minisign that sign later configurations.",
     ),
     key(
         "secret.*.from",
