@@ -105,6 +105,13 @@ impl ByteSize {
     }
 }
 
+/// In bytes, for programs.
+impl serde::Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(self.0)
+    }
+}
+
 impl fmt::Display for ByteSize {
     /// Two or three significant digits in the largest fitting unit; exact
     /// when the size is a whole number of that unit.
@@ -253,6 +260,13 @@ impl Timestamp {
             minute: small(second_of_day / 60 % 60),
             second: small(second_of_day % 60),
         }
+    }
+}
+
+/// As `Display` writes it, for programs.
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

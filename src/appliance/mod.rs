@@ -28,7 +28,10 @@ mod written;
 
 pub use diagnostic::{Diagnostic, FileProblems, Style};
 pub use error::ApplianceError;
-pub use layer::{FilesLayer, LayerKind, LayerRecipe, PackagesLayer, PathRule};
+pub use layer::{
+    Entry, EntryKind, FilesLayer, LayerKind, LayerRecipe, OciLayer, OciSource, PackagesLayer,
+    PathRule, RunLayer, TarLayer, TarSource,
+};
 pub use model::{
     Appliance, Architecture, BootSettings, DiskLayout, DiskProfile, Distribution, Firmware,
     ImageKind, Kernel, MachineFacts, Outputs, Qcow2Compression, System, UserDisk,

@@ -1,5 +1,6 @@
 //! The checked appliance: domain types only, no text left to interpret.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -42,6 +43,8 @@ pub struct Appliance {
     pub machine: MachineFacts,
     /// What is written.
     pub outputs: Outputs,
+    /// `[values]`: the vendor's own texts for templates of files layers.
+    pub values: BTreeMap<String, String>,
     /// The layers, lowest first; at least one is of packages, names differ.
     pub layers: Vec<LayerRecipe>,
 }

@@ -164,6 +164,8 @@ pub struct ShelfLayer {
     /// The package files in it and in the folders that a recipe may name for
     /// them, as paths below it.
     pub debs: BTreeSet<String>,
+    /// The names of the files in it.
+    pub files: BTreeSet<String>,
 }
 
 impl Shelf {
@@ -175,13 +177,13 @@ impl Shelf {
     /// not be read.
     pub fn open(folder: &Path) -> Result<Self, ApplianceError> {
         let mut layers = BTreeMap::new();
-        for name in folders_in(folder)? {
+        for name in entries_of(folder)?.folders {
             let folder = folder.join(&name);
             let recipe = match Source::open(&folder.join(LAYER_FILE_NAME)) {
                 Err(ApplianceError::Missing { .. }) => None,
                 other => Some(other?),
             };
-            let folders = folders_in(&folder)?;
+            let Entries { folders, files } = entries_of(&folder)?;
             let debs = debs_in(&folder, &folders, recipe.as_ref())?;
             layers.insert(
                 name,
@@ -190,6 +192,7 @@ impl Shelf {
                     recipe,
                     folders,
                     debs,
+                    files,
                 },
             );
         }
@@ -226,11 +229,18 @@ fn debs_in(
     Ok(debs)
 }
 
-/// Names of the folders (or links to folders) in `folder` that are text.
-fn folders_in(folder: &Path) -> Result<BTreeSet<String>, ApplianceError> {
+/// Names in a folder that are text, links followed.
+#[derive(Default)]
+struct Entries {
+    folders: BTreeSet<String>,
+    files: BTreeSet<String>,
+}
+
+fn entries_of(folder: &Path) -> Result<Entries, ApplianceError> {
+    let mut found = Entries::default();
     let entries = match list_folder(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         Err(source) => {
             return Err(ApplianceError::Read {
                 path: folder.to_owned(),
@@ -238,11 +248,16 @@ fn folders_in(folder: &Path) -> Result<BTreeSet<String>, ApplianceError> {
             });
         }
     };
-    Ok(entries
-        .into_iter()
-        .filter(|entry| entry.path.is_dir())
-        .filter_map(|entry| entry.name.into_string().ok())
-        .collect())
+    for entry in entries {
+        let is_folder = entry.path.is_dir();
+        let is_file = !is_folder && entry.path.is_file();
+        match entry.name.into_string() {
+            Ok(name) if is_folder => found.folders.insert(name),
+            Ok(name) if is_file => found.files.insert(name),
+            _ => false,
+        };
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub(super) struct Written {
     pub(super) boot: WrittenBoot,
     pub(super) machine: WrittenMachine,
     pub(super) outputs: WrittenOutputs,
+    /// Names and texts for templates.
+    pub(super) values: Vec<(Spanned<String>, Spanned<String>)>,
 }
 
 #[derive(Debug)]
@@ -114,6 +116,7 @@ impl Written {
             boot: boot(top.table("boot", problems), problems),
             machine: machine(top.table("machine", problems), problems),
             outputs: outputs(top.table("outputs", problems), problems),
+            values: top.pairs("values", "{ vendor = \"Example Ltd\" }", problems),
         };
         top.finish(problems);
         Some(written)

@@ -9,66 +9,138 @@ use super::files::{path, text_file};
 use crate::tree::{Content, FileTree, Node, TreePath};
 use crate::units::Timestamp;
 
-/// One rule: its name, what is done, and where.
-struct Rule {
-    name: &'static str,
-    action: Action,
-    patterns: &'static [&'static str],
+/// One rule: its name, why, what is done, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// A stable name; the same as that of the layers' rule for the same files.
+    pub name: &'static str,
+    /// Why it is there.
+    pub reason: &'static str,
+    /// What is done.
+    pub action: Action,
+    /// Where.
+    pub patterns: &'static [&'static str],
 }
 
-#[derive(Clone, Copy)]
-enum Action {
+/// What is done by a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
     /// The entry goes, with all below it.
     Remove,
     /// A file stays, without its bytes.
     Empty,
+    /// Its content is replaced by one that is the same everywhere.
+    Replace,
 }
 
-use Action::{Empty, Remove};
+use Action::{Empty, Remove, Replace};
 
-const fn rule(name: &'static str, action: Action, patterns: &'static [&'static str]) -> Rule {
+const fn rule(
+    name: &'static str,
+    reason: &'static str,
+    action: Action,
+    patterns: &'static [&'static str],
+) -> Rule {
     Rule {
         name,
+        reason,
         action,
         patterns,
     }
 }
 
-/// All rules, in order.
-const RULES: &[Rule] = &[
+/// All rules for the finished tree, in order.
+pub const RULES: &[Rule] = &[
     // Identity: two machines from one image must share none of it.
-    rule("ssh host keys", Remove, &["etc/ssh/ssh_host_*"]),
-    rule("machine id of D-Bus", Remove, &["var/lib/dbus/machine-id"]),
     rule(
-        "seeds and host secrets",
+        "machine-id",
+        "each machine makes its own at first boot; an empty file asks for that",
+        Replace,
+        &["etc/machine-id"],
+    ),
+    rule(
+        "dbus-machine-id",
+        "dbus reads /etc/machine-id where this one is missing",
+        Remove,
+        &["var/lib/dbus/machine-id"],
+    ),
+    rule(
+        "ssh-host-keys",
+        "a key that is in an image is no secret; each machine makes its own",
+        Remove,
+        &["etc/ssh/ssh_host_*"],
+    ),
+    rule(
+        "random-seed",
+        "a seed that many machines share seeds nothing",
         Remove,
         &[
             "var/lib/systemd/random-seed",
             "var/lib/systemd/credential.secret",
             "var/lib/urandom/random-seed",
-            "etc/machine-info",
-            "etc/hostid",
         ],
+    ),
+    rule(
+        "host-identity",
+        "it names one machine",
+        Remove,
+        &["etc/machine-info", "etc/hostid"],
+    ),
+    rule(
+        "snakeoil-key",
+        "a key that is in an image is no secret; each machine makes its own at boot",
+        Remove,
+        &[
+            "etc/ssl/private/ssl-cert-snakeoil.key",
+            "etc/ssl/certs/ssl-cert-snakeoil.pem",
+        ],
+    ),
+    rule(
+        "rndc-key",
+        "a key that is in an image is no secret; each machine makes its own at boot",
+        Remove,
+        &["etc/bind/rndc.key"],
     ),
     // The build host: names and resolvers that are wrong at the customer's.
     rule(
-        "the build host's network",
+        "build-host",
+        "names and resolvers of the build host are wrong at the customer's",
         Remove,
         &["etc/resolv.conf", "etc/mailname", "etc/adjtime"],
     ),
+    rule(
+        "host-name",
+        "the site gives the name",
+        Replace,
+        &["etc/hostname"],
+    ),
+    rule(
+        "shadow-dates",
+        "the day of a password's last change is the day of the build: the source date stands there",
+        Replace,
+        &["etc/shadow"],
+    ),
     // Litter: differs from build to build, or serves nobody.
     rule(
-        "apt's lists and archives",
+        "apt-lists",
+        "they are out of date when the image boots",
+        Remove,
+        &["var/lib/apt/lists/**", "var/lib/apt/periodic/**"],
+    ),
+    rule(
+        "caches",
+        "programs make them again, and they hold times and inode numbers",
         Remove,
         &[
-            "var/lib/apt/lists/**",
             "var/cache/apt/*.bin",
             "var/cache/apt/archives/**",
-            "var/lib/apt/periodic/**",
+            "var/cache/ldconfig/aux-cache",
+            "var/cache/man/**",
         ],
     ),
     rule(
-        "dpkg's backups",
+        "dpkg-backups",
+        "dpkg keeps the state before its last change, and locks",
         Remove,
         &[
             "var/lib/dpkg/*-old",
@@ -79,12 +151,14 @@ const RULES: &[Rule] = &[
         ],
     ),
     rule(
-        "debconf's backups",
+        "debconf-backups",
+        "debconf keeps the state before its last change",
         Remove,
         &["var/cache/debconf/*-old", "var/cache/debconf/tmp.ci"],
     ),
     rule(
-        "account backups",
+        "user-database-backups",
+        "tools that change users keep the state before, and a lock",
         Remove,
         &[
             "etc/passwd-",
@@ -97,12 +171,8 @@ const RULES: &[Rule] = &[
         ],
     ),
     rule(
-        "caches that programs rebuild",
-        Remove,
-        &["var/cache/ldconfig/aux-cache", "var/cache/man/**"],
-    ),
-    rule(
-        "logs of the build",
+        "build-logs",
+        "they tell about the build, with its times",
         Remove,
         &[
             "var/log/alternatives.log",
@@ -113,15 +183,27 @@ const RULES: &[Rule] = &[
             "var/log/journal/**",
         ],
     ),
-    rule("logs", Empty, &["var/log/**"]),
     rule(
-        "temporary files",
+        "logs",
+        "programs expect the files, nothing has happened yet",
+        Empty,
+        &["var/log/**"],
+    ),
+    rule(
+        "runtime",
+        "a running system mounts a fresh /run and empties /tmp",
         Remove,
         &["tmp/**", "var/tmp/**", "run/**"],
     ),
-    rule("mount points", Remove, &["proc/**", "sys/**", "dev/**"]),
     rule(
-        "shell histories",
+        "mount-points",
+        "the kernel's file systems are mounted there",
+        Remove,
+        &["proc/**", "sys/**", "dev/**"],
+    ),
+    rule(
+        "shell-histories",
+        "they tell what somebody typed",
         Remove,
         &[
             "root/.bash_history",
@@ -131,12 +213,14 @@ const RULES: &[Rule] = &[
         ],
     ),
     rule(
-        "another initramfs",
+        "other-initramfs",
+        "the initramfs is consign's own",
         Remove,
         &["initrd.img", "initrd.img.old", "vmlinuz", "vmlinuz.old"],
     ),
     rule(
-        "kernel on the root",
+        "kernel-on-root",
+        "the kernel is on the EFI system partition",
         Remove,
         &[
             "boot/System.map-*",
@@ -174,6 +258,8 @@ pub(super) fn clean(tree: &mut FileTree, time: Timestamp) -> Result<(), BootErro
                     tree.remove(&found);
                 }
                 Empty => empty(tree, &found),
+                // Below, each in its own way.
+                Replace => {}
             }
         }
     }
@@ -209,6 +295,15 @@ pub fn leftovers(tree: &FileTree) -> Vec<Leftover> {
             })
         })
         .collect()
+}
+
+/// The rule that takes `entry` away, when there is one.
+#[must_use]
+pub fn rule_for(entry: &TreePath) -> Option<&'static Rule> {
+    let removing = RULES.iter().filter(|rule| rule.action == Remove);
+    removing
+        .into_iter()
+        .find(|rule| rule.patterns.iter().any(|pattern| is_match(pattern, entry)))
 }
 
 fn matches(tree: &FileTree, rule: &Rule) -> Vec<TreePath> {

@@ -15,12 +15,15 @@ mod files;
 mod grub;
 mod initramfs;
 mod kernel;
+mod keys;
 mod lean;
 mod slots;
 mod spec;
 mod units;
 
-pub use clean::{Leftover, leftovers};
+pub use clean::{
+    Action as CleanAction, Leftover, RULES as CLEAN_RULES, Rule as CleanRule, leftovers, rule_for,
+};
 pub use error::BootError;
 pub use grub::{BootCode, TOOLS_PACKAGES, tools_recipe};
 pub use initramfs::{PACKING, Packer, pack};
@@ -99,6 +102,7 @@ pub fn install(
 
     clean::clean(&mut tree, spec.source_date)?;
     units::make_lean(&mut tree, spec.source_date)?;
+    keys::make_at_boot(&mut tree, spec.source_date)?;
     agent::place(&mut tree, agent, spec.source_date)?;
     tree.insert(
         path(FACTS),

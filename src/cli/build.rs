@@ -65,6 +65,7 @@ impl Context<'_> {
             mirror: self.environment.mirror.as_deref().or(own),
             network,
             cache,
+            logins: &self.environment.logins,
             reporter: self.reporter,
         };
         Sources {

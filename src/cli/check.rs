@@ -1,5 +1,7 @@
 //! `consign check`: judges `appliance.toml`, its layers and its lock.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -8,11 +10,12 @@ use serde_json::{Value, json};
 use super::draw::ReportFormat;
 use super::error::output;
 use super::sandbox::outlook;
-use crate::appliance::{Appliance, FILE_NAME, LayerKind};
-use crate::boot::TOOLS_PACKAGES;
+use crate::appliance::{Appliance, FILE_NAME};
+use crate::boot::{CLEAN_RULES, CleanAction, TOOLS_PACKAGES};
 use crate::error::Error;
 use crate::layer::SandboxSettings;
-use crate::plan::{LOCK_FILE_NAME, Lock, digest_of_folder, request};
+use crate::layer::clean::{Action, RULES as LAYER_RULES};
+use crate::plan::{LOCK_FILE_NAME, Lock, check_local, request};
 
 /// Judges appliance.toml, its layers and its lock. Reads no network and
 /// writes nothing. With --sandbox, says which sandbox a build would use.
@@ -21,6 +24,10 @@ pub(super) struct CheckArgs {
     /// The appliance.
     #[arg(long, value_name = "FILE", default_value = FILE_NAME)]
     file: PathBuf,
+    /// Lists the clean-image rules instead: what an image never has, by name
+    /// and with the reason.
+    #[arg(long)]
+    rules: bool,
     /// What to print.
     #[arg(long, value_enum, default_value_t)]
     format: ReportFormat,
@@ -50,11 +57,14 @@ pub(super) fn run(
     sandbox: Option<&SandboxSettings>,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
+    if args.rules {
+        let text = rules(args.format);
+        out.write_all(text.as_bytes()).map_err(output)?;
+        return Ok(());
+    }
     let appliance = Appliance::open(&args.file)?;
     for layer in &appliance.layers {
-        if let LayerKind::Files(files) = &layer.kind {
-            digest_of_folder(&files.folder)?;
-        }
+        check_local(layer, &appliance)?;
     }
     let lock = lock_state(&appliance, &args.file)?;
     // Only on request: it says something about the machine, not the appliance.
@@ -74,6 +84,91 @@ pub(super) fn run(
     };
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
+}
+
+/// A rule for people and programs.
+struct ListedRule {
+    name: &'static str,
+    reason: &'static str,
+    does: &'static str,
+    paths: Vec<&'static str>,
+}
+
+/// Every rule by name: those of layers, those of the finished tree, and what
+/// a layer must not bring.
+fn all_rules() -> Vec<ListedRule> {
+    let mut all: BTreeMap<&str, ListedRule> = BTreeMap::new();
+    let mut add = |name, reason, does, paths: &[&'static str]| {
+        let rule = all.entry(name).or_insert_with(|| ListedRule {
+            name,
+            reason,
+            does,
+            paths: Vec::new(),
+        });
+        for path in paths {
+            if !rule.paths.contains(path) {
+                rule.paths.push(path);
+            }
+        }
+    };
+    for rule in LAYER_RULES {
+        let does = match rule.action {
+            Action::Remove => "removed",
+            Action::RemoveUnlessShipped => "removed unless a package ships it",
+            Action::Empty => "emptied",
+        };
+        add(rule.name, rule.reason, does, rule.paths);
+    }
+    for rule in CLEAN_RULES {
+        let does = match rule.action {
+            CleanAction::Remove => "removed",
+            CleanAction::Empty => "emptied",
+            CleanAction::Replace => "replaced",
+        };
+        add(rule.name, rule.reason, does, rule.patterns);
+    }
+    add(
+        "no-private-keys",
+        "what all customers share is no secret; `allow_secrets` of layer.toml makes exceptions",
+        "refused in any layer, unless a Debian package ships it",
+        &["**"],
+    );
+    add(
+        "no-identity",
+        "machine ids, host keys and seeds that a layer brings are those of one machine",
+        "refused in any layer",
+        &[
+            "etc/machine-id",
+            "etc/ssh/ssh_host_*",
+            "var/lib/systemd/random-seed",
+        ],
+    );
+    all.into_values().collect()
+}
+
+fn rules(format: ReportFormat) -> String {
+    let rules = all_rules();
+    if format == ReportFormat::Json {
+        let rules = rules.iter().map(|rule| {
+            json!({
+                "name": rule.name,
+                "reason": rule.reason,
+                "does": rule.does,
+                "paths": rule.paths,
+            })
+        });
+        let rules: Vec<_> = rules.collect();
+        return format!("{}\n", json!({ "rules": rules }));
+    }
+    let mut text = String::new();
+    for rule in rules {
+        writeln!(text, "{}: {}\n  {}", rule.name, rule.does, rule.reason)
+            .expect("a string takes all");
+        for path in rule.paths {
+            writeln!(text, "  /{path}").expect("a string takes all");
+        }
+    }
+    text
 }
 
 fn lock_state(appliance: &Appliance, file: &Path) -> Result<LockState, Error> {
@@ -139,6 +234,7 @@ mod tests {
     fn checked(folder: &Path, format: ReportFormat) -> Result<String, Error> {
         let args = CheckArgs {
             file: folder.join(FILE_NAME),
+            rules: false,
             format,
         };
         let mut out = Vec::new();
@@ -181,6 +277,41 @@ mod tests {
             ),
             "{said}"
         );
+    }
+
+    #[test]
+    fn every_rule_is_listed_by_name_once_and_with_its_reason() {
+        let rules = all_rules();
+        for name in [
+            "machine-id",
+            "ssh-host-keys",
+            "random-seed",
+            "apt-lists",
+            "logs",
+            "caches",
+            "python-bytecode",
+            "user-database-backups",
+            "conffile-leftovers",
+            "shadow-dates",
+            "no-private-keys",
+        ] {
+            assert_eq!(
+                rules.iter().filter(|rule| rule.name == name).count(),
+                1,
+                "{name}"
+            );
+        }
+        assert!(
+            rules
+                .iter()
+                .all(|rule| !rule.reason.is_empty() && !rule.paths.is_empty())
+        );
+        let text = super::rules(ReportFormat::Text);
+        assert!(
+            text.contains("caches: removed unless a package ships it\n"),
+            "{text}"
+        );
+        assert!(text.contains("  /var/cache/ldconfig/aux-cache\n"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,11 @@ use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 
+use crate::layer::source::remote::Logins;
 use crate::pipeline::agent::CARGO_ENVIRONMENT;
+
+/// Longer files of logins are not meant.
+const MAX_LOGINS: u64 = 1 << 20;
 
 /// What consign takes from its environment.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub(super) struct Environment {
     pub for_cargo: Vec<(OsString, OsString)>,
     /// `SSH_AUTH_SOCK`: where an SSH agent listens.
     pub ssh_agent: Option<PathBuf>,
+    /// Logins for registries, from docker's `config.json`.
+    pub logins: Logins,
     /// `http_proxy` or `HTTP_PROXY`, `https_proxy` or `HTTPS_PROXY`.
     pub proxies: Proxies,
 }
@@ -71,6 +77,12 @@ impl Environment {
             is_ci: text("CI").is_some_and(|value| value != "false" && value != "0"),
             color: io::stderr().is_terminal() && text("NO_COLOR").is_none(),
             executable: std::env::current_exe()?,
+            logins: logins(&[
+                absolute("DOCKER_CONFIG").map(|folder| folder.join("config.json")),
+                absolute("HOME").map(|home| home.join(".docker/config.json")),
+                absolute("REGISTRY_AUTH_FILE"),
+                absolute("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
+            ]),
             for_cargo,
             ssh_agent: absolute("SSH_AUTH_SOCK"),
             proxies: Proxies {
@@ -80,4 +92,20 @@ impl Environment {
             },
         })
     }
+}
+
+/// The logins of the first file that is one, as docker and podman look for it.
+fn logins(places: &[Option<PathBuf>]) -> Logins {
+    use std::io::Read as _;
+    for path in places.iter().flatten() {
+        let mut text = String::new();
+        let read = std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_LOGINS).read_to_string(&mut text));
+        if read.is_ok()
+            && let Some(logins) = Logins::parse(&text)
+        {
+            return logins;
+        }
+    }
+    Logins::default()
 }

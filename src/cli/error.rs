@@ -67,6 +67,32 @@ pub enum CliError {
         /// As it was given.
         package: String,
     },
+    /// Things in the cache were damaged, and are gone.
+    #[error("{count} damaged in the cache, and dropped")]
+    CacheDamaged {
+        /// How many.
+        count: usize,
+    },
+    /// A layer that is needed is not in the cache.
+    #[error("layer `{layer}` is not in the cache")]
+    NotBuilt {
+        /// Its name.
+        layer: String,
+    },
+    /// Not a path of the image.
+    #[error("`{}` is not a path of the image", path.escape_debug())]
+    NotAPath {
+        /// As it was given.
+        path: String,
+    },
+    /// No layer has a file.
+    #[error("no layer has `{}`{}", path.escape_debug(), clause(why))]
+    NoSuchFile {
+        /// As it was given.
+        path: String,
+        /// What is known about it.
+        why: String,
+    },
     /// A file could not be read.
     #[error("cannot read `{}`", path.display())]
     Read {
@@ -134,6 +160,10 @@ impl CliError {
             Self::NoCache => "no-cache",
             Self::NoLock { .. } => "no-lock",
             Self::NotLocked { .. } => "not-locked",
+            Self::CacheDamaged { .. } => "cache-damaged",
+            Self::NotBuilt { .. } => "why-not-built",
+            Self::NotAPath { .. } => "why-not-a-path",
+            Self::NoSuchFile { .. } => "why-unknown",
             Self::Read { .. } => "read-failed",
             Self::Folder { .. } => "folder-failed",
             Self::NotWritable { .. } => "output-folder",
@@ -170,6 +200,16 @@ impl CliError {
             Self::NotLocked { .. } => {
                 Some("name packages that appliance.lock has; to add one, name it in a layer".into())
             }
+            Self::CacheDamaged { .. } => {
+                Some("build again, it is made or fetched anew; look at the disk".into())
+            }
+            Self::NotBuilt { .. } => Some("build once, or run `consign cache pull`".into()),
+            Self::NotAPath { .. } => Some("write it as the image has it: /etc/fstab".into()),
+            Self::NoSuchFile { .. } => Some(
+                "look at the path; what consign itself adds (loader, agent, units) comes from \
+                 no layer"
+                    .into(),
+            ),
             Self::Folder { .. } => Some("choose a folder that you may write to".into()),
             Self::NotWritable { .. } => {
                 Some("choose a folder that you may write to, with `-o FOLDER`".into())
@@ -196,8 +236,12 @@ impl CliError {
             | Self::NoImage
             | Self::NoCache
             | Self::NoLock { .. }
-            | Self::NotLocked { .. } => ExitClass::Usage,
+            | Self::NotLocked { .. }
+            | Self::NotAPath { .. } => ExitClass::Usage,
+            Self::CacheDamaged { .. } => ExitClass::Verification,
             Self::Output { .. }
+            | Self::NotBuilt { .. }
+            | Self::NoSuchFile { .. }
             | Self::Chance { .. }
             | Self::Read { .. }
             | Self::Write { .. }
@@ -205,6 +249,14 @@ impl CliError {
             | Self::NotWritable { .. } => ExitClass::Build,
             Self::Environment { .. } => ExitClass::Bug,
         }
+    }
+}
+
+fn clause(why: &str) -> String {
+    if why.is_empty() {
+        String::new()
+    } else {
+        format!(": {why}")
     }
 }
 

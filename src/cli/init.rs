@@ -152,6 +152,7 @@ pub(super) mod tests {
         assert!(!std::mem::take(&mut full.boot.cmdline).is_empty());
         assert!(!std::mem::take(&mut full.machine.disks).is_empty());
         assert!(full.disk.size.take().is_some());
+        assert!(!std::mem::take(&mut full.values).is_empty());
         assert_eq!(full, plain);
     }
 

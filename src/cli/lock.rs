@@ -6,13 +6,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::build::{Context, print};
+use super::cache::layers_of;
 use super::error::CliError;
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::artifact::write_file;
 use crate::error::Error;
-use crate::layer::DebSource as _;
 use crate::layer::source::deb::Network;
 use crate::layer::spec::PackagePin;
+use crate::layer::{DebSource as _, fetch_foreign};
 use crate::plan::{LOCK_FILE_NAME, Lock, drift};
 use crate::units::ByteSize;
 
@@ -30,8 +31,8 @@ pub(super) struct LockArgs {
     update: Option<Vec<String>>,
 }
 
-/// Brings every package of appliance.lock into the cache and checks it, so
-/// that `consign build --offline` needs no network.
+/// Brings every package of appliance.lock, and every archive and image that
+/// a layer takes from elsewhere, into the cache and checks it, so that `consign build --offline` needs no network.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct FetchArgs {
     /// The appliance.
@@ -122,9 +123,9 @@ pub(super) fn fetch(
     pins.sort_by_key(|pin| pin.sha256);
     pins.dedup_by_key(|pin| pin.sha256);
     pins.sort();
-    context
-        .sources(&appliance, &cache, Network::Online)
-        .fetch(&pins)?;
+    let sources = context.sources(&appliance, &cache, Network::Online);
+    sources.fetch(&pins)?;
+    fetch_foreign(&layers_of(&appliance, &lock)?.layers, &sources)?;
     let bytes = pins.iter().map(|pin| pin.size).fold(0, u64::saturating_add);
     let size = ByteSize::from_bytes(bytes);
     print(

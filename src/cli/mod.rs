@@ -5,6 +5,7 @@
 
 mod boot;
 mod build;
+mod cache;
 mod check;
 mod config;
 mod convert;
@@ -22,6 +23,7 @@ mod release;
 mod sandbox;
 mod terminal;
 mod verify;
+mod why;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -86,6 +88,11 @@ enum Command {
     Inspect(inspect::InspectArgs),
     /// Puts the disk of an image into another container.
     Convert(convert::ConvertArgs),
+    /// Tells which layer and which package a file of the image comes from.
+    Why(why::WhyArgs),
+    /// Lists, verifies, trims and shares what builds keep.
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Writes a commented starter.
     Init(init::InitArgs),
     /// The customer's side: site.toml and its config disk.
@@ -121,6 +128,8 @@ impl Command {
             Self::Config(command) => command.format(),
             Self::Verify(args) => args.format(),
             Self::Inspect(args) => args.format(),
+            Self::Cache(command) => command.format(),
+            Self::Why(args) => args.format,
             _ => ReportFormat::Text,
         }
     }
@@ -179,6 +188,8 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Sandbox(args) => sandbox::run(args, &context, out),
         Command::Inspect(args) => inspect::run(args, out),
         Command::Convert(args) => convert::run(args, &context, out),
+        Command::Why(args) => why::run(args, &context, out),
+        Command::Cache(command) => cache::run(command, &context, out),
         Command::Init(args) => init::run(args, out),
         Command::Config(command) => config::run(command, out),
         Command::Release(args) => release::run(args, &context, out),

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::tree::TreePath;
 
 /// Grows with every change of [`RULES`] that changes layers.
-pub(crate) const RULES_VERSION: u32 = 1;
+pub(crate) const RULES_VERSION: u32 = 2;
 
 /// One rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,21 @@ pub const RULES: &[Rule] = &[
             "var/lib/systemd/credential.secret",
             "var/lib/urandom/random-seed",
         ],
+    },
+    Rule {
+        name: "snakeoil-key",
+        reason: "a key that is in an image is no secret; each machine makes its own at boot",
+        action: Action::Remove,
+        paths: &[
+            "etc/ssl/private/ssl-cert-snakeoil.key",
+            "etc/ssl/certs/ssl-cert-snakeoil.pem",
+        ],
+    },
+    Rule {
+        name: "rndc-key",
+        reason: "a key that is in an image is no secret; each machine makes its own at boot",
+        action: Action::Remove,
+        paths: &["etc/bind/rndc.key"],
     },
     Rule {
         name: "login-records",

@@ -1,11 +1,14 @@
 //! What can go wrong while layers are made.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::sandbox::{Fault, SandboxRefusal};
+use super::secrets::Secret;
 use super::source::deb::SourceError;
-use super::tar::TarError;
+use super::source::oci::OciError;
+use super::source::remote::RemoteError;
+use super::tar::{TarError, TarFault};
 use crate::digest::Digest;
 use crate::exec::ExecError;
 use crate::units::ExitClass;
@@ -66,6 +69,75 @@ pub enum LayerError {
         found: Digest,
     },
 
+    /// An archive that does not unpack.
+    #[error("cannot unpack `{}`", path.display())]
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// What the decoder said.
+        source: io::Error,
+    },
+
+    /// An archive that is not the one that was planned.
+    #[error("`{}` has digest `{found}`, but `{expected}` is expected", path.display())]
+    ArchiveDigest {
+        /// The archive.
+        path: PathBuf,
+        /// Its digest in `layer.toml`, or when the build was planned.
+        expected: Digest,
+        /// Its digest now.
+        found: Digest,
+    },
+
+    /// A template that names what there is not.
+    #[error("`{}` line {line}: {problem}", path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// One clause.
+        problem: String,
+    },
+
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] OciError),
+
+    /// An archive or image elsewhere.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+
+    /// Archives and images elsewhere cannot be had here.
+    #[error("there is no way to fetch from elsewhere")]
+    NoRemote,
+
+    /// Private keys or identities in a layer.
+    #[error("it brings {}", listed(secrets))]
+    Secrets {
+        /// Which, and where; not empty.
+        secrets: Vec<Secret>,
+    },
+
+    /// Something else than the layer in a registry.
+    #[error(
+        "`{place}` is not the layer that it says it is: {}",
+        crate::exec::escape(reason)
+    )]
+    Poisoned {
+        /// The registry, the repository and the tag.
+        place: String,
+        /// One clause.
+        reason: String,
+    },
+
+    /// Something that is in a folder and declared as something else.
+    #[error("`{}` is in the folder, and an [[entry]] says it is something else", path.display())]
+    DeclaredTwice {
+        /// The file.
+        path: PathBuf,
+    },
+
     /// Packages could not be fetched.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -84,6 +156,18 @@ pub enum LayerError {
 }
 
 impl LayerError {
+    /// A layer's tar could not be written to `output`.
+    pub(crate) fn writing(output: &Path, error: TarError) -> Self {
+        match error.fault {
+            TarFault::Read(source) if is_full(&source) => Self::Store {
+                action: "write",
+                path: output.to_owned(),
+                source,
+            },
+            _ => Self::Tar(error),
+        }
+    }
+
     /// The same error, with the layer's name.
     #[must_use]
     pub(crate) fn in_layer(self, layer: &str) -> Self {
@@ -106,6 +190,15 @@ impl LayerError {
             Self::Tar(_) => "layer-malformed",
             Self::Read { .. } => "layer-read",
             Self::SpecialFile { .. } => "layer-special-file",
+            Self::DeclaredTwice { .. } => "layer-declared-twice",
+            Self::Secrets { .. } => "layer-secrets",
+            Self::Poisoned { .. } => "layer-poisoned",
+            Self::Archive { .. } => "layer-archive",
+            Self::ArchiveDigest { .. } => "layer-archive-digest",
+            Self::Template { .. } => "layer-template",
+            Self::Image(error) => error.slug(),
+            Self::Remote(error) => error.slug(),
+            Self::NoRemote => "layer-no-remote",
             Self::FolderChanged { .. } => "layer-folder-changed",
             Self::Source(error) => error.slug(),
             Self::Refused(refusal) => refusal.slug(),
@@ -123,7 +216,13 @@ impl LayerError {
             Self::Sandbox(fault) => fault.class(),
             Self::Exec(error) => error.class(),
             Self::Source(error) => error.class(),
-            Self::Tar(_) => ExitClass::Verification,
+            Self::Image(error) => error.class(),
+            Self::Remote(error) => error.class(),
+            Self::Poisoned { .. }
+            | Self::Tar(_)
+            | Self::Archive { .. }
+            | Self::ArchiveDigest { .. } => ExitClass::Verification,
+            Self::Template { .. } => ExitClass::Usage,
             _ => ExitClass::Build,
         }
     }
@@ -141,6 +240,27 @@ impl LayerError {
             }
             Self::SpecialFile { .. } => Some("remove it from the layer's folder".to_owned()),
             Self::FolderChanged { .. } => Some("build again".to_owned()),
+            Self::Secrets { .. } => Some(
+                "take it out of the layer: every machine makes its own, and site.toml brings \
+                 what a site needs; if all customers may know it, name its path in \
+                 `allow_secrets` of `layer.toml`"
+                    .to_owned(),
+            ),
+            Self::Poisoned { .. } => Some(
+                "find out who may write to the registry; build without it until then".to_owned(),
+            ),
+            Self::ArchiveDigest { .. } => Some(
+                "find out why it has changed; if the change is meant, write the new digest \
+                 into `layer.toml`, or build again where it names none"
+                    .to_owned(),
+            ),
+            Self::Template { .. } => Some(
+                "name `appliance.name`, `appliance.version`, `appliance.label`, \
+                 `system.suite`, `system.distribution` or a key of [values] in `appliance.toml`"
+                    .to_owned(),
+            ),
+            Self::Image(error) => error.hint(),
+            Self::Remote(error) => error.hint(),
             Self::Source(error) => error.hint(),
             Self::Refused(refusal) => refusal.hint(),
             Self::Sandbox(fault) => fault.hint(),
@@ -148,6 +268,23 @@ impl LayerError {
             _ => None,
         }
     }
+}
+
+/// `a private key, `/opt/app/key.pem`, and 2 more` at most five long.
+fn listed(secrets: &[Secret]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = secrets
+        .iter()
+        .take(SHOWN)
+        .map(|secret| format!("{} in `{}`", secret.kind.noun(), secret.path))
+        .collect();
+    let more = secrets.len().saturating_sub(SHOWN);
+    let rest = if more > 0 {
+        format!(", and {more} more")
+    } else {
+        String::new()
+    };
+    format!("{}{rest}", shown.join(", "))
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -3,18 +3,25 @@
 //! Owners, modes and times of the host do not count, only names, kinds, bytes
 //! and whether the owner may execute a file; the rest is in the rules.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Read};
+use std::io::{self, BufWriter, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::LayerError;
-use super::spec::{FileRule, FilesRecipe};
+use super::compression::Hashing;
+use super::rules::{self, Shape};
+use super::spec::{FileEntry, FileRule, FilesRecipe};
 use super::tar::{MemberKind, TarWriter};
+use super::template;
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::tree::{Metadata, TreePath, list_folder};
 use crate::units::Timestamp;
+
+/// Longest template.
+const MAX_TEMPLATE: u64 = 1 << 20;
 
 /// One entry of the folder.
 #[derive(Debug)]
@@ -83,36 +90,155 @@ pub(crate) fn write(
     };
     let file = File::create_new(output).map_err(failed)?;
     let mut writer = TarWriter::new(BufWriter::with_capacity(256 << 10, file));
-    let mut hasher = Hasher::new();
-    hasher.field(b"consign files 1");
-    for found in walk(&recipe.folder)? {
-        let meta = metadata(&found, &recipe.rules, source_date);
-        let mut content = Digest::of(b"");
-        match &found.kind {
-            FoundKind::Directory => {
-                writer.member(&found.path, &meta, &MemberKind::Directory)?;
-            }
-            FoundKind::Symlink(target) => {
-                writer.member(&found.path, &meta, &MemberKind::Symlink(target.clone()))?;
-            }
-            FoundKind::File { size, .. } => {
-                let mut file = Digesting::new(open(&found.place)?);
-                writer.file(&found.path, &meta, *size, &mut file)?;
-                content = file.hasher.finish();
-            }
-        }
-        note(&mut hasher, &found, content);
+    let written = |error| LayerError::writing(output, error);
+    for path in &recipe.remove {
+        writer.whiteout(path).map_err(written)?;
     }
-    let digest = hasher.finish();
-    if digest != recipe.digest {
+    let found = write_found(recipe, source_date, &mut writer, output)?;
+    if found != recipe.digest {
         return Err(LayerError::FolderChanged {
             folder: recipe.folder.clone(),
             planned: recipe.digest,
-            found: digest,
+            found,
         });
     }
-    let (_, diff_id, size) = writer.finish()?;
+    // Links come after what they link to.
+    for entry in recipe.entries.iter().filter(|entry| is_link(entry)) {
+        let meta = entry_metadata(entry, source_date);
+        writer
+            .member(&entry.path, &meta, &entry.kind)
+            .map_err(written)?;
+    }
+    let (_, diff_id, size) = writer.finish().map_err(written)?;
     Ok((diff_id, size))
+}
+
+/// Writes the folder and the declared entries in the order of their paths;
+/// gives the digest of the folder.
+fn write_found<W: io::Write>(
+    recipe: &FilesRecipe,
+    source_date: Timestamp,
+    writer: &mut TarWriter<W>,
+    output: &Path,
+) -> Result<Digest, LayerError> {
+    let mut hasher = Hasher::new();
+    hasher.field(b"consign files 1");
+    let written = |error| LayerError::writing(output, error);
+    let mut entries = recipe
+        .entries
+        .iter()
+        .filter(|entry| !is_link(entry))
+        .peekable();
+    for found in walk(&recipe.folder)? {
+        while let Some(entry) = entries.next_if(|entry| entry.path < found.path) {
+            let meta = entry_metadata(entry, source_date);
+            writer
+                .member(&entry.path, &meta, &entry.kind)
+                .map_err(written)?;
+        }
+        // A declared folder says who owns one that is there.
+        let declared = entries.next_if(|entry| entry.path == found.path);
+        let meta = match declared {
+            Some(entry) => entry_metadata(entry, source_date),
+            None => metadata(&found, &recipe.rules, source_date),
+        };
+        let kind = match &found.kind {
+            FoundKind::Directory => MemberKind::Directory,
+            FoundKind::Symlink(target) => MemberKind::Symlink(target.clone()),
+            FoundKind::File { .. } => MemberKind::File,
+        };
+        if declared.is_some_and(|entry| entry.kind != kind) {
+            return Err(LayerError::DeclaredTwice { path: found.place });
+        }
+        let mut content = Digest::of(b"");
+        if let FoundKind::File { size, .. } = &found.kind {
+            let is_template = |pattern: &String| rules::matches(pattern, &found.path);
+            if recipe.templates.iter().any(is_template) {
+                let (digest, text) = rendered(&found, &recipe.values)?;
+                content = digest;
+                let mut text = text.as_bytes();
+                let size = text.len() as u64;
+                writer
+                    .file(&found.path, &meta, size, &mut text)
+                    .map_err(written)?;
+            } else {
+                let mut file = Hashing::new(open(&found.place)?);
+                writer
+                    .file(&found.path, &meta, *size, &mut file)
+                    .map_err(written)?;
+                content = file.finish();
+            }
+        } else {
+            writer.member(&found.path, &meta, &kind).map_err(written)?;
+        }
+        note(&mut hasher, &found, content);
+    }
+    for entry in entries {
+        let meta = entry_metadata(entry, source_date);
+        writer
+            .member(&entry.path, &meta, &entry.kind)
+            .map_err(written)?;
+    }
+    Ok(hasher.finish())
+}
+
+fn is_link(entry: &FileEntry) -> bool {
+    matches!(entry.kind, MemberKind::HardLink(_))
+}
+
+fn entry_metadata(entry: &FileEntry, source_date: Timestamp) -> Metadata {
+    let mut meta = Metadata::root_owned(entry.mode & 0o7777);
+    (meta.uid, meta.gid) = (entry.uid, entry.gid);
+    meta.mtime = source_date;
+    meta
+}
+
+/// Judges the templates of a recipe without making the layer.
+///
+/// # Errors
+///
+/// [`LayerError::Template`] and those of reading.
+pub fn check_templates(recipe: &FilesRecipe) -> Result<(), LayerError> {
+    if recipe.templates.is_empty() {
+        return Ok(());
+    }
+    for found in walk(&recipe.folder)? {
+        let is_template = |pattern: &String| rules::matches(pattern, &found.path);
+        let is_file = matches!(found.kind, FoundKind::File { .. });
+        if is_file && recipe.templates.iter().any(is_template) {
+            rendered(&found, &recipe.values)?;
+        }
+    }
+    Ok(())
+}
+
+/// The digest of a template, and what it becomes.
+fn rendered(
+    found: &Found,
+    values: &BTreeMap<String, String>,
+) -> Result<(Digest, String), LayerError> {
+    let problem = |line, problem: &str| LayerError::Template {
+        path: found.place.clone(),
+        line,
+        problem: problem.to_owned(),
+    };
+    let mut bytes = Vec::new();
+    open(&found.place)?
+        .take(MAX_TEMPLATE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(cannot_read(&found.place))?;
+    if bytes.len() as u64 > MAX_TEMPLATE {
+        return Err(problem(1, "a template has at most 1 MiB"));
+    }
+    let digest = Digest::of(&bytes);
+    let text = String::from_utf8(bytes).map_err(|_| problem(1, "a template is UTF-8 text"))?;
+    let rendered = template::render(&text, values).map_err(|(line, name)| {
+        problem(
+            line,
+            &format!("there is no value `{}`", name.escape_debug()),
+        )
+    })?;
+    Ok((digest, rendered))
 }
 
 /// Everything below `folder`, in component order, the folder itself left out.
@@ -179,71 +305,13 @@ fn metadata(found: &Found, rules: &[FileRule], source_date: Timestamp) -> Metada
     };
     let mut meta = Metadata::root_owned(mode);
     meta.mtime = source_date;
-    for rule in rules.iter().filter(|rule| matches(&rule.path, &found.path)) {
-        meta.uid = rule.uid.unwrap_or(meta.uid);
-        meta.gid = rule.gid.unwrap_or(meta.gid);
-        let wished = match &found.kind {
-            FoundKind::Directory => rule.directory_mode,
-            FoundKind::File { .. } => rule.mode,
-            FoundKind::Symlink(_) => None,
-        };
-        meta.mode = wished.unwrap_or(meta.mode) & 0o7777;
-        if !matches!(found.kind, FoundKind::Symlink(_)) {
-            for (name, value) in &rule.xattrs {
-                meta.xattrs.insert(name.clone().into_bytes(), value.clone());
-            }
-        }
-    }
+    let shape = match &found.kind {
+        FoundKind::Directory => Shape::Directory,
+        FoundKind::File { .. } => Shape::Other,
+        FoundKind::Symlink(_) => Shape::Symlink,
+    };
+    rules::apply(&mut meta, shape, &found.path, rules);
     meta
-}
-
-/// Whether the pattern, with its leading `/`, matches the whole path: `*`
-/// within a component, `**` across them.
-fn matches(pattern: &str, path: &TreePath) -> bool {
-    let absolute = [b"/", path.as_bytes()].concat();
-    glob(pattern.as_bytes(), &absolute)
-}
-
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern {
-        [] => text.is_empty(),
-        [b'*', b'*', rest @ ..] => {
-            (0..=text.len()).any(|at| text.get(at..).is_some_and(|text| glob(rest, text)))
-        }
-        [b'*', rest @ ..] => {
-            let end = text
-                .iter()
-                .position(|byte| *byte == b'/')
-                .unwrap_or(text.len());
-            (0..=end).any(|at| text.get(at..).is_some_and(|text| glob(rest, text)))
-        }
-        [first, rest @ ..] => text
-            .split_first()
-            .is_some_and(|(byte, text)| byte == first && glob(rest, text)),
-    }
-}
-
-/// Digests a file while it is packed, so that what is digested is what is packed.
-struct Digesting {
-    file: File,
-    hasher: Hasher,
-}
-
-impl Digesting {
-    fn new(file: File) -> Self {
-        Self {
-            file,
-            hasher: Hasher::new(),
-        }
-    }
-}
-
-impl Read for Digesting {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.file.read(buf)?;
-        self.hasher.update(buf.split_at(count).0);
-        Ok(count)
-    }
 }
 
 #[cfg(test)]
@@ -252,7 +320,7 @@ mod tests {
 
     use super::*;
     use crate::layer::tar::read_delta;
-    use crate::tree::{Blob, NodeKind};
+    use crate::tree::{Blob, NodeKind, TreeDelta};
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().expect("folder");
@@ -271,7 +339,109 @@ mod tests {
             folder: folder.to_owned(),
             digest: digest_folder(folder).expect("digest"),
             rules,
+            entries: vec![],
+            remove: vec![],
+            templates: vec![],
+            values: BTreeMap::new(),
         }
+    }
+
+    fn made(recipe: &FilesRecipe) -> TreeDelta {
+        let output = tempfile::tempdir().expect("folder");
+        let tar = output.path().join("layer.tar");
+        write(recipe, Timestamp::from_seconds(1_700_000_000), &tar).expect("write");
+        read_delta(&Blob::open(&tar).expect("open")).expect("read")
+    }
+
+    fn entry(path: &str, kind: MemberKind) -> FileEntry {
+        FileEntry {
+            path: TreePath::parse(path.as_bytes()).expect("a path"),
+            kind,
+            uid: 7,
+            gid: 8,
+            mode: 0o750,
+        }
+    }
+
+    #[test]
+    fn what_a_folder_cannot_hold_is_declared() {
+        let folder = folder();
+        let mut recipe = recipe(folder.path(), vec![]);
+        recipe.entries = vec![
+            entry(
+                "dev/app",
+                MemberKind::CharDevice {
+                    major: 10,
+                    minor: 3,
+                },
+            ),
+            entry(
+                "etc/again",
+                MemberKind::HardLink(b"etc/app/secret".to_vec()),
+            ),
+            entry("etc/app", MemberKind::Directory),
+            entry("var/lib/app", MemberKind::Directory),
+        ];
+        recipe.remove = vec![TreePath::parse(b"etc/motd").expect("a path")];
+        let delta = made(&recipe);
+        let at = |path: &str| delta.tree.at(path).expect("there");
+        assert_eq!(
+            at("dev/app").kind,
+            NodeKind::CharDevice {
+                major: 10,
+                minor: 3
+            }
+        );
+        let ids = |path: &str| (at(path).meta.uid, at(path).meta.gid, at(path).meta.mode);
+        assert_eq!(ids("etc/app"), (7, 8, 0o750));
+        assert_eq!(ids("var/lib/app"), (7, 8, 0o750));
+        let id = |path: &str| {
+            delta
+                .tree
+                .id(&TreePath::parse(path.as_bytes()).expect("a path"))
+        };
+        assert_eq!(id("etc/again"), id("etc/app/secret"));
+        assert_eq!(delta.removed.len(), 1);
+    }
+
+    #[test]
+    fn a_declared_entry_in_the_place_of_a_file_is_refused() {
+        let folder = folder();
+        let mut recipe = recipe(folder.path(), vec![]);
+        recipe.entries = vec![entry("run.sh", MemberKind::Fifo)];
+        let output = tempfile::tempdir().expect("folder");
+        let error = write(&recipe, Timestamp::default(), &output.path().join("x"))
+            .expect_err("a file is there");
+        assert_eq!(error.slug(), "layer-declared-twice");
+    }
+
+    #[test]
+    fn templates_get_values_and_say_where_one_is_missing() {
+        let folder = folder();
+        let motd = folder.path().join("etc/motd");
+        std::fs::write(&motd, "one\nthis is @appliance.name@, me@example.com\n").expect("file");
+        let mut first = recipe(folder.path(), vec![]);
+        first.templates = vec!["/etc/motd".into()];
+        first.values = BTreeMap::from([("appliance.name".into(), "wiki".into())]);
+        let delta = made(&first);
+        let content = delta
+            .tree
+            .at("etc/motd")
+            .and_then(crate::tree::Node::content);
+        assert_eq!(
+            content.expect("a file").read_all(99).expect("read"),
+            b"one\nthis is wiki, me@example.com\n"
+        );
+        std::fs::write(&motd, "one\n@values.vendor@\n").expect("file");
+        first.digest = digest_folder(folder.path()).expect("digest");
+        let error = check_templates(&first).expect_err("no such value");
+        assert!(
+            error
+                .to_string()
+                .ends_with("etc/motd` line 2: there is no value `values.vendor`"),
+            "{error}"
+        );
+        assert!(error.hint().expect("a hint").contains("[values]"));
     }
 
     #[test]
@@ -331,20 +501,5 @@ mod tests {
         )
         .expect_err("changed");
         assert_eq!(error.slug(), "layer-folder-changed");
-    }
-
-    #[test]
-    fn stars_stay_in_their_component() {
-        for (pattern, path, expected) in [
-            ("/etc/*", "etc/a", true),
-            ("/etc/*", "etc/a/b", false),
-            ("/etc/**", "etc/a/b", true),
-            ("/**/b", "etc/a/b", true),
-            ("/etc/a", "etc/a", true),
-            ("/etc/a", "etc/ab", false),
-        ] {
-            let path = TreePath::parse(path.as_bytes()).expect("a path");
-            assert_eq!(matches(pattern, &path), expected, "{pattern} {path}");
-        }
     }
 }

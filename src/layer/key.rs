@@ -4,9 +4,12 @@
 //! A layer's name, the place of a folder on the host, where a package was
 //! fetched from and why it was chosen change nothing, so they are not in it.
 
+use std::collections::BTreeMap;
+
 use super::clean::RULES_VERSION;
 use super::spec::{
-    FileRule, FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe,
+    FileRule, FilesRecipe, ImageOrigin, LayerSpec, MemberKind, OciRecipe, PackagePin,
+    PackagesRecipe, Recipe, RunRecipe, Selection, TarRecipe, ToolsRecipe,
 };
 use crate::digest::{DiffId, Hasher, LayerKey};
 use crate::tree::TreePath;
@@ -18,8 +21,8 @@ pub const FORMAT: u32 = 1;
 
 /// The key of `spec` on top of the layers `parents`, lowest first.
 ///
-/// `files` and `tools` layers come out the same whatever is below them, so
-/// their key leaves `parents` out.
+/// Only `packages` and `run` layers come out differently on other layers, so
+/// the key of all others leaves `parents` out.
 #[must_use]
 pub fn layer_key(spec: &LayerSpec, parents: &[DiffId], source_date: Timestamp) -> LayerKey {
     let mut hasher = Hasher::new();
@@ -30,6 +33,9 @@ pub fn layer_key(spec: &LayerSpec, parents: &[DiffId], source_date: Timestamp) -
         Recipe::Packages(recipe) => packages(&mut hasher, recipe, parents),
         Recipe::Files(recipe) => files(&mut hasher, recipe),
         Recipe::Tools(recipe) => tools(&mut hasher, recipe),
+        Recipe::Tar(recipe) => tar(&mut hasher, recipe),
+        Recipe::Oci(recipe) => oci(&mut hasher, recipe),
+        Recipe::Run(recipe) => run(&mut hasher, recipe, parents),
     }
     LayerKey(hasher.finish())
 }
@@ -46,9 +52,89 @@ fn packages(hasher: &mut Hasher, recipe: &PackagesRecipe, parents: &[DiffId]) {
 fn files(hasher: &mut Hasher, recipe: &FilesRecipe) {
     hasher.field(b"files");
     hasher.field(recipe.digest.bytes());
-    count(hasher, recipe.rules.len());
-    for rule in &recipe.rules {
+    rules(hasher, &recipe.rules);
+    count(hasher, recipe.entries.len());
+    for entry in &recipe.entries {
+        hasher.field(entry.path.as_bytes());
+        member_kind(hasher, &entry.kind);
+        for number in [entry.uid, entry.gid, u32::from(entry.mode)] {
+            hasher.field(&number.to_be_bytes());
+        }
+    }
+    list(hasher, recipe.remove.iter().map(TreePath::as_bytes));
+    list(hasher, recipe.templates.iter().map(String::as_bytes));
+    texts(hasher, &recipe.values);
+}
+
+fn member_kind(hasher: &mut Hasher, kind: &MemberKind) {
+    let (word, target, device): (&[u8], &[u8], _) = match kind {
+        MemberKind::File => (b"file", b"", (0, 0)),
+        MemberKind::Directory => (b"directory", b"", (0, 0)),
+        MemberKind::Fifo => (b"fifo", b"", (0, 0)),
+        MemberKind::Symlink(target) => (b"symlink", target, (0, 0)),
+        MemberKind::HardLink(target) => (b"link", target, (0, 0)),
+        MemberKind::CharDevice { major, minor } => (b"char", b"", (*major, *minor)),
+        MemberKind::BlockDevice { major, minor } => (b"block", b"", (*major, *minor)),
+    };
+    hasher.field(word);
+    hasher.field(target);
+    hasher.field(&device.0.to_be_bytes());
+    hasher.field(&device.1.to_be_bytes());
+}
+
+/// The address of an archive and the place of an image change nothing.
+fn tar(hasher: &mut Hasher, recipe: &TarRecipe) {
+    hasher.field(b"tar");
+    hasher.field(recipe.sha256.bytes());
+    selection(hasher, &recipe.selection);
+    rules(hasher, &recipe.rules);
+}
+
+fn oci(hasher: &mut Hasher, recipe: &OciRecipe) {
+    hasher.field(b"oci");
+    match &recipe.origin {
+        ImageOrigin::Archive(_, image) => {
+            hasher.field(b"archive");
+            hasher.field(image.as_deref().unwrap_or_default().as_bytes());
+        }
+        ImageOrigin::Folder(_) | ImageOrigin::Registry(_) => hasher.field(b"manifest"),
+    }
+    hasher.field(recipe.digest.bytes());
+    selection(hasher, &recipe.selection);
+    rules(hasher, &recipe.rules);
+}
+
+fn run(hasher: &mut Hasher, recipe: &RunRecipe, parents: &[DiffId]) {
+    hasher.field(b"run");
+    hasher.field(&RULES_VERSION.to_be_bytes());
+    list(hasher, parents.iter().map(|parent| &parent.0.bytes()[..]));
+    hasher.field(&recipe.script);
+    count(hasher, usize::from(recipe.input.is_some()));
+    if let Some(input) = &recipe.input {
+        files(hasher, input);
+    }
+    texts(hasher, &recipe.environment);
+    hasher.field(&[u8::from(recipe.network)]);
+}
+
+fn selection(hasher: &mut Hasher, selection: &Selection) {
+    count(hasher, selection.strip);
+    hasher.field(selection.into.as_bytes());
+    list(hasher, selection.exclude.iter().map(String::as_bytes));
+}
+
+fn rules(hasher: &mut Hasher, rules: &[FileRule]) {
+    count(hasher, rules.len());
+    for rule in rules {
         file_rule(hasher, rule);
+    }
+}
+
+fn texts(hasher: &mut Hasher, texts: &BTreeMap<String, String>) {
+    count(hasher, texts.len());
+    for (name, text) in texts {
+        hasher.field(name.as_bytes());
+        hasher.field(text.as_bytes());
     }
 }
 
@@ -103,8 +189,6 @@ fn count(hasher: &mut Hasher, count: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::digest::Digest;
 
@@ -135,6 +219,7 @@ mod tests {
         LayerSpec {
             name: "base".into(),
             recipe,
+            allow_secrets: vec![],
         }
     }
 
@@ -190,6 +275,10 @@ mod tests {
                 uid: Some(1),
                 ..FileRule::default()
             }],
+            entries: vec![],
+            remove: vec![],
+            templates: vec![],
+            values: BTreeMap::new(),
         };
         let first = key(&spec(Recipe::Files(recipe.clone())), &[]);
         let below = DiffId(Digest::of(b"below"));

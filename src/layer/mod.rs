@@ -14,25 +14,40 @@
 //! | `sandbox` | processes and namespaces in which packages are installed |
 //! | `package` | .debs into a root, dpkg's database |
 //! | `clean` | what a layer does not keep |
+//! | `secrets` | keys and identities that a layer must not have |
+//! | `upkeep` | listing, verifying and trimming the cache |
+//! | `share` | layers from and to a registry |
 //! | `files` | folders of the host as layers |
-//! | `source` | repositories, resolution, fetching |
+//! | `import` | archives, images and scripts as layers |
+//! | `template` | values in files |
+//! | `rules` | owners and modes by pattern |
+//! | `compression` | gzip, xz and zstd within bounds |
+//! | `source` | repositories, resolution, fetching; images, registries |
 
 pub mod clean;
+pub mod compression;
 mod error;
 pub mod files;
+mod import;
 pub mod key;
 mod package;
+mod rules;
 pub mod sandbox;
+pub mod secrets;
+pub mod share;
 pub mod source;
 pub mod spec;
 pub mod store;
 pub mod tar;
+mod template;
+pub mod upkeep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use error::LayerError;
+pub use import::fetch as fetch_foreign;
 pub use package::PROVIDED;
 pub use sandbox::{Driver, SandboxChoice, SandboxSettings};
 pub use store::Store;
@@ -40,7 +55,9 @@ pub use store::Store;
 use self::key::layer_key;
 use self::sandbox::protocol::{DebFile, PackagesJob, Request, ToolsJob};
 use self::sandbox::{Session, Watched, remove_abandoned, room_for};
+use self::secrets::Secret;
 use self::source::deb::SourceError;
+use self::source::remote::Remote;
 use self::spec::{FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
 use self::store::{Abandoned, Record, Workplace};
 use self::tar::read_delta;
@@ -75,6 +92,15 @@ pub trait DebSource: std::fmt::Debug + Sync {
     ///
     /// [`SourceError`] when one of them cannot be had.
     fn fetch(&self, pins: &[PackagePin]) -> Result<Vec<PathBuf>, SourceError>;
+
+    /// The way to archives and images elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError`] when there is none.
+    fn remote(&self) -> Result<Remote<'_>, LayerError> {
+        Err(LayerError::NoRemote)
+    }
 }
 
 /// Everything that making layers needs besides the specs.
@@ -126,6 +152,7 @@ pub fn build_all(
     shop: &LayerShop<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Layer>, LayerError> {
+    let _in_use = shop.store.in_use()?;
     let abandoned = shop.store.abandoned()?;
     let folders = abandoned.iter().map(Abandoned::folder);
     if let Err(error) = remove_abandoned(folders, &shop.sandbox) {
@@ -169,7 +196,8 @@ fn one_layer(
         return cached(spec, record, &blob, step, reporter);
     }
     let (output, (diff_id, size)) = make(spec, below, shop, bench, step, reporter)?;
-    let record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
+    let mut record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
+    record.secrets = secrets_of(spec, &output)?;
     let blob = shop.store.admit(&record, &output)?;
     let layer = layer(spec, record, &blob)?;
     let detail = format!("{} made", layer.size);
@@ -193,7 +221,27 @@ fn cached(
     Ok(layer)
 }
 
+/// The secrets in a tar that is not in the store yet.
+fn secrets_of(spec: &LayerSpec, output: &Path) -> Result<Vec<Secret>, LayerError> {
+    // What the tools' layer keeps is named in its recipe.
+    if matches!(spec.recipe, Recipe::Tools(_)) {
+        return Ok(Vec::new());
+    }
+    let failed = |source| LayerError::Store {
+        action: "read",
+        path: output.to_owned(),
+        source,
+    };
+    let delta = read_delta(&Blob::open(output).map_err(failed)?)?;
+    secrets::find(&delta).map_err(failed)
+}
+
 fn layer(spec: &LayerSpec, record: Record, blob: &Arc<Blob>) -> Result<Layer, LayerError> {
+    let is_allowed = |secret: &&Secret| !secret.is_allowed(&spec.allow_secrets);
+    let secrets: Vec<Secret> = record.secrets.iter().filter(is_allowed).cloned().collect();
+    if !secrets.is_empty() {
+        return Err(LayerError::Secrets { secrets });
+    }
     Ok(Layer {
         name: spec.name.clone(),
         key: record.key,
@@ -208,7 +256,7 @@ fn packages_of(recipe: &Recipe) -> Vec<PackagePin> {
     match recipe {
         Recipe::Packages(recipe) => recipe.pins.clone(),
         Recipe::Tools(recipe) => recipe.pins.clone(),
-        Recipe::Files(_) => Vec::new(),
+        Recipe::Files(_) | Recipe::Tar(_) | Recipe::Oci(_) | Recipe::Run(_) => Vec::new(),
     }
 }
 
@@ -225,6 +273,9 @@ fn make(
         Recipe::Files(recipe) => files_layer(recipe, shop, bench),
         Recipe::Packages(recipe) => packages_layer(recipe, below, shop, bench, step, reporter),
         Recipe::Tools(recipe) => tools_layer(recipe, shop, bench, step, reporter),
+        Recipe::Tar(recipe) => import::tar_layer(recipe, shop, bench),
+        Recipe::Oci(recipe) => import::oci_layer(recipe, shop, bench),
+        Recipe::Run(recipe) => import::run_layer(recipe, below, shop, bench, step, reporter),
     }
 }
 
@@ -247,7 +298,7 @@ fn packages_layer(
     reporter: &dyn Reporter,
 ) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
     let debs = deb_files(&recipe.pins, shop)?;
-    let attempt = |bench: &mut Bench| {
+    bench.on_disk_when_full(|bench| {
         let output = bench.next_output(&shop.store)?;
         let root = bench.root_with(below, shop, reporter)?;
         let job = PackagesJob {
@@ -260,16 +311,7 @@ fn packages_layer(
         // The root holds this layer too from now on.
         root.layers += 1;
         Ok((output, built))
-    };
-    match attempt(bench) {
-        Err(LayerError::Sandbox(fault)) if fault.is_full() && bench.memory.is_some() => {
-            // The guess was too low: once more, on the disk.
-            bench.root = None;
-            bench.memory = None;
-            attempt(bench)
-        }
-        result => result,
-    }
+    })
 }
 
 fn tools_layer(
@@ -370,6 +412,22 @@ impl Bench {
         let mut bench = Self::default();
         bench.memory = room_for(bytes);
         bench
+    }
+
+    /// Makes something in the root; where memory was too small for that, once
+    /// more on the disk.
+    fn on_disk_when_full<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
+        match attempt(self) {
+            Err(LayerError::Sandbox(fault)) if fault.is_full() && self.memory.is_some() => {
+                self.root = None;
+                self.memory = None;
+                attempt(self)
+            }
+            result => result,
+        }
     }
 
     fn workplace(&mut self, store: &Store) -> Result<&Workplace, LayerError> {

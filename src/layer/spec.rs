@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use super::source::oci::reference::{Reference, Repository};
+pub use super::tar::{MemberKind, Selection};
 use crate::digest::Digest;
-use crate::tree::TreePath;
+pub use crate::tree::TreePath;
 
 /// A layer to be made on top of the ones before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub struct LayerSpec {
     pub name: String,
     /// How it is made.
     pub recipe: Recipe,
+    /// Patterns of paths that may hold private keys, as in [`FileRule::path`].
+    pub allow_secrets: Vec<String>,
 }
 
 /// How a layer is made.
@@ -23,9 +27,23 @@ pub enum Recipe {
     Packages(PackagesRecipe),
     /// A folder laid over the tree.
     Files(FilesRecipe),
+    /// An archive laid over the tree.
+    Tar(TarRecipe),
+    /// An image of containers laid over the tree.
+    Oci(OciRecipe),
+    /// A script, run in the sandbox on top of the layers below.
+    Run(RunRecipe),
     /// Debian packages that are only unpacked, a program of theirs run in the
     /// sandbox, and the files that it made.
     Tools(ToolsRecipe),
+}
+
+impl Recipe {
+    /// Whether the layer comes out differently on top of other layers.
+    #[must_use]
+    pub fn depends_on_parents(&self) -> bool {
+        matches!(self, Self::Packages(_) | Self::Run(_))
+    }
 }
 
 /// Recipe of a `packages` layer.
@@ -53,6 +71,109 @@ pub struct FilesRecipe {
     /// Without a rule: root, 0755 for directories and for files that are
     /// executable on the host by their owner, 0644 for other files.
     pub rules: Vec<FileRule>,
+    /// What the folder cannot hold, sorted by path.
+    pub entries: Vec<FileEntry>,
+    /// Paths of the layers below that go, sorted.
+    pub remove: Vec<TreePath>,
+    /// Patterns of the files in which values are put.
+    pub templates: Vec<String>,
+    /// The values by name: `appliance.version`. Empty without templates.
+    pub values: BTreeMap<String, String>,
+}
+
+/// Something in a `files` layer that is not in its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileEntry {
+    /// Where.
+    pub path: TreePath,
+    /// What; never a file.
+    pub kind: MemberKind,
+    /// Numeric owner.
+    pub uid: u32,
+    /// Numeric group.
+    pub gid: u32,
+    /// Low 12 bits of `st_mode`.
+    pub mode: u16,
+}
+
+/// Recipe of a `tar` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TarRecipe {
+    /// Where the archive is.
+    pub origin: ArchiveOrigin,
+    /// The digest of its bytes.
+    pub sha256: Digest,
+    /// Which members count, and where they land.
+    pub selection: Selection,
+    /// As in a [`FilesRecipe`].
+    pub rules: Vec<FileRule>,
+}
+
+/// Where an archive is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ArchiveOrigin {
+    /// A file on the host.
+    File(PathBuf),
+    /// An address on the web.
+    Url(String),
+}
+
+/// Recipe of an `oci` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OciRecipe {
+    /// Where the image is.
+    pub origin: ImageOrigin,
+    /// Of a folder or a registry: the digest of the image's manifest. Of an
+    /// archive: that of its bytes.
+    pub digest: Digest,
+    /// Which members count, and where they land.
+    pub selection: Selection,
+    /// As in a [`FilesRecipe`].
+    pub rules: Vec<FileRule>,
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageOrigin {
+    /// An image layout.
+    Folder(PathBuf),
+    /// An archive of either kind, and the image's name where there are several.
+    Archive(PathBuf, Option<String>),
+    /// A repository of a registry.
+    Registry(Repository),
+}
+
+/// Recipe of a `run` layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRecipe {
+    /// The script, with a `#!` line or for `/bin/sh`.
+    pub script: Vec<u8>,
+    /// Files that stand beside it while it runs.
+    pub input: Option<FilesRecipe>,
+    /// Variables besides the sandbox's own.
+    pub environment: BTreeMap<String, String>,
+    /// Whether it may use the host's network.
+    pub network: bool,
+}
+
+/// An image that a layer asks a registry for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ImageRequest {
+    /// The layer's name.
+    pub layer: String,
+    /// As written: `REGISTRY/NAME:TAG`, or with `@sha256:…`.
+    pub reference: String,
+}
+
+/// An archive that a layer takes from the web.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ArchiveRequest {
+    /// The layer's name.
+    pub layer: String,
+    /// Its address.
+    pub url: String,
+    /// Its digest.
+    pub sha256: Digest,
 }
 
 /// Owner, mode and xattrs for the paths of a `files` layer that match.
@@ -103,6 +224,10 @@ pub struct PackageRequest {
     pub repositories: Vec<RepositoryRequest>,
     /// Which versions and sources count for some packages, in order.
     pub limits: Vec<PackageLimit>,
+    /// Images of registries, sorted by layer.
+    pub images: Vec<ImageRequest>,
+    /// Archives of the web, sorted by layer.
+    pub archives: Vec<ArchiveRequest>,
 }
 
 /// An own repository of the appliance. Where it is does not count: the

@@ -22,6 +22,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::LayerError;
+use super::secrets::Secret;
 use super::spec::PackagePin;
 use crate::artifact::write_file;
 use crate::digest::{DiffId, Digest, Hasher, LayerKey};
@@ -31,7 +32,7 @@ use crate::tree::{Blob, list_folder};
 /// Version of [`Record`].
 const RECORD_FORMAT: u32 = 1;
 /// Longest record: some thousand packages.
-const MAX_RECORD: u64 = 64 << 20;
+pub(super) const MAX_RECORD: u64 = 64 << 20;
 
 /// What the store knows about a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,9 @@ pub struct Record {
     pub size: u64,
     /// The packages that it brought.
     pub packages: Vec<PackagePin>,
+    /// Private keys and identities in it, by path.
+    #[serde(default)]
+    pub secrets: Vec<Secret>,
     /// Digest of the record without this; only in the file.
     #[serde(default)]
     check: Option<Digest>,
@@ -62,6 +66,7 @@ impl Record {
             diff_id,
             size,
             packages,
+            secrets: Vec::new(),
             check: None,
         }
     }
@@ -82,6 +87,19 @@ impl Record {
     /// Whether nobody changed it since it was sealed.
     fn is_whole(&self) -> bool {
         self.check.is_none() || self.sealed().is_ok_and(|sealed| sealed == *self)
+    }
+
+    /// The record in a file; `None` when there is none, whole and in today's form.
+    #[must_use]
+    pub(super) fn open(path: &Path) -> Option<Self> {
+        let mut bytes = Vec::new();
+        File::open(path)
+            .ok()?
+            .take(MAX_RECORD)
+            .read_to_end(&mut bytes)
+            .ok()?;
+        let record: Self = serde_json::from_slice(&bytes).ok()?;
+        (record.format == RECORD_FORMAT && record.is_whole()).then_some(record)
     }
 }
 
@@ -194,6 +212,7 @@ impl Store {
                     return Ok(None);
                 }
                 if let Some(blob) = whole_blob(&path, &record.diff_id)? {
+                    self.mark_used(key);
                     return Ok(Some((record, blob)));
                 }
                 (format!("the cached layer `{}`", record.diff_id), Some(path))
@@ -207,6 +226,42 @@ impl Store {
             drop_object(&path).map_err(failed("remove", &path))?;
         }
         Ok(None)
+    }
+
+    /// Says by the record's time that the layer is in use. Where that is not
+    /// allowed, the layer only looks older than it is.
+    fn mark_used(&self, key: &LayerKey) {
+        use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        let _marked = utimensat(CWD, self.record_path(key), &times, AtFlags::empty());
+    }
+
+    /// The file whose lock says that the store is in use.
+    pub(super) fn use_lock(&self) -> Result<File, LayerError> {
+        let path = self.folder.join("locks/in-use");
+        lock_file(&path).map_err(failed("make the lock", &path))
+    }
+
+    /// Held while a build takes things from the store and puts some in, by
+    /// any number of builds at once: nothing is trimmed from under them.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerError::Store`] when the lock cannot be made or taken.
+    pub fn in_use(&self) -> Result<KeyLock, LayerError> {
+        let file = self.use_lock()?;
+        let path = self.folder.join("locks/in-use");
+        flock(&file, FlockOperation::LockShared)
+            .map_err(io::Error::from)
+            .map_err(failed("lock", &path))?;
+        Ok(KeyLock { _file: file })
     }
 
     /// Takes a finished tar from `file` under its digest, and files `record`.

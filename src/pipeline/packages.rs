@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use crate::appliance::{Appliance, Mirror, OwnRepository};
 use crate::boot::TOOLS_PACKAGES;
-use crate::layer::DebSource;
 use crate::layer::source::deb::{
-    self, Access, Base, Client, Held, HostEnvironment, LayerRequest, LocalPackage, Network, Offer,
-    OwnSource, Repository, Request, Resolution, SourceError,
+    self, Access, AptSettings, Base, Client, Held, HostEnvironment, LayerRequest, LocalPackage,
+    Network, Offer, OwnSource, Repository, Request, Resolution, SourceError,
 };
+use crate::layer::source::oci::reference::Reference;
+use crate::layer::source::remote::{Logins, Remote, RemoteError};
 use crate::layer::spec::{LOCAL, PackageGroup, PackagePin, PackageRequest};
-use crate::plan::{Lock, LockedRelease, clock, request};
+use crate::layer::{DebSource, LayerError};
+use crate::plan::{Lock, LockedImage, LockedRelease, clock, request};
 use crate::report::Reporter;
 
 /// Dependencies that the build itself satisfies: the initramfs is ours.
@@ -37,6 +39,8 @@ pub struct SourceSettings<'a> {
     pub network: Network,
     /// The cache folder.
     pub cache: &'a Path,
+    /// Logins for registries.
+    pub logins: &'a Logins,
     /// Who is told.
     pub reporter: &'a dyn Reporter,
 }
@@ -62,14 +66,19 @@ struct Open {
 }
 
 impl Sources<'_> {
-    fn open(&self) -> Result<Open, SourceError> {
+    fn apt_settings(&self) -> Result<AptSettings, SourceError> {
         let settings = &self.settings;
-        let apt = deb::read_settings(&HostEnvironment {
+        deb::read_settings(&HostEnvironment {
             search_path: settings.search_path,
             http_proxy: settings.http_proxy,
             https_proxy: settings.https_proxy,
             no_proxy: settings.no_proxy,
-        })?;
+        })
+    }
+
+    fn open(&self) -> Result<Open, SourceError> {
+        let settings = &self.settings;
+        let apt = self.apt_settings()?;
         let mut repositories =
             deb::host_repositories(self.suite, settings.mirror, &apt, settings.reporter)?;
         let own: Vec<OwnSource<'_>> = self.own.iter().map(own_source).collect();
@@ -94,8 +103,9 @@ impl Sources<'_> {
     ///
     /// # Errors
     ///
-    /// What is wrong with a signature, a name or a dependency.
-    pub fn lock(&self, appliance: &Appliance, held: &[PackagePin]) -> Result<Lock, SourceError> {
+    /// What is wrong with a signature, a name or a dependency; an image or an
+    /// archive that cannot be had.
+    pub fn lock(&self, appliance: &Appliance, held: &[PackagePin]) -> Result<Lock, LayerError> {
         let wanted = request(appliance, TOOLS_PACKAGES);
         let locals = self.locals(&wanted)?;
         let open = self.open()?;
@@ -122,7 +132,27 @@ impl Sources<'_> {
         let releases = releases.collect();
         let tools = only(&wanted.tools, tools);
         let layers = system.layers.into_iter().map(|layer| layer.pins).collect();
-        Ok(Lock::new(&wanted, releases, layers, tools))
+        Ok(Lock::new(&wanted, releases, layers, tools).with_images(self.images(&wanted)?))
+    }
+
+    /// What the images' names stand for today.
+    fn images(&self, wanted: &PackageRequest) -> Result<Vec<LockedImage>, LayerError> {
+        if wanted.images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let remote = self.remote()?;
+        let images = wanted.images.iter().map(|request| {
+            let reference =
+                Reference::parse(&request.reference).map_err(|why| RemoteError::Reference {
+                    reference: request.reference.clone(),
+                    why,
+                })?;
+            Ok(LockedImage {
+                request: request.clone(),
+                manifest: remote.resolve(&reference)?,
+            })
+        });
+        images.collect()
     }
 }
 
@@ -147,6 +177,17 @@ impl Sources<'_> {
             }),
             result => result,
         }
+    }
+
+    fn remote(&self) -> Result<Remote<'_>, LayerError> {
+        let settings = &self.settings;
+        let client = Client::new(self.apt_settings()?, settings.network);
+        Ok(Remote::new(
+            client,
+            settings.logins.clone(),
+            settings.cache,
+            settings.reporter,
+        ))
     }
 }
 

@@ -4,13 +4,12 @@ use consign_schema::SCHEMA;
 
 use super::drift::drift;
 use super::error::PlanError;
-use super::files::digest_of_folder;
 use super::identity::Identity;
+use super::layer;
 use super::lock::Lock;
 use super::partition::{self, Partitioned};
 use crate::appliance::{
-    Appliance, Architecture, FilesLayer, Firmware, ImageKind, LayerKind, LayerRecipe, MachineFacts,
-    PackagesLayer, Qcow2Compression,
+    Appliance, Architecture, Firmware, ImageKind, MachineFacts, Qcow2Compression,
 };
 use crate::boot::{self, BootSpec};
 use crate::descriptor::{self, ConfigDisk, Display, Machine};
@@ -19,7 +18,7 @@ use crate::disk::DiskSpec;
 use crate::fs::ext4::Ext4Options;
 use crate::fs::fat::FatOptions;
 use crate::image::{Compression, FileSum, ImageFormat, ImageSpec, ZstdLevel};
-use crate::layer::spec::{FileRule, FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe};
+use crate::layer::spec::{LayerSpec, PackagePin, Recipe};
 use crate::units::{ByteSize, Timestamp};
 
 /// Consoles that the kernel logs to, by its own names.
@@ -28,9 +27,6 @@ const CONSOLES: [&str; 3] = ["tty0", "hvc0", "ttyS0"];
 const CONFIG_LABEL: &str = "VACONFIG";
 /// Room for a site configuration, certificates and a small payload.
 const CONFIG_SIZE: ByteSize = ByteSize::from_mib(16);
-/// How Debian's packages with kernel and modules begin; only layers with one
-/// leave modules out.
-const KERNEL_PACKAGES: &str = "linux-image-";
 /// Digits of the plan's digest that name a build inside the image.
 const BUILD_ID: usize = 16;
 
@@ -103,12 +99,12 @@ pub struct Wishes {
 }
 
 impl BuildPlan {
-    /// Decides everything. Reads the files layers' folders, to know their digests.
+    /// Decides everything. Reads what layers take from this host, to know its digest.
     ///
     /// # Errors
     ///
     /// [`PlanError::Drift`] when the lock answers another request, and those
-    /// of [`digest_of_folder`].
+    /// of reading and judging those files.
     pub fn resolve(
         appliance: &Appliance,
         lock: &Lock,
@@ -127,7 +123,7 @@ impl BuildPlan {
         let layers = appliance
             .layers
             .iter()
-            .map(|recipe| layer(recipe, lock))
+            .map(|recipe| layer::decide(recipe, appliance, lock))
             .collect::<Result<_, _>>()?;
         let Partitioned {
             disk,
@@ -182,49 +178,6 @@ impl BuildPlan {
             _ => &[],
         }
     }
-}
-
-fn layer(recipe: &LayerRecipe, lock: &Lock) -> Result<LayerSpec, PlanError> {
-    let name = recipe.name.to_string();
-    let recipe = match &recipe.kind {
-        LayerKind::Packages(packages) => Recipe::Packages(packages_recipe(packages, &name, lock)),
-        LayerKind::Files(files) => Recipe::Files(files_recipe(files)?),
-    };
-    Ok(LayerSpec { name, recipe })
-}
-
-fn packages_recipe(layer: &PackagesLayer, name: &str, lock: &Lock) -> PackagesRecipe {
-    let locked = lock
-        .layer(name)
-        .expect("the lock has every layer: drift was checked");
-    let mut recipe = PackagesRecipe {
-        pins: locked.packages.clone(),
-        exclude_paths: layer.exclude_paths.clone(),
-        include_paths: layer.include_paths.clone(),
-    };
-    let is_kernel = |pin: &PackagePin| pin.name.starts_with(KERNEL_PACKAGES);
-    if recipe.pins.iter().any(is_kernel) {
-        let lean = boot::lean_kernel();
-        recipe.exclude_paths.extend(lean.exclude);
-        recipe.include_paths.extend(lean.include);
-    }
-    recipe
-}
-
-fn files_recipe(layer: &FilesLayer) -> Result<FilesRecipe, PlanError> {
-    let rules = layer.rules.iter().map(|rule| FileRule {
-        path: rule.path.clone(),
-        uid: rule.uid,
-        gid: rule.gid,
-        mode: rule.mode,
-        directory_mode: rule.directory_mode,
-        xattrs: rule.xattrs.clone(),
-    });
-    Ok(FilesRecipe {
-        folder: layer.folder.clone(),
-        digest: digest_of_folder(&layer.folder)?,
-        rules: rules.collect(),
-    })
 }
 
 /// The formats that `appliance.toml` names, as it names them.

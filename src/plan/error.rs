@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::lock::{Drift, LOCK_FILE_NAME};
 use crate::appliance::{ApplianceError, FileProblems, Style};
 use crate::layer::LayerError;
+use crate::layer::source::oci::OciError;
 use crate::units::ExitClass;
 
 /// Why there is no [`BuildPlan`](super::BuildPlan).
@@ -31,6 +32,14 @@ pub enum PlanError {
     Folder {
         /// Why not.
         source: Box<LayerError>,
+    },
+    /// An image layout of an `oci` layer.
+    #[error("cannot use the image in `{}`", path.display())]
+    Image {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<OciError>,
     },
     /// The lock could not be read.
     #[error("cannot read `{LOCK_FILE_NAME}`")]
@@ -74,6 +83,7 @@ impl PlanError {
             Self::ReadFolder { .. } => "plan-unreadable-folder",
             Self::OddFile { .. } => "plan-odd-file",
             Self::Folder { .. } => "plan-folder",
+            Self::Image { source, .. } => source.slug(),
             Self::LockUnreadable { .. } => "lock-unreadable",
             Self::LockInvalid { .. } => "lock-invalid",
             Self::Drift { .. } => "lock-drift",
@@ -91,6 +101,7 @@ impl PlanError {
                     .into(),
             ),
             Self::Folder { source } => source.hint(),
+            Self::Image { source, .. } => source.hint(),
             Self::LockInvalid { .. } => Some("run `consign lock` to make it anew".into()),
             Self::Drift { .. } => Some(
                 "run `consign lock` to resolve the packages again, or take the change back".into(),
@@ -108,6 +119,7 @@ impl PlanError {
     pub fn class(&self) -> ExitClass {
         match self {
             Self::ReadFolder { .. } => ExitClass::Build,
+            Self::Image { source, .. } => source.class(),
             _ => ExitClass::Usage,
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::build::BuildPlan;
 use crate::appliance::{Name, Version};
 use crate::digest::{Digest, derive_guid, of_fields};
-use crate::layer::spec::Recipe;
+use crate::layer::spec::{ArchiveOrigin, ImageOrigin, Recipe};
 use crate::units::Guid;
 
 /// What all identifiers of one appliance are derived from: name, version and
@@ -29,6 +29,25 @@ impl Identity {
     }
 }
 
+/// Where on the host, or on the web, something comes from changes nothing:
+/// its digest stands beside it.
+fn forget_place(recipe: &mut Recipe) {
+    match recipe {
+        Recipe::Files(files) => files.folder = PathBuf::new(),
+        Recipe::Tar(tar) => tar.origin = ArchiveOrigin::File(PathBuf::new()),
+        Recipe::Oci(oci) => match &mut oci.origin {
+            ImageOrigin::Archive(path, _) => *path = PathBuf::new(),
+            origin => *origin = ImageOrigin::Folder(PathBuf::new()),
+        },
+        Recipe::Run(run) => {
+            if let Some(input) = &mut run.input {
+                input.folder = PathBuf::new();
+            }
+        }
+        _ => {}
+    }
+}
+
 impl BuildPlan {
     /// Digest of everything that determines the disk and what descriptors say
     /// of the machine, and of nothing else: no path of the host, not what is
@@ -40,9 +59,7 @@ impl BuildPlan {
         plan.machine.build = Digest::from_bytes([0; 32]);
         plan.images.clear();
         for layer in &mut plan.layers {
-            if let Recipe::Files(files) = &mut layer.recipe {
-                files.folder = PathBuf::new();
-            }
+            forget_place(&mut layer.recipe);
         }
         // Derived `Debug` names every field of every value, so that a new
         // field cannot be forgotten. Its text is that of the pinned compiler.

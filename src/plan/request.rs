@@ -1,10 +1,12 @@
 //! What the appliance asks of the distribution.
 
 use crate::appliance::{
-    Appliance, Kernel, LAYERS_FOLDER, LayerKind, OwnRepository, PackageName, PackagesLayer,
-    VersionPin,
+    Appliance, Kernel, LAYERS_FOLDER, LayerKind, OciSource, OwnRepository, PackageName,
+    PackagesLayer, TarSource, VersionPin,
 };
-use crate::layer::spec::{PackageGroup, PackageLimit, PackageRequest, RepositoryRequest};
+use crate::layer::spec::{
+    ArchiveRequest, ImageRequest, PackageGroup, PackageLimit, PackageRequest, RepositoryRequest,
+};
 
 /// The request that the resolver must answer. `tools` are the packages that
 /// the boot room's tools layer needs.
@@ -31,6 +33,8 @@ pub fn request(appliance: &Appliance, tools: &[&str]) -> PackageRequest {
         tools,
         repositories: appliance.repositories.iter().map(repository).collect(),
         limits: appliance.pins.iter().map(limit).collect(),
+        images: images(appliance),
+        archives: archives(appliance),
     }
 }
 
@@ -50,6 +54,43 @@ fn limit(pin: &VersionPin) -> PackageLimit {
         version: pin.version.clone(),
         source: pin.source.clone(),
     }
+}
+
+fn images(appliance: &Appliance) -> Vec<ImageRequest> {
+    let wanted = appliance.layers.iter().filter_map(|layer| {
+        let LayerKind::Oci(oci) = &layer.kind else {
+            return None;
+        };
+        let OciSource::Registry(reference) = &oci.source else {
+            return None;
+        };
+        Some(ImageRequest {
+            layer: layer.name.to_string(),
+            reference: reference.clone(),
+        })
+    });
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.sort();
+    wanted
+}
+
+fn archives(appliance: &Appliance) -> Vec<ArchiveRequest> {
+    let wanted = appliance.layers.iter().filter_map(|layer| {
+        let LayerKind::Tar(tar) = &layer.kind else {
+            return None;
+        };
+        let TarSource::Url { url, sha256 } = &tar.source else {
+            return None;
+        };
+        Some(ArchiveRequest {
+            layer: layer.name.to_string(),
+            url: url.clone(),
+            sha256: *sha256,
+        })
+    });
+    let mut wanted: Vec<_> = wanted.collect();
+    wanted.sort();
+    wanted
 }
 
 fn group(layer: &str, recipe: &PackagesLayer, kernel: Option<&str>) -> PackageGroup {

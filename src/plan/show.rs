@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::build::{BuildPlan, Contents};
 use crate::descriptor::{Display, Machine};
+use crate::digest::Digest;
 use crate::layer::spec::{LayerSpec, Recipe};
 use crate::units::ByteSize;
 
@@ -115,6 +116,15 @@ fn summary(layer: &LayerSpec) -> String {
     if let Recipe::Files(files) = &layer.recipe {
         return format!("files     {}", files.digest);
     }
+    match &layer.recipe {
+        Recipe::Tar(tar) => return format!("tar       {}", tar.sha256),
+        Recipe::Oci(oci) => return format!("oci       {}", oci.digest),
+        Recipe::Run(run) => {
+            let network = if run.network { ", with network" } else { "" };
+            return format!("run       {}{network}", Digest::of(&run.script));
+        }
+        _ => {}
+    }
     let pins = BuildPlan::pins(layer);
     let bytes = pins
         .iter()
@@ -130,6 +140,22 @@ fn layer_json(layer: &LayerSpec) -> Value {
             "kind": "files",
             "folder": files.folder.to_string_lossy(),
             "digest": files.digest,
+        }),
+        Recipe::Tar(tar) => json!({
+            "name": layer.name,
+            "kind": "tar",
+            "digest": tar.sha256,
+        }),
+        Recipe::Oci(oci) => json!({
+            "name": layer.name,
+            "kind": "oci",
+            "digest": oci.digest,
+        }),
+        Recipe::Run(run) => json!({
+            "name": layer.name,
+            "kind": "run",
+            "script": Digest::of(&run.script),
+            "network": run.network,
         }),
         recipe => json!({
             "name": layer.name,

@@ -377,7 +377,9 @@ impl FileTree {
     /// Lays `delta` over the tree, as the OCI image specification says:
     /// opaque directories lose their lower entries, whiteouts are removed,
     /// then the entries are put in place. Parents that are symbolic links in
-    /// the tree are followed.
+    /// the tree are followed, and a directory keeps a link to a directory that
+    /// stands in its place: `bin/` and `bin/x` leave `/bin` a link to
+    /// `usr/bin`. To replace the link, a layer hides it with a whiteout.
     ///
     /// # Errors
     ///
@@ -394,6 +396,9 @@ impl FileTree {
         let mut made: BTreeMap<NodeId, TreePath> = BTreeMap::new();
         for (path, id, node) in delta.tree.iter() {
             if delta.implied.contains(path) && self.is_directory_at(path)? {
+                continue;
+            }
+            if node.is_directory() && self.is_link_to_directory(path)? {
                 continue;
             }
             let path = self.resolve(path)?;
@@ -463,6 +468,12 @@ impl FileTree {
         Ok(self
             .lookup(path)?
             .is_some_and(|(_, node)| node.is_directory()))
+    }
+
+    fn is_link_to_directory(&self, path: &TreePath) -> Result<bool, TreeError> {
+        let node = self.get(&self.resolve(path)?);
+        let is_link = node.is_some_and(|node| matches!(node.kind, NodeKind::Symlink(_)));
+        Ok(is_link && self.is_directory_at(path)?)
     }
 
     fn make_parents(&mut self, path: &TreePath) -> Result<(), TreeError> {
@@ -564,6 +575,64 @@ impl TreeDelta {
         self.tree.link(path, target)
     }
 
+    /// Makes this change and then `upper` one change. What `upper` hides goes
+    /// from here, and stays hidden in the trees below.
+    ///
+    /// # Errors
+    ///
+    /// [`TreeError`] when an entry of `upper` does not fit.
+    pub fn stack(&mut self, upper: &Self) -> Result<(), TreeError> {
+        for path in &upper.opaque {
+            let path = self.tree.resolve(path)?;
+            self.tree.remove_below(&path);
+            self.links
+                .retain(|link, _| link == &path || !link.starts_with(&path));
+            self.opaque.insert(path);
+        }
+        for path in &upper.removed {
+            let path = self.tree.resolve(path)?;
+            self.tree.remove(&path);
+            self.links.retain(|link, _| !link.starts_with(&path));
+            self.removed.insert(path);
+        }
+        let mut made: BTreeMap<NodeId, TreePath> = BTreeMap::new();
+        for (path, id, node) in upper.tree.iter() {
+            let is_implied = upper.implied.contains(path);
+            if is_implied && self.tree.is_directory_at(path)? {
+                continue;
+            }
+            if node.is_directory() && self.tree.is_link_to_directory(path)? {
+                continue;
+            }
+            let path = self.tree.resolve(path)?;
+            self.links.remove(&path);
+            if let Some(first) = made.get(&id) {
+                self.put_link(path, first)?;
+                continue;
+            }
+            let is_new = self.tree.get(&path).is_none();
+            self.put(path.clone(), node.clone())?;
+            if is_implied && is_new {
+                self.implied.insert(path.clone());
+            }
+            if !node.is_directory() {
+                self.links.retain(|link, _| !link.starts_with(&path));
+                made.insert(id, path);
+            }
+        }
+        for (path, target) in &upper.links {
+            let (path, target) = (self.tree.resolve(path)?, self.tree.resolve(target)?);
+            if self.tree.get(&target).is_some() {
+                self.put_link(path, &target)?;
+            } else {
+                let target = self.links.get(&target).cloned().unwrap_or(target);
+                self.tree.remove(&path);
+                self.links.insert(path, target);
+            }
+        }
+        Ok(())
+    }
+
     fn imply_parents(&mut self, path: &TreePath) {
         let mut at = path.parent();
         while let Some(parent) = at {
@@ -615,6 +684,20 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_keeps_the_link_to_one_unless_a_whiteout_hides_it() {
+        let mut delta = TreeDelta::new();
+        delta.put(path("bin"), Node::directory(0o700)).expect("put");
+        delta.put(path("bin/x"), file(b"x")).expect("put");
+        let mut tree = merged_usr();
+        tree.apply(&delta).expect("apply");
+        assert!(tree.at("usr/bin/x").is_some());
+        delta.removed.insert(path("bin"));
+        let mut tree = merged_usr();
+        tree.apply(&delta).expect("apply");
+        assert!(tree.at("usr/bin/x").is_none() && tree.at("bin/x").is_some());
+    }
+
+    #[test]
     fn a_link_cannot_leave_the_root() {
         let mut tree = FileTree::new();
         tree.insert(path("a/b"), Node::symlink("../../../../etc"))
@@ -653,6 +736,43 @@ mod tests {
         tree.apply(&delta).expect("apply");
         assert!(tree.at("d/one").is_none() && tree.at("d/two").is_some());
         assert!(tree.at("e/three").is_none() && tree.at("e/four").is_some());
+    }
+
+    #[test]
+    fn stacked_changes_do_what_they_did_one_after_the_other() {
+        let mut base = merged_usr();
+        for name in ["etc/low", "opt/old/a", "opt/old/b", "srv/x"] {
+            base.insert(path(name), file(b"base")).expect("insert");
+        }
+        let mut first = TreeDelta::new();
+        for name in ["bin/tool", "etc/one", "etc/two", "var/lib/x"] {
+            first.put(path(name), file(b"first")).expect("put");
+        }
+        first.removed.insert(path("srv/x"));
+        first.links.insert(path("etc/again"), path("etc/low"));
+        let mut second = TreeDelta::new();
+        second.removed.insert(path("etc/one"));
+        second.opaque.insert(path("opt/old"));
+        second.put(path("opt/old/c"), file(b"second")).expect("put");
+        second
+            .put(path("var/lib"), file(b"a file now"))
+            .expect("put");
+        second.links.insert(path("etc/three"), path("etc/two"));
+        second.put(path("srv/x"), file(b"back")).expect("put");
+
+        let mut apart = base.clone();
+        apart.apply(&first).expect("apply");
+        apart.apply(&second).expect("apply");
+        let mut both = first.clone();
+        both.stack(&second).expect("stack");
+        base.apply(&both).expect("apply");
+        let listing = |tree: &FileTree| -> Vec<(String, Node)> {
+            let entries = tree.iter();
+            entries
+                .map(|(path, _, node)| (path.to_string(), node.clone()))
+                .collect()
+        };
+        assert_eq!(listing(&base), listing(&apart));
     }
 
     #[test]

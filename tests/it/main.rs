@@ -13,6 +13,7 @@ mod cli {
     mod appliance;
     pub(crate) mod bad_input;
     mod boot;
+    mod cache;
     mod sources;
 }
 mod formats {

@@ -3,6 +3,8 @@
 mod machine;
 mod value;
 
+use std::collections::BTreeMap;
+
 use toml::Spanned;
 
 use super::LAYER_FILE_NAME;
@@ -115,6 +117,7 @@ fn check(
     let boot = boot(&written.boot, problems);
     let machine = machine(&written.machine, problems);
     let outputs = outputs(&written.outputs, problems);
+    let values = values(written.values, problems);
     Some(Appliance {
         folder: written.folder,
         name: name?,
@@ -129,8 +132,32 @@ fn check(
         boot: boot?,
         machine: machine?,
         outputs: outputs?,
+        values,
         layers: layers?,
     })
+}
+
+/// Names are words, so that `@values.NAME@` can be told from other text.
+fn values(
+    written: Vec<(Spanned<String>, Spanned<String>)>,
+    problems: &mut Problems,
+) -> BTreeMap<String, String> {
+    let in_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    for (name, _) in &written {
+        if name.get_ref().is_empty() || !name.get_ref().chars().all(in_name) {
+            problems.push(
+                Diagnostic::at(
+                    name.span(),
+                    format!("`{}` is not the name of a value", quoted(name.get_ref())),
+                )
+                .help("use lower-case letters, digits and `_`"),
+            );
+        }
+    }
+    let pairs = written.into_iter();
+    pairs
+        .map(|(name, text)| (name.into_inner(), text.into_inner()))
+        .collect()
 }
 
 /// The layers with their recipes; problems of a recipe go to its own file.

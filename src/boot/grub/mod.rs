@@ -81,6 +81,7 @@ pub fn tools_recipe(pins: Vec<PackagePin>) -> LayerSpec {
                 .map(path)
                 .to_vec(),
         }),
+        allow_secrets: Vec::new(),
     }
 }
 

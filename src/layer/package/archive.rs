@@ -22,7 +22,7 @@ use crate::layer::tar::{Member, MemberKind, MemberReader, TarError};
 use crate::tree::{Metadata, NodeKind, TreePath};
 
 /// Longest control archive, uncompressed.
-const MAX_CONTROL: u64 = 64 << 20;
+pub(super) const MAX_CONTROL: u64 = 64 << 20;
 /// Memory that an xz stream may ask for: `xz -9` takes 65 MiB.
 const XZ_MEMORY: u64 = 256 << 20;
 /// How much longer data may be than their compressed form, and how much of

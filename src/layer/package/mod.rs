@@ -27,9 +27,10 @@ pub(crate) use self::archive::inspect;
 use self::archive::{Unpacked, unpack_all};
 use self::control::Control;
 use self::database::{Database, write_triggers};
-use self::filter::PathFilter;
+pub(crate) use self::filter::PathFilter;
 use self::order::in_order;
 use self::place::{Owners, place};
+pub(super) use self::plain::is_sound as is_sound_plain;
 use super::sandbox::protocol::{DebFile, PackagesJob};
 use super::sandbox::{Fault, Network, Root, ScriptRunner};
 use super::source::deb::Version;
@@ -521,7 +522,7 @@ fn path_of(text: &str) -> TreePath {
 
 /// `policy-rc.d`, which keeps packages from starting services while they are
 /// configured (`invoke-rc.d`(8): 101 is "action forbidden by policy").
-struct ServiceGuard {
+pub(crate) struct ServiceGuard {
     had_one: bool,
 }
 
@@ -529,7 +530,7 @@ const GUARD: &str = "usr/sbin/policy-rc.d";
 const GUARD_ASIDE: &str = "usr/sbin/.policy-rc.d.consign";
 
 impl ServiceGuard {
-    fn put_up(root: &mut Root) -> Result<Self, Fault> {
+    pub(crate) fn put_up(root: &mut Root) -> Result<Self, Fault> {
         let had_one = root.status(&path_of(GUARD))?.is_some();
         if had_one {
             root.rename(&path_of(GUARD), &path_of(GUARD_ASIDE))?;
@@ -538,7 +539,7 @@ impl ServiceGuard {
         Ok(Self { had_one })
     }
 
-    fn take_down(self, root: &mut Root) -> Result<(), Fault> {
+    pub(crate) fn take_down(self, root: &mut Root) -> Result<(), Fault> {
         root.remove(&path_of(GUARD))?;
         if self.had_one {
             root.rename(&path_of(GUARD_ASIDE), &path_of(GUARD))?;

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, SeekFrom, Write};
 use std::path::Path;
 
+use super::archive::MAX_CONTROL;
 use crate::digest::{Digest, Hasher};
 
 const MAGIC: &[u8; 16] = b"consign plain 1\n";
@@ -149,6 +150,11 @@ impl Read for Kept {
         self.hasher.update(buf.split_at(count).0);
         Ok(count)
     }
+}
+
+/// Whether the form at `place` is whole, and that of the .deb `of`.
+pub(in crate::layer) fn is_sound(place: &Path, of: &Digest) -> bool {
+    Kept::open(place, of, MAX_CONTROL).is_some_and(Kept::checks_out)
 }
 
 #[cfg(test)]

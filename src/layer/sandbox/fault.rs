@@ -51,6 +51,13 @@ pub enum Fault {
     /// A program of a `tools` layer did not make what it should.
     #[error("`{program}` did not make `{path}`")]
     NotMade { program: String, path: String },
+    /// The script of a `run` layer failed.
+    #[error("the script {status}: {output}")]
+    Run {
+        status: String,
+        /// The last KiB of what it said.
+        output: String,
+    },
     /// A .deb is not what its pin says.
     #[error("package `{package}` has digest `{found}`, but `{expected}` is pinned")]
     Digest {
@@ -126,7 +133,7 @@ impl Fault {
         match self {
             Self::System { is_full, .. } => *is_full,
             // Scripts say it in words: ENOSPC in the C locale.
-            Self::Script { output, .. } | Self::Dpkg { output, .. } => {
+            Self::Script { output, .. } | Self::Dpkg { output, .. } | Self::Run { output, .. } => {
                 output.contains("No space left on device")
             }
             _ => false,
@@ -146,6 +153,7 @@ impl Fault {
             Self::NotConfigured { .. } => "packages-not-configured",
             Self::Program { .. } => "layer-program-failed",
             Self::NotMade { .. } => "layer-program-made-nothing",
+            Self::Run { .. } => "layer-script-failed",
             Self::Digest { .. } => "package-digest",
             Self::Package { .. } => "package-malformed",
             Self::Conflict { .. } => "package-conflict",
@@ -186,6 +194,10 @@ impl Fault {
             Self::Conflict { .. } => "exclude one of the packages, or the path with exclude_paths",
             Self::AlreadyInstalled { .. } => {
                 "resolve all layers together, so that each package comes in one version"
+            }
+            Self::Run { .. } => {
+                "read the script's last words above; it runs as the image's root, without \
+                 running services, and without network unless `layer.toml` says `network = true`"
             }
             Self::Script { .. } | Self::Dpkg { .. } | Self::NotConfigured { .. } => {
                 "read the script's last words above; scripts run without network and without \

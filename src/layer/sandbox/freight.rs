@@ -45,6 +45,14 @@ impl Session {
                 let expected = self.expect(&mut job.output);
                 (Request::Tools(job), Some(expected))
             }
+            Request::Run(job) => {
+                let mut job = job.clone();
+                if let Some(input) = &job.input {
+                    job.input = Some(self.give(input)?);
+                }
+                let expected = self.expect(&mut job.output);
+                (Request::Run(job), Some(expected))
+            }
             Request::Mapped => (Request::Mapped, None),
             Request::Try => (Request::Try, None),
             // What earlier builds left is on the host, where a machine of

@@ -163,7 +163,7 @@ fn run_command(
     let mut call = place.program(&command.argv)?;
     call.env_clear()
         .envs(command.env.iter().map(|(name, value)| (name, value)))
-        .current_dir("/")
+        .current_dir(&command.folder)
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer);

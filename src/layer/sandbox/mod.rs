@@ -41,6 +41,7 @@ mod power;
 pub(crate) mod protocol;
 mod refusal;
 mod root;
+mod run;
 pub(crate) mod scan;
 mod scripts;
 mod vm;

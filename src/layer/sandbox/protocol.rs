@@ -45,6 +45,8 @@ pub(crate) enum Request {
     },
     /// Give a file of the machine: its bytes follow the answer.
     Give(PathBuf),
+    /// Run a script on top of the root and make a layer of the difference.
+    Run(RunJob),
     /// Remove the root and end.
     End,
 }
@@ -67,6 +69,18 @@ pub(crate) struct ToolsJob {
     pub(crate) input: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) command: Vec<String>,
     pub(crate) keep: Vec<Vec<u8>>,
+    pub(crate) output: PathBuf,
+}
+
+/// A `run` layer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunJob {
+    pub(crate) script: Vec<u8>,
+    /// A tar of files that stand beside the script.
+    pub(crate) input: Option<PathBuf>,
+    pub(crate) environment: Vec<(String, String)>,
+    /// Whether the script sees the host's network.
+    pub(crate) network: bool,
     pub(crate) output: PathBuf,
 }
 
@@ -127,6 +141,8 @@ pub(crate) enum Setup {
 pub(crate) struct Command {
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    /// Where it starts.
+    pub(crate) folder: String,
     /// Whether the output is dpkg's, and tells whose turn it is.
     pub(crate) is_dpkg: bool,
 }

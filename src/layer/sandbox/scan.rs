@@ -135,6 +135,14 @@ impl Scan<'_> {
                 found.removed.insert(path.clone());
             }
         }
+        // A directory leaves a link to one in its place, unless that is hidden.
+        for (path, changed) in &found.changed {
+            let is_directory = matches!(changed.kind, NodeKindOnDisk::Other(NodeKind::Directory));
+            let was_link = |node: &Node| matches!(node.kind, NodeKind::Symlink(_));
+            if is_directory && self.before.get(path).is_some_and(was_link) {
+                found.removed.insert(path.clone());
+            }
+        }
         // What took the place of a removed folder hides all below it.
         let changed = &found.changed;
         found.removed.retain(|path| {

@@ -98,7 +98,18 @@ impl ScriptRunner {
         env: Vec<(String, String)>,
     ) -> Result<Run, Fault> {
         let environment = self.environment(env);
-        self.send(argv, environment, Listen::Quietly, &mut |_| {})
+        self.send(argv, environment, "/", Listen::Quietly, &mut |_| {})
+    }
+
+    /// The same in a folder of the root.
+    pub(crate) fn run_in(
+        &mut self,
+        folder: &str,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> Result<Run, Fault> {
+        let environment = self.environment(env);
+        self.send(argv, environment, folder, Listen::Quietly, &mut |_| {})
     }
 
     /// Runs dpkg; `watch` gets each package whose turn begins.
@@ -108,7 +119,7 @@ impl ScriptRunner {
         watch: &mut dyn FnMut(&str),
     ) -> Result<Run, Fault> {
         let environment = self.environment(Vec::new());
-        self.send(argv, environment, Listen::ToDpkg, watch)
+        self.send(argv, environment, "/", Listen::ToDpkg, watch)
     }
 
     fn environment(&self, more: Vec<(String, String)>) -> Vec<(String, String)> {
@@ -134,6 +145,7 @@ impl ScriptRunner {
         &mut self,
         argv: Vec<String>,
         env: Vec<(String, String)>,
+        folder: &str,
         listen: Listen,
         watch: &mut dyn FnMut(&str),
     ) -> Result<Run, Fault> {
@@ -143,6 +155,7 @@ impl ScriptRunner {
         let command = Command {
             argv,
             env,
+            folder: folder.to_owned(),
             is_dpkg: listen == Listen::ToDpkg,
         };
         let commands = self.commands.as_mut().expect("open until `end`");

@@ -1,7 +1,7 @@
 //! `__sandbox`: the process that unpacks, asks for scripts to be run, scans
 //! and writes the tar.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use super::driver::{Driver, Network};
 use super::enter::{become_root, die_with_parent, enter, mount_memory};
 use super::fault::Fault;
-use super::protocol::{self, PackagesJob, Reply, Request, ToolsJob};
+use super::protocol::{self, PackagesJob, Reply, Request, RunJob, ToolsJob};
 use super::root::{Root, remove_folder};
 use super::scan::{Scan, Stamps, stamp_all};
 use super::scripts::ScriptRunner;
@@ -147,6 +147,10 @@ fn serve(
                 reason: "files are passed elsewhere".into(),
             });
         }
+        Request::Run(job) => {
+            let worker = worker.as_mut().ok_or_else(none)?;
+            return worker.script(&job, tell).map(built);
+        }
         Request::End => {
             if let Some(worker) = worker.take() {
                 worker.remove()?;
@@ -233,19 +237,43 @@ impl Worker {
     }
 
     fn packages(&mut self, job: &PackagesJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+        let stamps = self.stamped()?;
+        let stage = self.stage()?;
+        let date = self.source_date.seconds;
+        let shipped = package::install(&mut self.root, job, &stage, date, &progress(tell))?;
+        self.difference(&stamps, &shipped, &job.output, tell)
+    }
+
+    fn script(&mut self, job: &RunJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+        let stamps = self.stamped()?;
+        let input = job.input.as_deref().map(delta_of).transpose()?;
+        super::run::run(&mut self.root, job, input.as_ref(), self.source_date)?;
+        self.difference(&stamps, &BTreeSet::new(), &job.output, tell)
+    }
+
+    /// Stamps of the root as it is, before something changes it.
+    fn stamped(&mut self) -> Result<Stamps, Fault> {
         let stamps = match self.stamps.take() {
             Some(stamps) => stamps,
             None => stamp_all(&self.root)?,
         };
         // A change within the tick of the last stamp would look like none.
         std::thread::sleep(TICK);
-        let stage = self.stage()?;
-        let date = self.source_date.seconds;
-        let shipped = package::install(&mut self.root, job, &stage, date, &progress(tell))?;
+        Ok(stamps)
+    }
+
+    /// What has changed since `stamps`, cleaned, as a tar in `output`.
+    fn difference(
+        &mut self,
+        stamps: &Stamps,
+        shipped: &BTreeSet<TreePath>,
+        output: &Path,
+        tell: Tell<'_>,
+    ) -> Result<(DiffId, u64), Fault> {
         let scan = Scan {
             before: &self.before,
-            stamps: &stamps,
-            cleaning: Some(&shipped),
+            stamps,
+            cleaning: Some(shipped),
             began: self.began,
             source_date: self.source_date,
         };
@@ -253,8 +281,8 @@ impl Worker {
         self.root.forget();
         let total = difference.content_size();
         let watch = progress(tell);
-        let built = difference.write(&job.output, &mut |done| watch("pack", done, total))?;
-        let delta = delta_of(&job.output)?;
+        let built = difference.write(output, &mut |done| watch("pack", done, total))?;
+        let delta = delta_of(output)?;
         self.before.apply(&delta).map_err(|error| Fault::Below {
             reason: error.to_string(),
         })?;
@@ -436,6 +464,10 @@ fn lay_directory(
     }
     if root.has_real_directory(path)? {
         return root.set_metadata(path, meta);
+    }
+    // A link to a directory stays; a whiteout has gone before where it must not.
+    if root.is_directory(path) {
+        return Ok(());
     }
     root.remove(path)?;
     root.forget();

@@ -5,3 +5,5 @@
 //! unpacking, running, the tree.
 
 pub mod deb;
+pub mod oci;
+pub mod remote;

@@ -5,8 +5,11 @@ use std::fs::File;
 use std::io::{BufReader, Seek as _};
 use std::sync::Arc;
 
-use super::{Member, MemberKind, MemberReader, OPAQUE, TarError, TarFault, WHITEOUT, escape_bytes};
-use crate::tree::{Blob, Content, Metadata, Node, NodeKind, TreeDelta, TreePath};
+use super::{
+    End, Member, MemberKind, MemberReader, OPAQUE, TarError, TarFault, WHITEOUT, escape_bytes,
+};
+use crate::layer::package::PathFilter;
+use crate::tree::{Blob, Content, Metadata, Node, NodeKind, PathError, TreeDelta, TreePath};
 
 /// Reads the change out of the uncompressed tar in `blob`. Contents stay
 /// where they are: they are given as places in `blob`.
@@ -16,6 +19,60 @@ use crate::tree::{Blob, Content, Metadata, Node, NodeKind, TreeDelta, TreePath};
 /// [`TarError`]: malformed archives, paths that leave the image, duplicates,
 /// whiteouts of nothing, links that cannot be.
 pub fn read_delta(blob: &Arc<Blob>) -> Result<TreeDelta, TarError> {
+    read_selected(blob, &Selection::default(), Form::Strict)
+}
+
+/// How strictly an archive is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// To the letter.
+    Strict,
+    /// As builders of images write it, and its digest vouches for it: names
+    /// may begin with a slash, and the end need not be marked.
+    Image,
+}
+
+/// Which members of an archive count, and where they land.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Leading components that are dropped from each name; members with no
+    /// more than these are passed over.
+    pub strip: usize,
+    /// The directory of the image that the archive is laid into.
+    pub into: TreePath,
+    /// Patterns of paths of the image that are left out, as dpkg's
+    /// `path-exclude`: `*` matches slashes too.
+    pub exclude: Vec<String>,
+}
+
+impl Selection {
+    /// Where a member with this name lands; `None` for one that is passed over.
+    fn place(&self, name: &[u8], filter: &PathFilter) -> Result<Option<TreePath>, PathError> {
+        let path = TreePath::parse(name)?;
+        let mut place = self.into.clone();
+        let mut components = path.components();
+        for _ in 0..self.strip {
+            components.next();
+        }
+        let mut is_inside = self.strip == 0;
+        for component in components {
+            is_inside = true;
+            place = place.join(component).ok_or(PathError::Dots)?;
+        }
+        Ok((is_inside && !filter.excludes(&place)).then_some(place))
+    }
+}
+
+/// The same of the members that `selection` takes.
+///
+/// # Errors
+///
+/// As [`read_delta`].
+pub fn read_selected(
+    blob: &Arc<Blob>,
+    selection: &Selection,
+    form: Form,
+) -> Result<TreeDelta, TarError> {
     let broken = |error| TarError {
         member: String::new(),
         offset: 0,
@@ -25,7 +82,10 @@ pub fn read_delta(blob: &Arc<Blob>) -> Result<TreeDelta, TarError> {
     file.rewind().map_err(broken)?;
     let length = file.metadata().map_err(broken)?.len();
     let mut reader = MemberReader::new(BufReader::with_capacity(64 << 10, file));
-    let mut sink = DeltaBuilder::default();
+    if form == Form::Image {
+        reader = reader.ending(End::Anywhere);
+    }
+    let mut sink = DeltaBuilder::new(selection, form);
     while let Some(member) = reader.next_member()? {
         let wrong = |fault| TarError {
             member: escape_bytes(&member.name),
@@ -41,23 +101,37 @@ pub fn read_delta(blob: &Arc<Blob>) -> Result<TreeDelta, TarError> {
     Ok(sink.delta)
 }
 
-struct DeltaBuilder {
+struct DeltaBuilder<'a> {
+    selection: &'a Selection,
+    form: Form,
+    filter: PathFilter,
     delta: TreeDelta,
     named: BTreeSet<TreePath>,
 }
 
-impl Default for DeltaBuilder {
-    fn default() -> Self {
+impl<'a> DeltaBuilder<'a> {
+    fn new(selection: &'a Selection, form: Form) -> Self {
         Self {
+            selection,
+            form,
+            filter: PathFilter::new(&selection.exclude, &[]),
             delta: TreeDelta::new(),
             named: BTreeSet::new(),
         }
     }
-}
 
-impl DeltaBuilder {
+    fn place(&self, name: &[u8]) -> Result<Option<TreePath>, PathError> {
+        let mut name = name;
+        while let (Form::Image, Some(rest)) = (self.form, name.strip_prefix(b"/")) {
+            name = rest;
+        }
+        self.selection.place(name, &self.filter)
+    }
+
     fn take(&mut self, member: &Member, blob: &Arc<Blob>) -> Result<(), TarFault> {
-        let path = TreePath::parse(&member.name).map_err(TarFault::Path)?;
+        let Some(path) = self.place(&member.name).map_err(TarFault::Path)? else {
+            return Ok(());
+        };
         if let Some(name) = path.name().filter(|name| name.starts_with(WHITEOUT)) {
             let parent = path.parent().unwrap_or_default();
             return self.whiteout(member, &parent, name);
@@ -95,7 +169,8 @@ impl DeltaBuilder {
     }
 
     fn hard_link(&mut self, path: TreePath, target: &[u8]) -> Result<(), TarFault> {
-        let target = TreePath::parse(target).map_err(TarFault::LinkPath)?;
+        let place = self.place(target).map_err(TarFault::LinkPath)?;
+        let target = place.ok_or(TarFault::LinkToNothing)?;
         if target == path {
             return Err(TarFault::SelfLink);
         }
@@ -118,6 +193,10 @@ impl DeltaBuilder {
             return Err(TarFault::Whiteout);
         }
         if name == OPAQUE {
+            // It would hide every layer below: no image means that.
+            if parent.is_root() {
+                return Err(TarFault::Whiteout);
+            }
             if !self.delta.opaque.insert(parent.clone()) {
                 return Err(TarFault::Duplicate);
             }

@@ -23,8 +23,8 @@ use std::io;
 
 use crate::units::Timestamp;
 
-pub use delta::read_delta;
-pub use reader::MemberReader;
+pub use delta::{Form, Selection, read_delta, read_selected};
+pub use reader::{End, MemberReader};
 pub use writer::{TarWriter, write_delta};
 
 /// Length of a header, and the unit of everything else.
@@ -150,6 +150,8 @@ pub enum TarFault {
     Duplicate,
     #[error("the whiteout names nothing that can be removed")]
     Whiteout,
+    #[error("the hard link points at a member that is left out")]
+    LinkToNothing,
     #[error("the hard link points at itself")]
     SelfLink,
     #[error("{0}")]

@@ -23,6 +23,17 @@ pub struct MemberReader<R> {
     padding: u64,
     /// Where the current member's first header is, for messages.
     start: u64,
+    end: End,
+}
+
+/// How an archive may end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// With two empty blocks.
+    Marked,
+    /// Also without them, after any member, as some builders of images leave
+    /// it. Only where a digest over the whole stream says that nothing is cut.
+    Anywhere,
 }
 
 /// A header block, and what the extended headers before it said.
@@ -43,7 +54,15 @@ impl<R: Read> MemberReader<R> {
             left: 0,
             padding: 0,
             start: 0,
+            end: End::Marked,
         }
+    }
+
+    /// The same with another idea of how the archive ends.
+    #[must_use]
+    pub fn ending(mut self, end: End) -> Self {
+        self.end = end;
+        self
     }
 
     /// The next member; content of the one before that was not read is passed
@@ -105,7 +124,10 @@ impl<R: Read> MemberReader<R> {
     /// The next header block; `None` at a proper end.
     fn header(&mut self) -> Result<Option<Header>, TarFault> {
         let Some(block) = self.block()? else {
-            return Err(TarFault::NoEnd);
+            return match self.end {
+                End::Marked => Err(TarFault::NoEnd),
+                End::Anywhere => Ok(None),
+            };
         };
         if block.iter().all(|byte| *byte == 0) {
             return self.end().map(|()| None);

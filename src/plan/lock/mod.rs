@@ -9,13 +9,15 @@ mod changes;
 mod read;
 mod write;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 pub use changes::Change;
 
 use crate::digest::Digest;
 use crate::layer::spec::{
-    PackageGroup, PackageLimit, PackagePin, PackageRequest, RepositoryRequest,
+    ArchiveRequest, ImageRequest, PackageGroup, PackageLimit, PackagePin, PackageRequest,
+    RepositoryRequest,
 };
 use crate::units::Timestamp;
 
@@ -44,6 +46,20 @@ pub struct Lock {
     pub tools_requested: Vec<String>,
     /// All packages of the tools layer.
     pub tools: Vec<PackagePin>,
+    /// Images of registries, sorted by layer.
+    pub images: Vec<LockedImage>,
+    /// Archives of the web, sorted by layer: as `layer.toml` pins them, so
+    /// that the lock names everything that comes from elsewhere.
+    pub archives: Vec<ArchiveRequest>,
+}
+
+/// An image, and what its name stood for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockedImage {
+    /// Which layer asked for which name.
+    pub request: ImageRequest,
+    /// The manifest that it stood for, for Linux on amd64.
+    pub manifest: Digest,
 }
 
 /// The state of a repository.
@@ -92,7 +108,23 @@ impl Lock {
                 .collect(),
             tools_requested: request.tools.clone(),
             tools,
+            images: Vec::new(),
+            archives: request.archives.clone(),
         }
+    }
+
+    /// The same lock with these images.
+    #[must_use]
+    pub fn with_images(mut self, mut images: Vec<LockedImage>) -> Self {
+        images.sort_by(|a, b| a.request.cmp(&b.request));
+        self.images = images;
+        self
+    }
+
+    /// The image of the layer called `name`.
+    #[must_use]
+    pub fn image(&self, name: &str) -> Option<&LockedImage> {
+        self.images.iter().find(|image| image.request.layer == name)
     }
 
     /// Digest of its text.
@@ -154,6 +186,7 @@ impl Lock {
             &self.tools_requested,
             &request.tools,
         ));
+        drift.extend(self.foreign_drift(request));
         drift
     }
 
@@ -176,6 +209,39 @@ impl Lock {
         drift
     }
 
+    /// What `oci` and `tar` layers ask for, against what is locked.
+    fn foreign_drift(&self, request: &PackageRequest) -> Vec<Drift> {
+        let wanted = request
+            .images
+            .iter()
+            .map(|image| (&image.layer, image.reference.clone()))
+            .chain(request.archives.iter().map(archive_words));
+        let locked = self
+            .images
+            .iter()
+            .map(|image| (&image.request.layer, image.request.reference.clone()))
+            .chain(self.archives.iter().map(archive_words));
+        let wanted: BTreeMap<_, _> = wanted.collect();
+        let locked: BTreeMap<_, _> = locked.collect();
+        let moved = wanted.iter().filter_map(|(layer, wanted)| {
+            let found = locked.get(layer);
+            (found != Some(wanted)).then(|| Drift::Foreign {
+                layer: (*layer).clone(),
+                locked: found.cloned(),
+                wanted: Some(wanted.clone()),
+            })
+        });
+        let gone = locked
+            .iter()
+            .filter(|(layer, _)| !wanted.contains_key(*layer))
+            .map(|(layer, locked)| Drift::Foreign {
+                layer: (*layer).clone(),
+                locked: Some(locked.clone()),
+                wanted: None,
+            });
+        moved.chain(gone).collect()
+    }
+
     fn layer_drift(&self, request: &PackageRequest) -> Vec<Drift> {
         let locked: Vec<_> = self.layers.iter().map(|one| &one.group.layer).collect();
         let wanted: Vec<_> = request.groups.iter().map(|one| &one.layer).collect();
@@ -191,6 +257,13 @@ impl Lock {
         }
         drift
     }
+}
+
+fn archive_words(archive: &ArchiveRequest) -> (&String, String) {
+    (
+        &archive.layer,
+        format!("{} {}", archive.url, archive.sha256),
+    )
 }
 
 fn group_drift(wanted: &PackageGroup, locked: &PackageGroup) -> Vec<Drift> {
@@ -282,6 +355,15 @@ pub enum Drift {
         /// Whether they are wanted now.
         wanted: bool,
     },
+    /// A layer takes something else from elsewhere.
+    Foreign {
+        /// The layer.
+        layer: String,
+        /// What the lock has for it.
+        locked: Option<String>,
+        /// What it asks for.
+        wanted: Option<String>,
+    },
     /// Another list of excluded packages.
     Excluded {
         /// The layer.
@@ -315,6 +397,18 @@ impl fmt::Display for Drift {
                 let with = if *wanted { "with" } else { "without" };
                 write!(f, "layer `{layer}` is now {with} recommended packages")
             }
+            Self::Foreign {
+                layer,
+                locked,
+                wanted,
+            } => match (locked, wanted) {
+                (Some(locked), Some(wanted)) => {
+                    write!(f, "layer `{layer}` takes `{wanted}`, it took `{locked}`")
+                }
+                (None, Some(wanted)) => write!(f, "layer `{layer}` now takes `{wanted}`"),
+                (Some(locked), None) => write!(f, "layer `{layer}` no longer takes `{locked}`"),
+                (None, None) => write!(f, "layer `{layer}` takes something else"),
+            },
             Self::Excluded { layer } => write!(f, "layer `{layer}` excludes other packages"),
         }
     }

@@ -6,12 +6,15 @@ use std::path::Path;
 
 use toml::Spanned;
 
-use super::{FORMAT, LOCK_FILE_NAME, Lock, LockedLayer, LockedRelease};
+use super::{FORMAT, LOCK_FILE_NAME, Lock, LockedImage, LockedLayer, LockedRelease};
 use crate::appliance::{
     Diagnostic, FileProblems, LayerName, PackageName, RepositoryName, Source, Suite,
 };
 use crate::digest::Digest;
-use crate::layer::spec::{LOCAL, PackageGroup, PackageLimit, PackagePin, RepositoryRequest};
+use crate::layer::spec::{
+    ArchiveRequest, ImageRequest, LOCAL, PackageGroup, PackageLimit, PackagePin, Reference,
+    RepositoryRequest,
+};
 use crate::plan::error::PlanError;
 use crate::units::{GIB, Timestamp};
 
@@ -21,6 +24,8 @@ const LIMIT: u64 = 16 << 20;
 const PACKAGE_LIMIT: u64 = 8 * GIB;
 /// Characters of a path, a version or a sentence.
 const TEXT_LIMIT: usize = 512;
+/// Characters of an address.
+const URL_LIMIT: usize = 4096;
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +41,27 @@ struct Written {
     release: Vec<WrittenRelease>,
     #[serde(default)]
     layer: Vec<WrittenLayer>,
+    #[serde(default)]
+    image: Vec<WrittenImage>,
+    #[serde(default)]
+    archive: Vec<WrittenArchive>,
     tools: WrittenTools,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenImage {
+    layer: Spanned<String>,
+    reference: Spanned<String>,
+    manifest: Digest,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenArchive {
+    layer: Spanned<String>,
+    url: Spanned<String>,
+    sha256: Digest,
 }
 
 #[derive(serde::Deserialize)]
@@ -188,8 +213,56 @@ impl Judge<'_> {
             layers,
             tools_requested: self.packages(written.tools.requested),
             tools: self.pins(written.tools.package),
+            images: self.images(written.image),
+            archives: self.archives(written.archive),
         };
         (self.problems.len() == before).then_some(lock)
+    }
+
+    fn images(&mut self, images: Vec<WrittenImage>) -> Vec<LockedImage> {
+        let mut names = BTreeSet::new();
+        let images = images.into_iter().map(|image| {
+            self.foreign_layer(&image.layer, &mut names);
+            if let Err(why) = Reference::parse(image.reference.get_ref()) {
+                let shown = shorten(image.reference.get_ref());
+                self.say(
+                    &image.reference,
+                    format!("`{shown}` is not an image: {why}"),
+                );
+            }
+            LockedImage {
+                request: ImageRequest {
+                    layer: image.layer.into_inner(),
+                    reference: image.reference.into_inner(),
+                },
+                manifest: image.manifest,
+            }
+        });
+        images.collect()
+    }
+
+    fn archives(&mut self, archives: Vec<WrittenArchive>) -> Vec<ArchiveRequest> {
+        let mut names = BTreeSet::new();
+        let archives = archives.into_iter().map(|archive| {
+            self.foreign_layer(&archive.layer, &mut names);
+            let url = archive.url.get_ref();
+            if url.len() > URL_LIMIT || !url.chars().all(|c| c.is_ascii_graphic()) {
+                self.say(&archive.url, "this is not an address");
+            }
+            ArchiveRequest {
+                layer: archive.layer.into_inner(),
+                url: archive.url.into_inner(),
+                sha256: archive.sha256,
+            }
+        });
+        archives.collect()
+    }
+
+    fn foreign_layer(&mut self, layer: &Spanned<String>, names: &mut BTreeSet<String>) {
+        self.name(layer, "layer name", LayerName::parse);
+        if !names.insert(layer.get_ref().clone()) {
+            self.say(layer, "the layer stands here twice");
+        }
     }
 
     fn say<T>(&mut self, place: &Spanned<T>, message: impl Into<String>) {

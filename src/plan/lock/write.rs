@@ -54,6 +54,18 @@ impl fmt::Display for Lock {
                 package(f, "layer", pin)?;
             }
         }
+        for image in &self.images {
+            writeln!(f, "\n[[image]]")?;
+            pair(f, "layer", &image.request.layer)?;
+            pair(f, "reference", &image.request.reference)?;
+            pair(f, "manifest", &image.manifest.to_string())?;
+        }
+        for archive in &self.archives {
+            writeln!(f, "\n[[archive]]")?;
+            pair(f, "layer", &archive.layer)?;
+            pair(f, "url", &archive.url)?;
+            pair(f, "sha256", &archive.sha256.to_string())?;
+        }
         writeln!(f, "\n[tools]")?;
         list(f, "requested", &self.tools_requested)?;
         for pin in &self.tools {

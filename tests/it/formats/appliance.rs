@@ -254,6 +254,51 @@ fn layers() -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "wrong entries of files",
+            files(
+                "kind = \"files\"\nremove = [\"/\", \"etc/motd\"]\ntemplate = [\"/etc/issue\"]\n\n[[entry]]\npath = \"/dev/a\"\nkind = \"char\"\nmajor = 1\n\n[[entry]]\npath = \"/a\"\nkind = \"dir\"\n\n[[entry]]\npath = \"/b\"\nkind = \"symlink\"\n\n[[entry]]\npath = \"/c\"\nkind = \"fifo\"\n\n[[entry]]\npath = \"/c\"\nkind = \"fifo\"\nmode = \"9\"\n",
+            ),
+        ),
+        ("an archive from nowhere", files("kind = \"tar\"\n")),
+        (
+            "a wrong archive",
+            files(
+                "kind = \"tar\"\nfile = \"app.tar.xz\"\nsha256 = \"00\"\nstrip = 65\ninto = \"opt\"\nexclude = [\"/x\"]\n",
+            ),
+        ),
+        (
+            "an address without its digest",
+            files("kind = \"tar\"\nurl = \"https://example.com/app.tar.gz\"\n"),
+        ),
+        (
+            "an address that is none",
+            files(
+                "kind = \"tar\"\nurl = \"ftp://example.com/app.tar.gz\"\nfile = \"app.tar.gz\"\n",
+            ),
+        ),
+        (
+            "wrong images",
+            files("kind = \"oci\"\nfrom = \"debian:12\"\nimage = \"x\"\n"),
+        ),
+        (
+            "an image that is not there",
+            files("kind = \"oci\"\npath = \"image.tra\"\n"),
+        ),
+        (
+            "a wrong script",
+            files(
+                "kind = \"run\"\nscript = \"setup\"\nfolder = \"file\"\nnetwork = \"yes\"\nenvironment = { PATH = \"/x\", \"1a\" = \"y\" }\n",
+            ),
+        ),
+        (
+            "secrets that are allowed by a wrong pattern",
+            files("kind = \"files\"\nallow_secrets = [\"opt/*.pem\"]\nallow_secret = true\n"),
+        ),
+        (
+            "wrong names of values",
+            said(&and("[values]\nVendor = \"x\"\nvendor = 1\n")),
+        ),
+        (
             "errors in two files",
             said_with(
                 &but("version =", "verzion ="),

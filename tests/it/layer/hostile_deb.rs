@@ -139,6 +139,7 @@ fn verdict(bytes: &[u8], folder: &Path, program: &Path) -> String {
             command: vec!["/usr/bin/nothing".into()],
             keep: vec![],
         }),
+        allow_secrets: vec![],
     };
     let files = Files(vec![(pin, deb)]);
     let store = folder.join("store");

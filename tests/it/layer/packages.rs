@@ -113,6 +113,7 @@ pub(super) fn spec(name: &str, pins: Vec<PackagePin>) -> LayerSpec {
             exclude_paths: vec!["/usr/share/doc/*".into(), "/usr/share/locale/*".into()],
             include_paths: vec!["/usr/share/doc/*/copyright".into()],
         }),
+        allow_secrets: vec![],
     }
 }
 
@@ -474,6 +475,7 @@ fn a_tool_runs_in_a_root_of_its_own_and_what_it_made_is_kept() {
             command: script.iter().map(|word| (*word).into()).collect(),
             keep: vec![path("work/out")],
         }),
+        allow_secrets: vec![],
     };
     let folder = tempfile::tempdir().expect("folder");
     let copy = tool(&["/usr/bin/cp", "/work/in", "/work/out"]);

@@ -389,6 +389,7 @@ fn a_machine_gives_the_same_layer_too() {
                 .to_vec(),
             keep: vec![path("work/out")],
         }),
+        allow_secrets: vec![],
     };
     let made = |driver| {
         let store = folder.path().join(format!("{driver}"));

@@ -41,6 +41,9 @@ pub(crate) fn shelf(layers: &[(&str, &str)]) -> Shelf {
             folder,
             folders: ["files".to_owned()].into(),
             debs: std::collections::BTreeSet::new(),
+            files: ["app.tar.gz", "image.tar", "setup.sh"]
+                .map(str::to_owned)
+                .into(),
         };
         ((*name).to_owned(), layer)
     });

@@ -251,6 +251,20 @@ impl Client {
         Err(unreachable(&current, "it redirects in circles".into()))
     }
 
+    /// The same agents for others that speak HTTP: with the header that a
+    /// proxy wants to see.
+    pub(crate) fn agent_for(
+        &self,
+        address: &Address,
+    ) -> Result<(Agent, Option<String>), SourceError> {
+        self.agent(address).map_err(|error| match error {
+            GetError::Failed(error) => error,
+            _ => SourceError::BadProxy {
+                setting: "proxy".into(),
+            },
+        })
+    }
+
     /// The agent for an address, and what the proxy wants to see.
     fn agent(&self, address: &Address) -> Result<(Agent, Option<String>), GetError> {
         let proxy = self
