@@ -178,17 +178,6 @@ impl Sources<'_> {
             result => result,
         }
     }
-
-    fn remote(&self) -> Result<Remote<'_>, LayerError> {
-        let settings = &self.settings;
-        let client = Client::new(self.apt_settings()?, settings.network);
-        Ok(Remote::new(
-            client,
-            settings.logins.clone(),
-            settings.cache,
-            settings.reporter,
-        ))
-    }
 }
 
 impl DebSource for Sources<'_> {
@@ -206,6 +195,17 @@ impl DebSource for Sources<'_> {
             });
         }
         Ok(paths)
+    }
+
+    fn remote(&self) -> Result<Remote<'_>, LayerError> {
+        let settings = &self.settings;
+        let client = Client::new(self.apt_settings()?, settings.network);
+        Ok(Remote::new(
+            client,
+            settings.logins.clone(),
+            settings.cache,
+            settings.reporter,
+        ))
     }
 }
 
