@@ -9,6 +9,10 @@ use super::files::{path, text_file};
 use crate::tree::{FileTree, Node, NodeKind};
 use crate::units::Timestamp;
 
+/// `/init` mounts /var and the last step of a shutdown unmounts it, when
+/// nobody is left to use it: systemd does not try in between.
+const VAR_MOUNT: &str = "[Unit]\nDefaultDependencies=no\n";
+
 /// A unit or generator, and why it is not needed.
 type Reasoned = (&'static str, &'static str);
 
@@ -195,6 +199,10 @@ pub(super) fn make_lean(tree: &mut FileTree, time: Timestamp) -> Result<(), Boot
     tree.insert(
         path("usr/lib/systemd/journald.conf.d/50-consign.conf"),
         text_file(JOURNAL, time),
+    )?;
+    tree.insert(
+        path("usr/lib/systemd/system/var.mount.d/10-consign.conf"),
+        text_file(VAR_MOUNT, time),
     )?;
     Ok(())
 }

@@ -201,7 +201,7 @@ fn as_a_last_resort_a_configured_machine_comes_up_with_its_services_down() {
         return;
     };
     assert_eq!(said, "active\nactive\n");
-    for words in ["regulatory", "is ignored"] {
+    for words in ["regulatory", "is ignored", "Failed unmounting"] {
         assert!(!console.contains(words), "`{words}` in {console}");
     }
 
