@@ -190,6 +190,8 @@ mod tests {
         let kept = Kept::open(&place, &Digest::of(b"deb"), LIMIT).expect("it is there");
         assert_eq!(kept.control, b"control");
         assert_eq!(data(kept).as_deref(), Some(b"data".as_slice()));
+        assert!(is_sound(&place, &Digest::of(b"deb")));
+        assert!(!is_sound(&place, &Digest::of(b"other")));
         assert!(Kept::open(&place, &Digest::of(b"other"), LIMIT).is_none());
         assert!(Kept::open(&place, &Digest::of(b"deb"), 3).is_none());
     }
@@ -202,7 +204,9 @@ mod tests {
         let is_refused = |bytes: &[u8]| {
             std::fs::write(&place, bytes).expect("a file");
             let kept = Kept::open(&place, &Digest::of(b"deb"), LIMIT);
-            kept.is_none_or(|kept| data(kept).is_none())
+            let is_refused = kept.is_none_or(|kept| data(kept).is_none());
+            assert_eq!(is_refused, !is_sound(&place, &Digest::of(b"deb")));
+            is_refused
         };
         assert!(!is_refused(&good));
         for at in 0..good.len() {
