@@ -7,6 +7,8 @@
 //! Checked by: xmllint, a second reading that ignores every `va:` item, and
 //! golden texts (`tests/it/formats/descriptor.rs`).
 
+mod element;
+pub mod libvirt;
 pub mod text;
 pub mod virt_image;
 
@@ -20,6 +22,9 @@ use crate::units::{ByteSize, ExitClass};
 
 /// The name of the virt-image descriptor in the output folder.
 pub const VIRT_IMAGE_FILE: &str = "appliance.xml";
+
+/// Prefix and name of the namespace for what other formats cannot say.
+const NAMESPACE: (&str, &str) = ("va", "urn:consign:appliance:1");
 
 /// The name of the text on how to start the machine.
 pub const START_FILE: &str = "START.txt";
@@ -126,6 +131,26 @@ impl Firmware {
             Self::Uefi => "uefi",
             Self::UefiSecure => "uefi-secure",
         }
+    }
+}
+
+impl Machine {
+    /// The name of a disk's file beside the descriptor.
+    #[must_use]
+    pub fn user_disk_file(&self, disk: &UserDisk) -> String {
+        format!("{}-{}.raw", self.name, disk.id)
+    }
+
+    /// The firmware that the guest is given where nobody chooses.
+    #[must_use]
+    pub fn first_firmware(&self) -> Firmware {
+        self.firmware.first().copied().unwrap_or(Firmware::Bios)
+    }
+
+    /// The name of libvirt's descriptor in the output folder.
+    #[must_use]
+    pub fn libvirt_file(&self) -> String {
+        format!("{}.libvirt.xml", self.name)
     }
 }
 
@@ -284,7 +309,17 @@ fn preferred<'a>(
         })
 }
 
-/// `appliance.xml` and `START.txt` for `folder`.
+/// The names of the files of [`drafts`], in their order.
+#[must_use]
+pub fn file_names(machine: &Machine) -> Vec<String> {
+    vec![
+        VIRT_IMAGE_FILE.to_owned(),
+        machine.libvirt_file(),
+        START_FILE.to_owned(),
+    ]
+}
+
+/// `appliance.xml`, `NAME.libvirt.xml` and `START.txt` for `folder`.
 ///
 /// # Errors
 ///
@@ -294,24 +329,26 @@ pub fn drafts(
     disks: &[DiskFacts],
     folder: &Path,
 ) -> Result<Vec<Draft>, DescriptorError> {
-    let draft = |name, kind, text: String| Draft {
+    let draft = |name: &str, kind, text: String| Draft {
         path: folder.join(name),
         kind,
         bytes: text.into_bytes(),
     };
     let xml = virt_image::render(machine, disks)?;
+    let domain = libvirt::render_template(machine, disks)?;
     let start = text::render(machine, disks)?;
     Ok(vec![
         draft(VIRT_IMAGE_FILE, ArtifactKind::Descriptor, xml),
+        draft(&machine.libvirt_file(), ArtifactKind::Descriptor, domain),
         draft(START_FILE, ArtifactKind::Text, start),
     ])
 }
 
-/// Writes `appliance.xml` and `START.txt` into `folder`.
+/// Writes the files of [`drafts`] into `folder`.
 ///
 /// # Errors
 ///
-/// Any [`DescriptorError`]; nothing is written unless both can be rendered.
+/// Any [`DescriptorError`]; nothing is written unless all can be rendered.
 pub fn write_all(
     machine: &Machine,
     disks: &[DiskFacts],

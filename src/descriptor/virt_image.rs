@@ -13,16 +13,12 @@
 //! - A disk that is made on the host is raw: release 0.600 refuses to make
 //!   any other.
 
-use xml::EmitterConfig;
-use xml::writer::{EventWriter, XmlEvent};
-
+use super::element::Element;
 use super::{
-    CONFIG_DISK_FILE, DescriptorError, DiskFacts, Display, Firmware, Machine, check, preferred,
+    CONFIG_DISK_FILE, DescriptorError, DiskFacts, Display, Firmware, Machine, NAMESPACE, check,
+    preferred,
 };
 use crate::units::{ByteSize, KIB, MIB};
-
-/// Prefix and name of the namespace for what the historic format cannot say.
-const NAMESPACE: (&str, &str) = ("va", "urn:consign:appliance:1");
 
 /// Renders the descriptor. `disks` are image files of the one system disk;
 /// the descriptor names qcow2 before raw, and the others as alternatives.
@@ -49,7 +45,10 @@ fn image(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element 
     children.push(domain(machine));
     children.push(storage(machine, system));
     children.push(modern(machine, system, disks));
-    Element::new("image").children(children)
+    let (prefix, name) = NAMESPACE;
+    Element::new("image")
+        .namespace(prefix, name)
+        .children(children)
 }
 
 fn domain(machine: &Machine) -> Element {
@@ -69,8 +68,8 @@ fn devices(machine: &Machine) -> Element {
     // Importers divide by 1024, so anything below a MiB would be lost.
     let memory = machine.memory.mib_ceil() * (MIB / KIB);
     let mut devices = vec![
-        Element::new("vcpu").text(&machine.vcpus.to_string()),
-        Element::new("memory").text(&memory.to_string()),
+        Element::new("vcpu").text(machine.vcpus.to_string()),
+        Element::new("memory").text(memory.to_string()),
     ];
     devices.extend((0..machine.nics).map(|_| Element::new("interface")));
     if machine.display == Display::Screen {
@@ -83,24 +82,24 @@ fn storage(machine: &Machine, system: &DiskFacts) -> Element {
     let mut shipped =
         disk("system", &system.file, system.format.name(), system.size).attr("use", "system");
     if let Some(root) = &system.content_root {
-        shipped = shipped.attr("va:content-root", &root.to_string());
+        shipped = shipped.attr("va:content-root", root.to_string());
     }
     if let Some(digest) = &system.digest {
         let sum = Element::new("checksum")
             .attr("type", "sha256")
-            .text(&digest.hex());
+            .text(digest.hex());
         shipped = shipped.children([sum]);
     }
     let mut disks = vec![shipped];
     disks.extend(machine.user_disks.iter().map(|user| {
-        let file = format!("{}-{}.raw", machine.name, user.id);
+        let file = machine.user_disk_file(user);
         disk(&user.id, &file, "raw", user.size).attr("use", "user")
     }));
     disks.push(
         disk("config", CONFIG_DISK_FILE, "raw", machine.config.size)
             .attr("use", "user")
             .attr("va:label", &machine.config.label)
-            .attr("va:schema", &machine.config.schema.to_string()),
+            .attr("va:schema", machine.config.schema.to_string()),
     );
     Element::new("storage").children(disks)
 }
@@ -110,13 +109,13 @@ fn disk(id: &str, file: &str, format: &str, size: ByteSize) -> Element {
         .attr("id", id)
         .attr("file", file)
         .attr("format", format)
-        .attr("size", &size.mib_ceil().to_string())
+        .attr("size", size.mib_ceil().to_string())
 }
 
 /// What the historic format cannot say, for importers that can read it.
 fn modern(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element {
     let mut children = vec![
-        Element::new("va:build").attr("digest", &machine.build.to_string()),
+        Element::new("va:build").attr("digest", machine.build.to_string()),
         Element::new("va:os").attr("id", &machine.os_id),
         Element::new("va:chipset").attr("type", "q35"),
         Element::new("va:bus").attr("type", "virtio"),
@@ -152,82 +151,6 @@ fn modern(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element
             }),
     );
     Element::new("va:machine").children(children)
-}
-
-/// An element before it is written.
-struct Element {
-    name: &'static str,
-    attributes: Vec<(&'static str, String)>,
-    content: Content,
-}
-
-enum Content {
-    Nothing,
-    Text(String),
-    Children(Vec<Element>),
-}
-
-impl Element {
-    fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            attributes: Vec::new(),
-            content: Content::Nothing,
-        }
-    }
-
-    fn attr(mut self, name: &'static str, value: &str) -> Self {
-        self.attributes.push((name, value.to_owned()));
-        self
-    }
-
-    fn text(mut self, text: &str) -> Self {
-        self.content = Content::Text(text.to_owned());
-        self
-    }
-
-    fn children(mut self, children: impl IntoIterator<Item = Self>) -> Self {
-        self.content = Content::Children(children.into_iter().collect());
-        self
-    }
-
-    /// The whole document, with this element as its root.
-    fn to_document(&self) -> String {
-        let mut bytes = Vec::new();
-        let mut writer = EmitterConfig::new()
-            .perform_indent(true)
-            .pad_self_closing(false)
-            .create_writer(&mut bytes);
-        self.write(&mut writer, true)
-            .expect("names are well-formed, and memory takes all");
-        bytes.push(b'\n');
-        String::from_utf8(bytes).expect("the writer writes UTF-8")
-    }
-
-    fn write(
-        &self,
-        writer: &mut EventWriter<&mut Vec<u8>>,
-        is_root: bool,
-    ) -> xml::writer::Result<()> {
-        let mut start = XmlEvent::start_element(self.name);
-        if is_root {
-            start = start.ns(NAMESPACE.0, NAMESPACE.1);
-        }
-        for (name, value) in &self.attributes {
-            start = start.attr(*name, value);
-        }
-        writer.write(start)?;
-        match &self.content {
-            Content::Nothing => {}
-            Content::Text(text) => writer.write(XmlEvent::characters(text))?,
-            Content::Children(children) => {
-                for child in children {
-                    child.write(writer, false)?;
-                }
-            }
-        }
-        writer.write(XmlEvent::end_element())
-    }
 }
 
 #[cfg(test)]

@@ -147,13 +147,14 @@ pub fn output_names(plan: &BuildPlan) -> Vec<String> {
     let images = plan.images.iter().map(|image| image.file_name.clone());
     // A disk that only formats hold of which descriptors know nothing has none.
     let has_descriptor = plan.images.iter().any(|image| is_described(image.format));
-    let descriptors = [descriptor::VIRT_IMAGE_FILE, descriptor::START_FILE];
-    let others = descriptors
+    let descriptors = descriptor::file_names(&plan.machine);
+    let others = [ROOTS_FILE, release::sums::SUMS_FILE]
         .into_iter()
-        .filter(|_| has_descriptor)
-        .chain([ROOTS_FILE, release::sums::SUMS_FILE])
         .chain(DIRECT);
-    images.chain(others.map(str::to_owned)).collect()
+    images
+        .chain(descriptors.into_iter().filter(|_| has_descriptor))
+        .chain(others.map(str::to_owned))
+        .collect()
 }
 
 fn merge(layers: &[Layer]) -> Result<FileTree, PipelineError> {

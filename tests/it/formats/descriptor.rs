@@ -8,8 +8,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use consign::artifact::Artifact;
+use consign::descriptor::libvirt::{
+    Access, Bus, Chipset, Device, Domain, DomainDisk, Kernel, Nic, NicSource, Virt,
+};
 use consign::descriptor::{
-    ConfigDisk, DiskFacts, Display, Firmware, Machine, UserDisk, text, virt_image, write_all,
+    ConfigDisk, DiskFacts, Display, Firmware, Machine, UserDisk, libvirt, text, virt_image,
+    write_all,
 };
 use consign::digest::{ContentRoot, Digest};
 use consign::image::ImageFormat;
@@ -178,13 +182,98 @@ fn xmllint_accepts_the_descriptor_but_not_a_shortened_one() {
     let folder = temp_folder();
     let written = write_all(&machine(), &disks(), folder.path()).expect("written");
     let names: Vec<_> = written.iter().map(Artifact::file_name).collect();
-    assert_eq!(names, ["appliance.xml", "START.txt"]);
+    assert_eq!(names, ["appliance.xml", "wiki.libvirt.xml", "START.txt"]);
     let descriptor = folder.path().join("appliance.xml");
     Checker::Xmllint.accepts(&descriptor);
     let xml = std::fs::read_to_string(&descriptor).expect("read");
     let short = folder.path().join("short.xml");
     std::fs::write(&short, &xml[..xml.len() - 5]).expect("write");
     Checker::Xmllint.rejects(&short);
+}
+
+#[test]
+fn the_domain_is_the_golden_one() {
+    let xml = libvirt::render_template(&machine(), &disks()).expect("renders");
+    golden("descriptor/wiki.libvirt.xml", &xml);
+}
+
+/// Every kind of guest that a domain can say.
+fn domains() -> Vec<Domain> {
+    let mut all = Vec::new();
+    for firmware in [Firmware::Bios, Firmware::Uefi, Firmware::UefiSecure] {
+        let machine = Machine {
+            firmware: vec![firmware],
+            ..machine()
+        };
+        all.push(Domain::template(&machine, &disks()).expect("a domain"));
+    }
+    let bare = Machine {
+        label: "two\nlines".into(),
+        description: String::new(),
+        nics: 0,
+        display: Display::Headless,
+        user_disks: vec![],
+        os_id: "plan9".into(),
+        ..machine()
+    };
+    all.push(Domain::template(&bare, &disks()).expect("a domain"));
+    // What an importer fills in.
+    let mut imported = all[0].clone();
+    imported.uuid = Some("7a2b5c7e-2f3c-4a7e-9b1d-0c8f1e2d3a4b".into());
+    imported.virt = Virt::Qemu;
+    imported.chipset = Chipset::Pc;
+    imported.boot = Device::CdRom;
+    imported.serial_log = Some("/var/log/wiki.log".into());
+    imported.kernel = Some(Kernel {
+        kernel: "/srv/vmlinuz".into(),
+        initrd: Some("/srv/initrd".into()),
+        command_line: Some("root=PARTUUID=1 console=hvc0".into()),
+    });
+    for bus in [Bus::Virtio, Bus::Scsi, Bus::Sata, Bus::Ide] {
+        imported.disks.push(DomainDisk {
+            serial: Some("consign-config".into()),
+            access: Access::ReadOnly,
+            ..DomainDisk::new("/srv/a & b/\"disk\".raw", "raw", bus)
+        });
+    }
+    imported.disks.push(DomainDisk {
+        device: Device::CdRom,
+        ..DomainDisk::new("/srv/tools.iso", "raw", Bus::Ide)
+    });
+    let nic = |source, mac: Option<&str>| Nic {
+        source,
+        model: "e1000".into(),
+        mac: mac.map(str::to_owned),
+    };
+    imported.nics = vec![
+        nic(NicSource::Network("office".into()), None),
+        nic(NicSource::Bridge("br0".into()), Some("52:54:00:12:34:56")),
+        nic(NicSource::User, None),
+    ];
+    all.push(imported);
+    all
+}
+
+#[test]
+fn libvirts_schema_accepts_every_domain_but_not_a_damaged_one() {
+    let folder = temp_folder();
+    let file = folder.path().join("domain.xml");
+    for domain in domains() {
+        let xml = libvirt::render(&domain).expect("renders");
+        std::fs::write(&file, &xml).expect("write");
+        Checker::LibvirtDomain.accepts(&file);
+        for (good, bad) in [
+            ("<memory unit=\"MiB\">", "<memory unit=\"MoB\">"),
+            ("bus=\"virtio\"", "bus=\"virtual\""),
+            ("<source file=\"/", "<source file=\""),
+            ("arch=\"x86_64\"", "arch=\"x86 64\""),
+        ] {
+            let damaged = xml.replacen(good, bad, 1);
+            assert_ne!(damaged, xml, "no {good} in\n{xml}");
+            std::fs::write(&file, damaged).expect("write");
+            Checker::LibvirtDomain.rejects(&file);
+        }
+    }
 }
 
 #[test]

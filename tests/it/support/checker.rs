@@ -35,6 +35,8 @@ pub(crate) enum Checker {
     QemuImgCompare,
     /// A well-formed XML document without a document type.
     Xmllint,
+    /// A guest's XML, by libvirt's own schema.
+    LibvirtDomain,
     /// A `SHA256SUMS` file beside the files that it names.
     Sha256sum,
 }
@@ -64,6 +66,9 @@ impl Checker {
                     panic!("one image, not {}", files.len());
                 };
                 command.args(["check", "-f", format_of(image)]).arg(image);
+            }
+            Self::LibvirtDomain => {
+                command.args(files).arg("domain");
             }
             Self::QemuImgCompare => {
                 let [one, other] = files else {
@@ -141,6 +146,7 @@ impl Checker {
             Self::VmdkInfo => ("vmdkinfo", "libvmdk-utils"),
             Self::ZstdTest => ("zstd", "zstd"),
             Self::Xmllint => ("xmllint", "libxml2-utils"),
+            Self::LibvirtDomain => ("virt-xml-validate", "libvirt-clients"),
             Self::Sha256sum => ("sha256sum", "coreutils"),
         }
     }
