@@ -227,10 +227,21 @@ fn stamp_of(sources: Digest, agent: &Path) -> io::Result<Digest> {
     Ok(hasher.finish())
 }
 
-/// Static linking, and no path of this machine in the bytes. Flags are
-/// separated by 0x1f, as cargo wants them.
+/// How the agent is linked: static, and without tables for unwinding, which
+/// never happens there. rustc links in the workspace's folder; the full name
+/// of the script would make the bytes depend on where the checkout lies.
+const LINKING: [&str; 5] = [
+    "-Ctarget-feature=+crt-static",
+    "-Crelocation-model=static",
+    "-Clink-arg=-Wl,--no-eh-frame-hdr",
+    "-Clink-arg=-T",
+    "-Clink-arg=firstboot/link.ld",
+];
+
+/// [`LINKING`], and no path of this machine in the bytes. Flags are separated
+/// by 0x1f, as cargo wants them.
 fn rust_flags(checkout: &Path, search: &AgentSearch) -> OsString {
-    let mut flags = OsString::from("-Ctarget-feature=+crt-static\u{1f}-Crelocation-model=static");
+    let mut flags = OsString::from(LINKING.join("\u{1f}"));
     let mut remap = |from: &Path, to: &str| {
         flags.push("\u{1f}--remap-path-prefix=");
         flags.push(from);
