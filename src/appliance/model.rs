@@ -271,4 +271,6 @@ pub struct Outputs {
     pub formats: Vec<ImageKind>,
     /// How qcow2 is packed.
     pub qcow2_compression: Qcow2Compression,
+    /// How hard zstd tries, for qcow2 and raw.zst: 1 (fast) to 19 (small).
+    pub zstd_level: u8,
 }

@@ -81,6 +81,7 @@ pub(super) struct WrittenUserDisk {
 pub(super) struct WrittenOutputs {
     pub(super) formats: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) qcow2_compression: Option<Spanned<String>>,
+    pub(super) zstd_level: Option<Spanned<u64>>,
 }
 
 impl Written {
@@ -209,6 +210,7 @@ fn outputs(mut table: Fields<'_>, problems: &mut Problems) -> WrittenOutputs {
     let written = WrittenOutputs {
         formats: table.texts("formats", "[\"raw\", \"qcow2\"]", problems),
         qcow2_compression: table.text("qcow2_compression", "\"deflate\"", problems),
+        zstd_level: table.number("zstd_level", "3", problems),
     };
     table.finish(problems);
     written

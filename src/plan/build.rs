@@ -202,13 +202,16 @@ fn images(appliance: &Appliance, wishes: &Wishes) -> Vec<ImageSpec> {
     };
     formats.sort_unstable();
     formats.dedup();
+    let level = ZstdLevel::new(appliance.outputs.zstd_level).expect("the appliance was checked");
     let image = |format| {
         let mut spec = ImageSpec::new(appliance.name.as_str(), format);
         if format == ImageFormat::Qcow2 {
             spec.compression = match appliance.outputs.qcow2_compression {
                 Qcow2Compression::Deflate => Compression::Deflate,
-                Qcow2Compression::Zstd => Compression::Zstd(ZstdLevel::default()),
+                Qcow2Compression::Zstd => Compression::Zstd(level),
             };
+        } else if format == ImageFormat::RawZst {
+            spec.compression = Compression::Zstd(level);
         }
         if wishes.raw_sums {
             spec.sum = FileSum::Compute;

@@ -34,6 +34,7 @@ mod formats {
 }
 mod image {
     mod clean;
+    mod killed;
     mod reproducible;
     mod rootless;
 }

@@ -36,6 +36,9 @@ const DESCRIPTION: usize = 4000;
 
 /// Characters of extra kernel command line; Linux takes 2048 in all.
 const CMDLINE: usize = 1024;
+/// The levels of zstd, and its own choice.
+const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
+const ZSTD_LEVEL: u8 = 3;
 
 /// The layer that brings the boot loaders.
 const RESERVED_LAYER: &str = "boot-tools";
@@ -356,10 +359,30 @@ fn outputs(written: &WrittenOutputs, problems: &mut Problems) -> Option<Outputs>
         Some(text) => word(text, "compression", table!(Qcow2Compression), problems),
         None => Some(Qcow2Compression::Deflate),
     };
+    let zstd_level = match &written.zstd_level {
+        Some(level) => zstd_level(level, problems),
+        None => Some(ZSTD_LEVEL),
+    };
     let mut formats = formats?;
     formats.sort_unstable();
     Some(Outputs {
         formats,
         qcow2_compression: qcow2_compression?,
+        zstd_level: zstd_level?,
     })
+}
+
+fn zstd_level(level: &Spanned<u64>, problems: &mut Problems) -> Option<u8> {
+    let known = u8::try_from(*level.get_ref()).ok();
+    let known = known.filter(|level| ZSTD_LEVELS.contains(level));
+    if known.is_none() {
+        problems.push(
+            Diagnostic::at(
+                level.span(),
+                format!("zstd has no level {}", level.get_ref()),
+            )
+            .help("use 1 (fast) to 19 (small); 3 is zstd's own choice"),
+        );
+    }
+    known
 }

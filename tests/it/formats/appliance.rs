@@ -81,6 +81,7 @@ size = "8GiB"
 [outputs]
 formats = ["qcow2"]
 qcow2_compression = "zstd"
+zstd_level = 19
 "#;
     let layers = [
         (
@@ -368,7 +369,7 @@ fn machine() -> Vec<(&'static str, String)> {
         (
             "outputs",
             said(&and(
-                "[outputs]\nformats = [\"vdi\", \"raw\", \"raw\"]\nqcow2_compression = \"gzip\"\n",
+                "[outputs]\nformats = [\"vdi\", \"raw\", \"raw\"]\nqcow2_compression = \"gzip\"\nzstd_level = 20\n",
             )),
         ),
     ]

@@ -327,7 +327,11 @@ fn the_command_line_chooses_formats_and_sums() {
 #[test]
 fn how_the_disk_is_packed_is_not_part_of_the_disk() {
     let before = plan_of(MINIMAL);
-    for outputs in ["formats = [\"raw\"]", "qcow2_compression = \"zstd\""] {
+    for outputs in [
+        "formats = [\"raw\"]",
+        "qcow2_compression = \"zstd\"",
+        "formats = [\"raw.zst\"]\nzstd_level = 9",
+    ] {
         let plan = plan_of(&and(&format!("[outputs]\n{outputs}\n")));
         assert_eq!(plan.boot, before.boot);
         assert_eq!(plan.digest(), before.digest());
