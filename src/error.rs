@@ -73,6 +73,8 @@ rooms! {
     Layer(crate::layer::LayerError),
     /// A descriptor.
     Descriptor(crate::descriptor::DescriptorError),
+    /// A descriptor that is imported.
+    Import(crate::import::ImportError),
     /// A guest.
     Machine(crate::machine::MachineError),
     /// Keys and signatures.

@@ -29,6 +29,10 @@ pub enum Tool {
     AptConfig,
     /// Ties a guest's life to ours, so that none is left behind.
     Setpriv,
+    /// Talks to libvirt.
+    Virsh,
+    /// Makes and enlarges qcow2 disks of imported guests.
+    QemuImg,
     /// Ourselves, as the process that becomes the sandbox.
     Myself,
 }
@@ -44,6 +48,8 @@ impl Tool {
             Self::NewGidMap => "newgidmap",
             Self::AptConfig => "apt-config",
             Self::Setpriv => "setpriv",
+            Self::Virsh => "virsh",
+            Self::QemuImg => "qemu-img",
             Self::Myself => "consign",
         }
     }
@@ -57,6 +63,8 @@ impl Tool {
             Self::NewUidMap | Self::NewGidMap => "uidmap",
             Self::AptConfig => "apt",
             Self::Setpriv => "util-linux",
+            Self::Virsh => "libvirt-clients",
+            Self::QemuImg => "qemu-utils",
             Self::Myself => "consign",
         }
     }
@@ -209,6 +217,12 @@ impl Call {
             path: wrapper.path,
             ..self
         }
+    }
+
+    /// The program's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// That the line to the program broke, as an error.

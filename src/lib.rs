@@ -17,6 +17,7 @@
 //! | [`factory`] | `site.toml` | a verdict, a config disk |
 //! | [`inspect`] | a finished image | the disk inside, and what is on it |
 //! | [`release`] | the files of a build | sums |
+//! | [`import`] | a descriptor and its disks | a guest on this host |
 //!
 //! Below them the ground floor: [`units`], [`digest`], [`sparse`],
 //! [`artifact`], [`report`], [`exec`], [`sign`]. Above them [`pipeline`], the spine, and
@@ -34,6 +35,7 @@ pub mod exec;
 pub mod factory;
 pub mod fs;
 pub mod image;
+pub mod import;
 pub mod inspect;
 pub mod layer;
 pub mod machine;

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt::Write as _;
 
 use super::config::{problem_lines, problem_objects};
+use super::import::{finding_lines, finding_objects};
 use crate::appliance::Style;
 use crate::error::Error;
 use crate::exec::escape;
@@ -26,6 +27,7 @@ pub(super) fn text(error: &Error, style: Style) -> String {
         Error::Appliance(error) => error.draw(style),
         Error::Plan(error) => error.draw(style),
         Error::Factory(error) => lines(&problem_lines(error)),
+        Error::Import(error) => lines(&finding_lines(error)),
         _ => String::new(),
     };
     writeln!(
@@ -67,6 +69,7 @@ fn places(error: &Error) -> Vec<serde_json::Value> {
         Error::Appliance(error) => error.json(),
         Error::Plan(error) => error.json(),
         Error::Factory(error) => problem_objects(error),
+        Error::Import(error) => finding_objects(error),
         _ => Vec::new(),
     }
 }

@@ -8,6 +8,15 @@ use std::path::PathBuf;
 use crate::layer::source::remote::Logins;
 use crate::pipeline::agent::CARGO_ENVIRONMENT;
 
+/// Where a user's own libvirt keeps its sockets and settings; its password
+/// file for remote hosts is of no use here.
+const FOR_VIRSH: [&str; 5] = [
+    "HOME",
+    "PATH",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_RUNTIME_DIR",
+];
 /// Longer files of logins are not meant.
 const MAX_LOGINS: u64 = 1 << 20;
 
@@ -29,6 +38,12 @@ pub(super) struct Environment {
     pub executable: PathBuf,
     /// What cargo and rustup need, for the agent in a source checkout.
     pub for_cargo: Vec<(OsString, OsString)>,
+    /// What virsh needs to find a user's own libvirt.
+    pub for_virsh: Vec<(OsString, OsString)>,
+    /// `LIBVIRT_DEFAULT_URI`: the libvirt that is meant when none is named.
+    pub libvirt: Option<String>,
+    /// `$XDG_DATA_HOME`, else `$HOME/.local/share`.
+    pub user_data: Option<PathBuf>,
     /// `SSH_AUTH_SOCK`: where an SSH agent listens.
     pub ssh_agent: Option<PathBuf>,
     /// Logins for registries, from docker's `config.json`.
@@ -84,6 +99,13 @@ impl Environment {
                 absolute("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
             ]),
             for_cargo,
+            for_virsh: FOR_VIRSH
+                .iter()
+                .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
+                .collect(),
+            libvirt: text("LIBVIRT_DEFAULT_URI"),
+            user_data: absolute("XDG_DATA_HOME")
+                .or_else(|| absolute("HOME").map(|home| home.join(".local/share"))),
             ssh_agent: absolute("SSH_AUTH_SOCK"),
             proxies: Proxies {
                 http: text("http_proxy").or_else(|| text("HTTP_PROXY")),

@@ -1,7 +1,7 @@
 //! Shell completion and manual pages, both from the command line's own definition.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 
@@ -31,8 +31,21 @@ pub(super) fn completion<A: CommandFactory>(
     args: &CompletionArgs,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
+    completion_of::<A>(args.shell, "consign", out)
+}
+
+/// The same for a program of another name.
+///
+/// # Errors
+///
+/// [`CliError::Output`].
+pub(super) fn completion_of<A: CommandFactory>(
+    shell: clap_complete::Shell,
+    name: &str,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut A::command(), "consign", &mut script);
+    clap_complete::generate(shell, &mut A::command(), name, &mut script);
     out.write_all(&script).map_err(output)?;
     Ok(())
 }
@@ -43,10 +56,23 @@ pub(super) fn completion<A: CommandFactory>(
 ///
 /// [`CliError::Write`] names the page.
 pub(super) fn pages<A: CommandFactory>(args: &ManArgs, out: &mut dyn Write) -> Result<(), Error> {
+    pages_of::<A>(&args.folder, "consign", out)
+}
+
+/// The same for a program of another name.
+///
+/// # Errors
+///
+/// [`CliError::Write`] names the page.
+pub(super) fn pages_of<A: CommandFactory>(
+    folder: &Path,
+    name: &str,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let mut command = A::command();
     command.build();
     let mut names = Vec::new();
-    write_page(&command, "consign", args, &mut names)?;
+    write_page(&command, name, folder, &mut names)?;
     for name in names {
         writeln!(out, "{name}").map_err(output)?;
     }
@@ -56,10 +82,10 @@ pub(super) fn pages<A: CommandFactory>(args: &ManArgs, out: &mut dyn Write) -> R
 fn write_page(
     command: &clap::Command,
     name: &str,
-    args: &ManArgs,
+    folder: &Path,
     names: &mut Vec<String>,
 ) -> Result<(), CliError> {
-    let path = args.folder.join(format!("{name}.1"));
+    let path = folder.join(format!("{name}.1"));
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone().name(name.to_owned()))
         .render(&mut page)
@@ -73,7 +99,12 @@ fn write_page(
         .get_subcommands()
         .filter(|inner| inner.get_name() != "help")
     {
-        write_page(inner, &format!("{name}-{}", inner.get_name()), args, names)?;
+        write_page(
+            inner,
+            &format!("{name}-{}", inner.get_name()),
+            folder,
+            names,
+        )?;
     }
     Ok(())
 }

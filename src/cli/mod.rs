@@ -13,6 +13,7 @@ mod draw;
 mod environment;
 mod error;
 mod form;
+mod import;
 mod init;
 mod inspect;
 mod keys;
@@ -76,6 +77,8 @@ enum Command {
     Build(build::BuildArgs),
     /// Starts an image in QEMU, with a sample config disk.
     Boot(boot::BootArgs),
+    /// Makes a guest of an appliance, in libvirt or in QEMU; upgrades and removes it.
+    Import(Box<import::ImportArgs>),
     /// Judges appliance.toml, its layers and its lock.
     Check(check::CheckArgs),
     /// Shows what a build would decide, fetch, make and reuse, and why.
@@ -123,6 +126,7 @@ impl Command {
     fn format(&self) -> ReportFormat {
         match self {
             Self::Check(args) => args.format(),
+            Self::Import(args) => args.format(),
             Self::Plan(args) => args.format,
             Self::Sandbox(args) => args.format,
             Self::Config(command) => command.format(),
@@ -160,6 +164,57 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// `virt-image`: `consign import` under the name that it had.
+#[derive(Debug, Parser)]
+#[command(name = "virt-image", version, after_help = EXIT_CODES)]
+struct VirtImage {
+    #[command(flatten)]
+    import: import::ImportArgs,
+    /// How progress is shown.
+    #[arg(long, value_enum, default_value_t)]
+    progress: Progress,
+    /// Prints a completion script for a shell.
+    #[arg(long, value_name = "SHELL", hide = true, exclusive = true)]
+    completion: Option<clap_complete::Shell>,
+    /// Writes the manual page into a folder.
+    #[arg(long, value_name = "FOLDER", hide = true, exclusive = true)]
+    man: Option<PathBuf>,
+}
+
+/// Runs `virt-image` with these arguments, the program's name first.
+#[must_use]
+pub fn run_virt_image(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match VirtImage::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let environment = match Environment::read() {
+        Ok(environment) => environment,
+        Err(source) => {
+            let error = Error::from(CliError::Environment { source });
+            return fail(&error, ReportFormat::Text, false);
+        }
+    };
+    let out = &mut io::stdout().lock();
+    let silent = crate::report::Silent;
+    let reporter = terminal::reporter(arguments.progress, environment.color);
+    let reporter: &dyn Reporter = if arguments.import.is_quiet() {
+        &silent
+    } else {
+        reporter.as_ref()
+    };
+    let done = match (arguments.completion, arguments.man) {
+        (Some(shell), _) => manual::completion_of::<VirtImage>(shell, "virt-image", out),
+        (_, Some(folder)) => manual::pages_of::<VirtImage>(&folder, "virt-image", out),
+        _ => import::run(&arguments.import, &environment, reporter, out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed_output(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, arguments.import.format(), environment.color),
+    }
+}
+
 fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error> {
     if let Some(folder) = &arguments.directory {
         std::env::set_current_dir(folder).map_err(|source| CliError::Directory {
@@ -181,6 +236,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Fetch(args) => lock::fetch(args, &context, out),
         Command::Plan(args) => build::plan(args, &context, out),
         Command::Boot(args) => boot_with(args, environment, context.reporter),
+        Command::Import(args) => import::run(args, environment, context.reporter, out),
         Command::Check(args) => {
             let wished = context.sandbox.map(|_| context.sandbox_settings(None));
             check::run(args, wished.as_ref(), out)

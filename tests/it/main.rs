@@ -38,6 +38,7 @@ mod image {
     mod reproducible;
     mod rootless;
 }
+mod import;
 mod layer;
 mod release;
 mod support;

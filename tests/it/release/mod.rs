@@ -19,7 +19,7 @@ use consign::units::{ByteSize, Timestamp};
 use crate::support::{consign, must_run, run, text_of};
 
 /// What is in the sample's image.
-pub(super) fn inventory() -> Inventory {
+pub(crate) fn inventory() -> Inventory {
     let pin = |name: &str, version: &str| PackagePin {
         name: name.into(),
         version: version.into(),
@@ -78,13 +78,13 @@ pub(super) struct Sample {
 }
 
 /// Makes a key with `consign keygen`.
-pub(super) fn keygen(path: &Path) -> PathBuf {
+pub(crate) fn keygen(path: &Path) -> PathBuf {
     must_run(consign().args(["keygen", "-o"]).arg(path));
     path.with_added_extension("pub")
 }
 
 /// The signer's line for the key whose public half is `path`.
-pub(super) fn signer(path: &Path) -> SignerLine {
+pub(crate) fn signer(path: &Path) -> SignerLine {
     SignerLine {
         fingerprint: PublicKey::open(path).expect("a public key").fingerprint(),
         containers: Container::ALL.to_vec(),

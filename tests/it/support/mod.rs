@@ -14,6 +14,7 @@ pub(crate) mod appliance;
 pub(crate) mod cached_mirror;
 mod checker;
 pub(crate) mod guests;
+pub(crate) mod libvirt;
 mod mount;
 pub(crate) mod other_place;
 pub(crate) mod sample;

@@ -1,0 +1,620 @@
+//! `consign import` and `virt-image`: a guest out of a descriptor.
+
+mod options;
+mod show;
+
+use std::io::Write;
+use std::path::{Path, PathBuf, absolute};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::draw::ReportFormat;
+use super::environment::Environment;
+use super::error::{CliError, output};
+use crate::appliance::{Appliance, FILE_NAME};
+use crate::error::Error;
+use crate::exec::{Call, Tool};
+use crate::factory::{ConfigMedia, Shelf, config_disk};
+use crate::import::emit::{Dialect, emit};
+use crate::import::plan::HostFirmware;
+use crate::import::virsh::Virsh;
+use crate::import::wishes::{Config, Network};
+use crate::import::{Acts, Finding, Host, ImportError, Imported, Plan, Wishes, domain, host};
+use crate::machine::kvm::Accelerator;
+use crate::plan::{chance, clock};
+use crate::release::manifest::Manifest;
+use crate::release::verify::{self, Policy};
+use crate::report::Reporter;
+use crate::sign::PublicKey;
+use crate::units::Guid;
+use options::GuestOptions;
+
+/// Where a system's libvirt keeps disks.
+const SYSTEM_STORAGE: &str = "/var/lib/libvirt/images";
+
+/// Makes a guest of an appliance, as virt-image did, and leaves the
+/// appliance's files as they are.
+///
+/// The guest gets disks of its own, in libvirt or, where there is none, in
+/// QEMU alone. Whatever fails takes back what came before it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct ImportArgs {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    take: TakeArgs,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Command {
+    /// Replaces a guest's system disks by newer ones and keeps its user disks.
+    Upgrade(UpgradeArgs),
+    /// Removes a guest that was imported, with its files and nothing else.
+    Remove(RemoveArgs),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
+struct TakeArgs {
+    /// The descriptor, appliance.xml.
+    #[arg(value_name = "DESCRIPTOR", required = true)]
+    descriptor: Option<PathBuf>,
+    #[command(flatten)]
+    guest: GuestOptions,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// The configuration: site.toml, a config disk or CD made of it, or `none`.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The roles that a site.toml may choose from, as `consign config` takes them.
+    #[arg(long, value_name = "FOLDER")]
+    roles: Option<PathBuf>,
+    /// Replaces a guest of that name; its user disks are kept.
+    #[arg(long)]
+    replace: bool,
+    /// Defines the guest and does not start it.
+    #[arg(long, visible_alias = "no-start")]
+    noreboot: bool,
+    /// Prints the guest's libvirt XML and changes nothing.
+    #[arg(short = 'p', long, visible_alias = "print", group = "only")]
+    print_xml: bool,
+    /// Shows what would be done, and changes nothing.
+    #[arg(long, group = "only")]
+    dry_run: bool,
+    /// Prints what would be done with another tool, and changes nothing.
+    #[arg(long, value_enum, value_name = "TOOL", group = "only")]
+    emit: Option<EmitFor>,
+    /// Waits until the guest says that it is ready; exit code 5 when it does not.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "noreboot")]
+    wait_ready: Option<u64>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+    #[arg(short, long, hide = true)]
+    quiet: bool,
+    #[arg(short, long, hide = true)]
+    debug: bool,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct UpgradeArgs {
+    /// The newer descriptor.
+    #[arg(value_name = "DESCRIPTOR")]
+    descriptor: PathBuf,
+    /// The guest, when it is not called as the descriptor says.
+    #[arg(short, long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
+    /// How disks are copied.
+    #[arg(long, value_enum, default_value_t = options::CloneOption::Full)]
+    clone: options::CloneOption,
+    /// Cuts the power of a running guest.
+    #[arg(long)]
+    force: bool,
+    /// Starts the guest afterwards.
+    #[arg(long)]
+    start: bool,
+    /// Waits until the guest says that it is ready.
+    #[arg(long, value_name = "SECONDS", requires = "start")]
+    wait_ready: Option<u64>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct RemoveArgs {
+    /// The guest.
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Cuts the power of a running guest.
+    #[arg(long)]
+    force: bool,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct PlaceArgs {
+    /// The libvirt to ask (`qemu:///system`, `qemu:///session`), or `none` for
+    /// QEMU alone.
+    #[arg(short, long, value_name = "URI")]
+    connect: Option<String>,
+    /// The folder in which the guest's folder is made, or `pool=NAME`.
+    #[arg(long, value_name = "FOLDER")]
+    storage: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct TrustArgs {
+    /// A public key that has to have signed the release around the descriptor.
+    #[arg(long, value_name = "KEY.pub")]
+    key: Vec<PathBuf>,
+    /// Compares every checksum in a dry run too.
+    #[arg(long)]
+    verify: bool,
+    /// Compares no checksums.
+    #[arg(long, conflicts_with_all = ["key", "verify"])]
+    skip_checksum: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EmitFor {
+    /// libvirt's XML.
+    Libvirt,
+    /// A script for QEMU alone.
+    Qemu,
+    /// A script for Proxmox VE.
+    Qm,
+    /// A script for virt-install.
+    VirtInstall,
+}
+
+impl ImportArgs {
+    pub(super) fn format(&self) -> ReportFormat {
+        match &self.command {
+            Some(Command::Upgrade(args)) => args.format,
+            Some(Command::Remove(args)) => args.format,
+            None => self.take.format,
+        }
+    }
+
+    /// Whether nobody wants to see progress.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.take.quiet
+    }
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+///
+/// [`Error::Import`], [`Error::Release`], [`Error::Factory`].
+pub(super) fn run(
+    args: &ImportArgs,
+    environment: &Environment,
+    reporter: &dyn Reporter,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let text = match &args.command {
+        None => take(&args.take, environment, reporter)?,
+        Some(Command::Upgrade(args)) => upgrade(args, environment, reporter)?,
+        Some(Command::Remove(args)) => remove(args, environment)?,
+    };
+    out.write_all(text.as_bytes()).map_err(output)?;
+    Ok(())
+}
+
+fn take(
+    args: &TakeArgs,
+    environment: &Environment,
+    reporter: &dyn Reporter,
+) -> Result<String, Error> {
+    let descriptor = args
+        .descriptor
+        .as_deref()
+        .unwrap_or(Path::new("appliance.xml"));
+    let made = tempfile::tempdir().map_err(|source| CliError::Folder {
+        path: std::env::temp_dir(),
+        source,
+    })?;
+    let is_acting = !(args.dry_run || args.print_xml || args.emit.is_some());
+    let connection = Connection::choose(&args.place, environment);
+    let is_verifying = !args.trust.skip_checksum && (args.trust.verify || !args.dry_run);
+    let wishes = Wishes {
+        config: config(args, made.path())?,
+        storage: args.place.storage(&connection, environment)?,
+        ..wishes(&args.guest, &connection)
+    };
+    let manifest = if is_verifying {
+        signed(descriptor, &args.trust, reporter)?
+    } else {
+        None
+    };
+    let mut plan = crate::import::plan(descriptor, wishes, HostFirmware::find(Path::new("/")))?;
+    if let Some(manifest) = &manifest {
+        plan.pin(manifest)?;
+    }
+    if !is_acting {
+        // What was just held against the manifest is not read again.
+        if is_verifying && !plan.is_pinned {
+            plan.verify(reporter)?;
+        }
+        return preview(args, &plan, &connection, environment, reporter);
+    }
+    let host = connection.open(environment)?;
+    let acts = Acts {
+        start: !args.noreboot,
+        replace: args.replace,
+        verify: is_verifying && !plan.is_pinned,
+        force: false,
+        wait_ready: args.wait_ready.map(Duration::from_secs),
+        addresses: random_guid()?,
+    };
+    say_remarks(&plan, &args.trust, reporter);
+    let imported = crate::import::import(&mut plan, &host, &acts, reporter)?;
+    Ok(imported_text(&imported, args.format, "imported"))
+}
+
+fn preview(
+    args: &TakeArgs,
+    plan: &Plan,
+    connection: &Connection,
+    environment: &Environment,
+    reporter: &dyn Reporter,
+) -> Result<String, Error> {
+    let accelerator = || host::accelerator(plan.virt, &environment.search_path, reporter);
+    if args.print_xml {
+        return Ok(domain::render(plan, accelerator()?));
+    }
+    if let Some(tool) = args.emit {
+        let dialect = match tool {
+            EmitFor::Libvirt => Dialect::Libvirt,
+            EmitFor::Qemu => Dialect::Qemu,
+            EmitFor::Qm => Dialect::Qm,
+            EmitFor::VirtInstall => Dialect::VirtInstall,
+        };
+        let accelerator = match dialect {
+            Dialect::Qm => Accelerator::Kvm,
+            _ => accelerator()?,
+        };
+        return Ok(emit(plan, dialect, accelerator, connection.uri())?);
+    }
+    Ok(match args.format {
+        ReportFormat::Json => {
+            let plan = json!({ "dry_run": true, "plan": show::json(plan) });
+            format!("{plan}\n")
+        }
+        ReportFormat::Text => format!(
+            "{}\nNothing was changed: this was a dry run.\n",
+            show::text(plan).trim_end()
+        ),
+    })
+}
+
+fn wishes(guest: &GuestOptions, connection: &Connection) -> Wishes {
+    Wishes {
+        name: guest.name.clone(),
+        uuid: guest.uuid.clone(),
+        memory: guest.memory,
+        vcpus: guest.vcpus,
+        cpuset: guest.cpuset.clone(),
+        cpu: guest.cpu.clone(),
+        nics: guest.nics(),
+        default_network: connection.default_network(),
+        network_map: guest.map(),
+        graphics: guest.screen(),
+        boot: guest.boot,
+        os: guest.os_variant.clone(),
+        firmware: guest.firmware(),
+        board: guest.board(),
+        bus: guest.bus(),
+        virt: guest.virt(),
+        clone: guest.clone.kind(),
+        sizes: guest.disk.iter().cloned().collect(),
+        config: Config::Descriptor,
+        storage: PathBuf::new(),
+        autostart: guest.autostart,
+        paths: guest.paths(),
+        without: guest.without(),
+    }
+}
+
+/// Where guests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Connection {
+    Libvirt(String),
+    Plain,
+}
+
+impl Connection {
+    /// The one that was named; else the user's usual one; else, where virsh
+    /// is not installed, QEMU alone.
+    fn choose(place: &PlaceArgs, environment: &Environment) -> Self {
+        match place.connect.as_deref() {
+            Some("none") => Self::Plain,
+            Some(uri) => Self::Libvirt(uri.to_owned()),
+            None => match &environment.libvirt {
+                Some(uri) => Self::Libvirt(uri.clone()),
+                None if Call::find(Tool::Virsh, &environment.search_path).is_err() => Self::Plain,
+                None if rustix::process::geteuid().is_root() => {
+                    Self::Libvirt("qemu:///system".into())
+                }
+                None => Self::Libvirt("qemu:///session".into()),
+            },
+        }
+    }
+
+    fn uri(&self) -> Option<&str> {
+        match self {
+            Self::Libvirt(uri) => Some(uri),
+            Self::Plain => None,
+        }
+    }
+
+    fn is_system(&self) -> bool {
+        self.uri().is_some_and(|uri| uri.contains("/system"))
+    }
+
+    /// A user's own libvirt has no networks.
+    fn default_network(&self) -> Network {
+        if self.is_system() {
+            Network::Named("default".into())
+        } else {
+            Network::User
+        }
+    }
+
+    fn open(&self, environment: &Environment) -> Result<Host, ImportError> {
+        match self {
+            Self::Libvirt(uri) => {
+                Host::libvirt(uri, &environment.search_path, &environment.for_virsh)
+            }
+            Self::Plain => Host::plain(&environment.search_path),
+        }
+    }
+}
+
+impl PlaceArgs {
+    fn storage(
+        &self,
+        connection: &Connection,
+        environment: &Environment,
+    ) -> Result<PathBuf, Error> {
+        let pool = self
+            .storage
+            .as_deref()
+            .and_then(Path::to_str)
+            .and_then(|text| text.strip_prefix("pool="));
+        let folder = match (pool, &self.storage, connection.uri()) {
+            (Some(pool), _, Some(uri)) => {
+                Virsh::connect(uri, &environment.search_path, &environment.for_virsh)?
+                    .pool_folder(pool)?
+            }
+            (_, Some(folder), _) => folder.clone(),
+            (_, None, _) if connection.is_system() => SYSTEM_STORAGE.into(),
+            (_, None, _) => environment
+                .user_data
+                .as_ref()
+                .ok_or(CliError::NoCache)?
+                .join("consign/guests"),
+        };
+        absolute(&folder)
+            .map_err(|source| ImportError::Folder {
+                path: folder,
+                source,
+            })
+            .map_err(Error::from)
+    }
+}
+
+/// The config disk: one of a site.toml is made in `folder`.
+fn config(args: &TakeArgs, folder: &Path) -> Result<Config, Error> {
+    let Some(path) = &args.config else {
+        return Ok(Config::Descriptor);
+    };
+    if path.as_os_str() == "none" {
+        return Ok(Config::None);
+    }
+    let site = if path.is_dir() {
+        Some(path.join("site.toml"))
+    } else {
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+            .then(|| path.clone())
+    };
+    let Some(site) = site else {
+        return Ok(if is_cd(path)? {
+            Config::Cd(path.clone())
+        } else {
+            Config::Volume(path.clone())
+        });
+    };
+    let appliance = Path::new(FILE_NAME);
+    let shelf = match &args.roles {
+        Some(roles) => Shelf::of_folder(roles)?,
+        None if appliance.is_file() => Shelf::of_appliance(&Appliance::open(appliance)?)?,
+        None => Shelf::default(),
+    };
+    let disk = folder.join("site.img");
+    config_disk(&shelf, &site, ConfigMedia::Fat, &disk)?;
+    Ok(Config::Volume(disk))
+}
+
+/// ISO 9660 says `CD001` in its 17th sector (ECMA-119, 8.1.2).
+fn is_cd(path: &Path) -> Result<bool, Error> {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::open(path).map_err(|source| CliError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mut word = [0; 5];
+    let read = file.read_exact_at(&mut word, 16 * 2048 + 1);
+    Ok(read.is_ok() && word == *b"CD001")
+}
+
+/// With a key: the folder is a release by its owner, or not even the
+/// descriptor is looked at.
+fn signed(
+    descriptor: &Path,
+    trust: &TrustArgs,
+    reporter: &dyn Reporter,
+) -> Result<Option<Manifest>, Error> {
+    if trust.key.is_empty() {
+        return Ok(None);
+    }
+    let keys: Result<Vec<PublicKey>, _> =
+        trust.key.iter().map(|key| PublicKey::open(key)).collect();
+    let keys = keys?;
+    let policy = Policy {
+        threshold: keys.len(),
+        keys,
+        now: Some(clock::now().seconds),
+        ..Policy::default()
+    };
+    let folder = match descriptor.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let verified = verify::folder(folder, &policy, threads, reporter).map_err(ImportError::from)?;
+    Ok(Some(verified.manifest))
+}
+
+fn say_remarks(plan: &Plan, trust: &TrustArgs, reporter: &dyn Reporter) {
+    for remark in &plan.remarks {
+        reporter.warn(remark.clone(), None);
+    }
+    if trust.key.is_empty() {
+        reporter.warn(
+            "no key was given: the disks are whole, but nobody says whose they are (integrity only)",
+            Some("pin the vendor's key, from another place than the release: `--key KEY.pub`"),
+        );
+    }
+}
+
+fn random_guid() -> Result<Guid, CliError> {
+    let bytes = chance::random_bytes::<16>().map_err(|source| CliError::Chance { source })?;
+    Ok(Guid::from_hash(bytes))
+}
+
+fn upgrade(
+    args: &UpgradeArgs,
+    environment: &Environment,
+    reporter: &dyn Reporter,
+) -> Result<String, Error> {
+    let connection = Connection::choose(&args.place, environment);
+    let guest = GuestOptions::default();
+    let wishes = Wishes {
+        name: args.name.clone(),
+        // Not used: the guest has its own, which is kept.
+        memory: Some(crate::import::wishes::Memory::LEAST),
+        clone: args.clone.kind(),
+        config: Config::None,
+        storage: args.place.storage(&connection, environment)?,
+        ..wishes(&guest, &connection)
+    };
+    let manifest = signed(&args.descriptor, &args.trust, reporter)?;
+    let firmware = HostFirmware::all();
+    let mut plan = crate::import::plan(&args.descriptor, wishes, firmware)?;
+    if let Some(manifest) = &manifest {
+        plan.pin(manifest)?;
+    }
+    say_remarks(&plan, &args.trust, reporter);
+    let host = connection.open(environment)?;
+    let acts = Acts {
+        start: args.start,
+        replace: false,
+        verify: !args.trust.skip_checksum && !plan.is_pinned,
+        force: args.force,
+        wait_ready: args.wait_ready.map(Duration::from_secs),
+        addresses: random_guid()?,
+    };
+    let imported = crate::import::upgrade(&mut plan, &host, &acts, reporter)?;
+    Ok(imported_text(&imported, args.format, "upgraded"))
+}
+
+fn remove(args: &RemoveArgs, environment: &Environment) -> Result<String, Error> {
+    let connection = Connection::choose(&args.place, environment);
+    let storage = args.place.storage(&connection, environment)?;
+    let host = connection.open(environment)?;
+    let folder = crate::import::remove(&args.name, &storage, &host, args.force)?;
+    Ok(match args.format {
+        ReportFormat::Json => {
+            let removed = json!({ "removed": args.name, "folder": folder });
+            format!("{removed}\n")
+        }
+        ReportFormat::Text => format!("removed `{}` and its files\n", args.name),
+    })
+}
+
+fn imported_text(imported: &Imported, format: ReportFormat, did: &str) -> String {
+    let accelerator = imported.accelerator.map(|accelerator| match accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "qemu",
+    });
+    if format == ReportFormat::Json {
+        let object = json!({
+            did: imported.name,
+            "folder": imported.folder,
+            "connect": imported.connect,
+            "accelerator": accelerator,
+            "is_running": imported.is_running,
+            "ready": imported.ready.as_ref().map(|line| &line.text),
+        });
+        return format!("{object}\n");
+    }
+    let (name, folder) = (&imported.name, imported.folder.display());
+    let next = match (&imported.connect, imported.is_running) {
+        (Some(uri), true) => {
+            format!("it runs; its console: virsh --connect {uri} console {name}")
+        }
+        (Some(uri), false) => format!("start it: virsh --connect {uri} start {name}"),
+        (None, true) => "it runs; its console is kept in console.log there".to_owned(),
+        (None, false) => "start it: start.sh there".to_owned(),
+    };
+    let ready = imported.ready.as_ref();
+    let ready = ready.map(|line| format!("  {}\n", crate::exec::escape(&line.text)));
+    let ready = ready.unwrap_or_default();
+    format!("{did} `{name}`\n  files in {folder}\n  {next}\n{ready}")
+}
+
+/// What is wrong in a descriptor, one line each.
+pub(super) fn finding_lines(error: &ImportError) -> Vec<String> {
+    let Some((file, findings)) = error.findings() else {
+        return Vec::new();
+    };
+    let line = |finding: &Finding| format!("{file}:{finding}");
+    findings.iter().map(line).collect()
+}
+
+/// The same for programs.
+pub(super) fn finding_objects(error: &ImportError) -> Vec<serde_json::Value> {
+    let Some((file, findings)) = error.findings() else {
+        return Vec::new();
+    };
+    let object = |finding: &Finding| {
+        json!({
+            "file": file,
+            "line": finding.place.line,
+            "column": finding.place.column,
+            "element": finding.element,
+            "message": finding.problem.to_string(),
+            "help": null,
+        })
+    };
+    findings.iter().map(object).collect()
+}

@@ -1,0 +1,679 @@
+//! Why a descriptor, or a machine, could not be imported.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use super::xml::Place;
+use crate::exec::{ExecError, escape};
+use crate::inspect::InspectError;
+use crate::machine::MachineError;
+use crate::release::ReleaseError;
+use crate::units::{ByteSize, ExitClass};
+
+/// What is wrong at one place of a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub place: Place,
+    /// The element.
+    pub element: String,
+    /// What.
+    pub problem: Problem,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { line, column } = self.place;
+        let element = self.element.escape_debug();
+        let problem = escape(&self.problem.to_string());
+        write!(f, "{line}:{column}: in <{element}>: {problem}")
+    }
+}
+
+/// What can be wrong in a descriptor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// No well-formed XML; the parser's words.
+    #[error("this is no well-formed XML: {0}")]
+    NotXml(String),
+    /// A document type, whatever it declares.
+    #[error("document types (<!DOCTYPE) are refused")]
+    DocumentType,
+    /// Elements within elements within elements.
+    #[error("more than {most} elements within each other")]
+    TooDeep {
+        /// The cap.
+        most: usize,
+    },
+    /// Too many of something.
+    #[error("more than {most} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The cap.
+        most: usize,
+    },
+    /// Another root.
+    #[error("the root is `{0}` instead of `image`")]
+    Root(String),
+    /// Not exactly one element of a kind.
+    #[error("{found} <{name}> elements without a namespace instead of {wanted}")]
+    Count {
+        /// The element.
+        name: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there have to be.
+        wanted: &'static str,
+    },
+    /// Something that has to be there is not.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A value outside of a closed list.
+    #[error("{what} is `{found}`; known are {known}")]
+    Unknown {
+        /// Of what.
+        what: &'static str,
+        /// The value.
+        found: String,
+        /// The list.
+        known: &'static str,
+    },
+    /// No number, or one out of its range.
+    #[error("{what} is `{found}` instead of {wanted}")]
+    Number {
+        /// Of what.
+        what: &'static str,
+        /// The value.
+        found: String,
+        /// The range, with its unit.
+        wanted: &'static str,
+    },
+    /// Two disks of one name.
+    #[error("a second disk is called `{0}`")]
+    DiskTwice(String),
+    /// A drive names a disk that does not exist.
+    #[error("there is no disk `{0}` in <storage>")]
+    NoSuchDisk(String),
+    /// A path that leads out of the descriptor's folder.
+    #[error("the path `{0}` leads out of the descriptor's folder")]
+    Outside(String),
+    /// A checksum of a kind that nobody could verify.
+    #[error("a checksum of the type `{0}` cannot be verified; known are sha256, sha1")]
+    ChecksumType(String),
+    /// Not the digits of a checksum.
+    #[error("this is no {0} checksum")]
+    Checksum(&'static str),
+    /// A name that no host accepts.
+    #[error("`{0}` is no name for a guest")]
+    Name(String),
+}
+
+/// Why a path is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It, or a folder on the way, is a symbolic link.
+    Link,
+    /// A folder, a pipe, a device.
+    NotAFile,
+    /// It leads out of the folder.
+    Outside,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Link => "goes through a symbolic link",
+            Self::NotAFile => "is not a regular file",
+            Self::Outside => "leads out of the descriptor's folder",
+        })
+    }
+}
+
+/// State of a network of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkState {
+    /// Not there.
+    Missing,
+    /// There, and switched off.
+    Inactive,
+}
+
+/// Why an import, an upgrade or a removal did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// A file could not be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The descriptor is wrong.
+    #[error("`{}` cannot be imported: {}", path.display(), count(findings.len()))]
+    Descriptor {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong, in the order of the file.
+        findings: Vec<Finding>,
+    },
+    /// Neither the descriptor nor the command line names the guest.
+    #[error("the descriptor does not name the guest")]
+    NoName,
+    /// Not a name for a guest.
+    #[error("`{}` is no name for a guest", name.escape_debug())]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Neither the descriptor nor the command line says how much memory.
+    #[error("the descriptor does not say how much memory the guest needs")]
+    NoMemory,
+    /// `--boot` beyond the list.
+    #[error("there is no boot descriptor {index}: the descriptor has {count}")]
+    NoSuchBoot {
+        /// The one that was asked for.
+        index: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// No boot descriptor that this host could follow.
+    #[error("no boot descriptor fits this host; there are: {}", escape(&kinds.join(", ")))]
+    NoBoot {
+        /// What there is.
+        kinds: Vec<String>,
+    },
+    /// `--disk` of a disk that is not there.
+    #[error("there is no disk `{}`; the descriptor has: {}", id.escape_debug(), escape(&known.join(", ")))]
+    NoSuchDisk {
+        /// As it was given.
+        id: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A disk would lose its end.
+    #[error("disk `{id}` has {size} and cannot shrink to {wanted}")]
+    Shrink {
+        /// The disk.
+        id: String,
+        /// Its size.
+        size: ByteSize,
+        /// The wish.
+        wanted: ByteSize,
+    },
+    /// A disk has no file, and is none that the host makes.
+    #[error("disk `{id}`: there is no file `{}`", path.display())]
+    NoFile {
+        /// The disk.
+        id: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A path that is not followed.
+    #[error("disk `{id}`: `{}` {refusal}", path.display())]
+    Path {
+        /// The disk, kernel or initrd.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A disk that is not a sound image of its format.
+    #[error("disk `{id}` (`{}`) is refused", path.display())]
+    Image {
+        /// The disk.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: InspectError,
+    },
+    /// An image of an old format that this room looks at itself.
+    #[error("disk `{id}` (`{}`) is no {format} image that stands alone", path.display())]
+    OldImage {
+        /// The disk.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// The format.
+        format: &'static str,
+    },
+    /// The file is another one.
+    #[error("disk `{id}`: `{}` has the {kind} {found} instead of {expected}", path.display())]
+    Checksum {
+        /// The disk.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// Which checksum.
+        kind: &'static str,
+        /// What the descriptor says.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The file changed while it was copied.
+    #[error("disk `{id}`: `{}` changed while it was read", path.display())]
+    Changed {
+        /// The disk.
+        id: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The release around the descriptor is not what was signed.
+    #[error("the release is not trusted")]
+    Release {
+        /// Why.
+        #[from]
+        source: ReleaseError,
+    },
+    /// The descriptor is not part of the release around it.
+    #[error("`{}` is not listed in the MANIFEST beside it", path.display())]
+    NotListed {
+        /// The descriptor.
+        path: PathBuf,
+    },
+    /// A guest of that name is there.
+    #[error("a guest `{}` is there already", name.escape_debug())]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+    /// The folder for the guest's files is there, and nobody's guest.
+    #[error("`{}` is there already, and belongs to no guest", path.display())]
+    FolderTaken {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// More disks than a bus takes.
+    #[error("{count} disks on {bus}, which takes {most}")]
+    BusFull {
+        /// The bus.
+        bus: &'static str,
+        /// How many disks.
+        count: usize,
+        /// How many it takes.
+        most: usize,
+    },
+    /// A board without that bus.
+    #[error("the {board} board has no {bus} bus for disks")]
+    NoBus {
+        /// The board.
+        board: &'static str,
+        /// The bus.
+        bus: &'static str,
+    },
+    /// The host has no firmware under which the appliance boots.
+    #[error("the guest starts by {wanted}, and this host has only {found}")]
+    NoFirmware {
+        /// What would do.
+        wanted: String,
+        /// What there is.
+        found: String,
+    },
+    /// KVM was demanded and does not work.
+    #[error("KVM does not work on this host: {}", escape(reason))]
+    Kvm {
+        /// What QEMU said.
+        reason: String,
+    },
+    /// A network of libvirt.
+    #[error("the network `{}` of this host is {}", name.escape_debug(), match state {
+        NetworkState::Missing => "not defined",
+        NetworkState::Inactive => "not active",
+    })]
+    Network {
+        /// The network.
+        name: String,
+        /// What is wrong.
+        state: NetworkState,
+    },
+    /// A bridge that is not there.
+    #[error("this host has no bridge `{}`", name.escape_debug())]
+    Bridge {
+        /// The bridge.
+        name: String,
+    },
+    /// A host that is not this one.
+    #[error("`{}` is another host, to which disks are not copied", uri.escape_debug())]
+    Remote {
+        /// The connection.
+        uri: String,
+    },
+    /// No daemon answers.
+    #[error("no libvirt answers at `{}`: {}", uri.escape_debug(), escape(words))]
+    LibvirtDown {
+        /// The connection.
+        uri: String,
+        /// What virsh said.
+        words: String,
+    },
+    /// The daemon does not talk to this user.
+    #[error("libvirt at `{}` refuses this user: {}", uri.escape_debug(), escape(words))]
+    LibvirtDenied {
+        /// The connection.
+        uri: String,
+        /// What virsh said.
+        words: String,
+    },
+    /// virsh is not installed.
+    #[error("libvirt's `virsh` is not installed")]
+    LibvirtMissing,
+    /// libvirt would not do something.
+    #[error("libvirt cannot {doing} `{}`: {}", name.escape_debug(), escape(words))]
+    Libvirt {
+        /// What was wanted: define, start, …
+        doing: &'static str,
+        /// Of which guest.
+        name: String,
+        /// What virsh said.
+        words: String,
+    },
+    /// A storage pool that is no folder.
+    #[error("the storage pool `{}` is no folder", name.escape_debug())]
+    Pool {
+        /// The pool.
+        name: String,
+    },
+    /// An external program.
+    #[error(transparent)]
+    Tool(#[from] ExecError),
+    /// The guest's folder cannot be made.
+    #[error("cannot make the folder `{}`", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The storage cannot hold the copies.
+    #[error("the copies need {needed}, and `{}` has {left} left", path.display())]
+    NoRoom {
+        /// The storage.
+        path: PathBuf,
+        /// What is needed.
+        needed: ByteSize,
+        /// What there is.
+        left: ByteSize,
+    },
+    /// A file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A clone that shares blocks was demanded.
+    #[error("`{}` cannot share blocks with its master", path.display())]
+    Reflink {
+        /// The copy.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A running guest writes to the disk.
+    #[error("disk `{id}`: `{}` is in use by a running guest", path.display())]
+    InUse {
+        /// The disk.
+        id: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// No guest of that name.
+    #[error("there is no guest `{}`", name.escape_debug())]
+    NoGuest {
+        /// The name.
+        name: String,
+    },
+    /// A guest that came by another way.
+    #[error("the guest `{}` was not imported by consign", name.escape_debug())]
+    NotOurs {
+        /// The name.
+        name: String,
+    },
+    /// The guest runs.
+    #[error("the guest `{}` is running", name.escape_debug())]
+    Running {
+        /// The name.
+        name: String,
+    },
+    /// The record of an import cannot be understood.
+    #[error("`{}` is no record of an import", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An upgrade to something else.
+    #[error("the guest `{}` has no system disk `{id}` to replace", name.escape_debug())]
+    OtherAppliance {
+        /// The guest.
+        name: String,
+        /// The disk.
+        id: String,
+    },
+    /// A host that does not serve this kind of boot descriptor.
+    #[error("boot descriptor {index} is for {kind}, which plain QEMU does not run")]
+    NotForQemu {
+        /// The boot descriptor.
+        index: usize,
+        /// Its kind.
+        kind: String,
+    },
+    /// Running the guest.
+    #[error(transparent)]
+    Guest(#[from] MachineError),
+}
+
+fn count(findings: usize) -> String {
+    match findings {
+        1 => "1 error".into(),
+        more => format!("{more} errors"),
+    }
+}
+
+fn is_full(source: &io::Error) -> bool {
+    matches!(
+        source.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl ImportError {
+    /// A stable name of the kind of error.
+    #[must_use]
+    pub fn slug(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "import-read",
+            Self::Descriptor { .. } => "import-descriptor",
+            Self::NoName => "import-no-name",
+            Self::Name { .. } => "import-name",
+            Self::NoMemory => "import-no-memory",
+            Self::NoSuchBoot { .. } => "import-no-such-boot",
+            Self::NoBoot { .. } => "import-no-boot",
+            Self::NoSuchDisk { .. } => "import-no-such-disk",
+            Self::Shrink { .. } => "import-shrink",
+            Self::NoFile { .. } => "import-no-file",
+            Self::Path { .. } => "import-path",
+            Self::Image { source, .. } => source.slug(),
+            Self::OldImage { .. } => "import-old-image",
+            Self::Checksum { .. } => "import-checksum",
+            Self::Changed { .. } => "import-changed",
+            Self::Release { source } => source.slug(),
+            Self::NotListed { .. } => "import-not-listed",
+            Self::NameTaken { .. } => "import-name-taken",
+            Self::FolderTaken { .. } => "import-folder-taken",
+            Self::BusFull { .. } => "import-bus-full",
+            Self::NoBus { .. } => "import-no-bus",
+            Self::NoFirmware { .. } => "import-no-firmware",
+            Self::Kvm { .. } => "import-kvm-broken",
+            Self::Network { .. } => "import-network",
+            Self::Bridge { .. } => "import-bridge",
+            Self::Remote { .. } => "import-remote",
+            Self::LibvirtDown { .. } => "libvirt-down",
+            Self::LibvirtDenied { .. } => "libvirt-denied",
+            Self::LibvirtMissing => "libvirt-missing",
+            Self::Libvirt { .. } => "libvirt-failed",
+            Self::Pool { .. } => "import-pool",
+            Self::Tool(error) => error.slug(),
+            Self::NoRoom { .. } => "import-storage-full",
+            Self::Folder { source, .. } | Self::Write { source, .. } if is_full(source) => {
+                "import-storage-full"
+            }
+            Self::Folder { .. } => "import-folder",
+            Self::Write { .. } => "import-write",
+            Self::Reflink { .. } => "import-reflink",
+            Self::InUse { .. } => "import-disk-in-use",
+            Self::NoGuest { .. } => "import-no-guest",
+            Self::NotOurs { .. } => "import-not-ours",
+            Self::Running { .. } => "import-guest-running",
+            Self::Record { .. } => "import-record",
+            Self::OtherAppliance { .. } => "import-other-appliance",
+            Self::NotForQemu { .. } => "import-not-for-qemu",
+            Self::Guest(error) => error.slug(),
+        }
+    }
+
+    /// What the reader can do about it, as one imperative sentence.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Descriptor { findings, .. } => return Some(remedy(findings)),
+            Self::NoName | Self::Name { .. } => {
+                "name it: `--name NAME`, of letters, digits, `_`, `.` and `-`"
+            }
+            Self::NoMemory => "say it: `--memory MIB`",
+            Self::NoBoot { .. } => "choose one anyway with `--boot N`, counted from 0",
+            Self::NoSuchBoot { .. } => "name one of them, counted from 0",
+            Self::NoSuchDisk { .. } => "name one of those",
+            Self::Shrink { .. } => "name a larger size",
+            Self::NoFile { .. } => "keep the whole folder together, as it was handed over",
+            Self::Path { refusal, .. } => match refusal {
+                Refusal::NotAFile => "put the file itself there",
+                _ => "if you trust the descriptor, allow it: `--trust-paths`",
+            },
+            Self::Image { source, .. } => return source.hint(),
+            Self::OldImage { .. } => "convert it with `qemu-img convert -O qcow2`",
+            Self::Checksum { .. } | Self::Changed { .. } => {
+                "fetch the files again; nothing was imported"
+            }
+            Self::Release { source } => return source.hint(),
+            Self::NotListed { .. } => "import the descriptor that the release names",
+            Self::NameTaken { .. } => "choose another with `--name`, or replace it: `--replace`",
+            Self::FolderTaken { .. } => "choose another name or `--storage`, or move it away",
+            Self::BusFull { .. } | Self::NoBus { .. } => {
+                "choose another: `--bus virtio`, `--machine pc`"
+            }
+            Self::NoFirmware { found, .. } if found == "UEFI" => {
+                "if the disk boots under UEFI, say so: `--firmware uefi`; else install the package \
+                 seabios"
+            }
+            Self::NoFirmware { .. } => "install the package ovmf, or choose `--firmware bios`",
+            Self::Kvm { .. } => "emulate the processor, slowly: `--virt-type qemu`",
+            Self::Network { name, state } => {
+                return Some(match state {
+                    NetworkState::Missing => {
+                        "name one of `virsh net-list --all` with `--network NAME`, or take \
+                         `--network user`"
+                            .into()
+                    }
+                    NetworkState::Inactive => {
+                        format!("start it: `virsh net-start {name}`; or take `--network user`")
+                    }
+                });
+            }
+            Self::Bridge { .. } => "name one of `ip link show type bridge`",
+            Self::Remote { .. } => "run the import on that host",
+            Self::LibvirtDown { .. } => {
+                "start it: `systemctl start libvirtd` (or virtqemud); or run the guest without \
+                 libvirt: `--connect none`"
+            }
+            Self::LibvirtDenied { .. } => {
+                "join the group libvirt and log in again, or use `--connect qemu:///session`"
+            }
+            Self::LibvirtMissing => {
+                "install it: apt-get install libvirt-clients libvirt-daemon-system; or run the \
+                 guest without libvirt: `--connect none`"
+            }
+            Self::Libvirt { .. } => {
+                "libvirt's log may say more: `journalctl -u libvirtd -u virtqemud`"
+            }
+            Self::Pool { .. } => "name a folder: `--storage FOLDER`",
+            Self::Tool(error) => return error.hint(),
+            Self::NoRoom { .. } => "make room, or choose another place: `--storage FOLDER`",
+            Self::Folder { source, .. } | Self::Write { source, .. } if is_full(source) => {
+                "make room, or choose another place: `--storage FOLDER`"
+            }
+            Self::Folder { .. } => "choose a folder that you may write to: `--storage FOLDER`",
+            Self::Reflink { .. } => {
+                "copy in full (`--clone full`), or keep both on one btrfs or xfs"
+            }
+            Self::InUse { .. } => "shut that guest down first",
+            Self::NoGuest { .. } => "see `virsh list --all`, or name its `--storage`",
+            Self::NotOurs { .. } => "remove it with the tool that made it",
+            Self::Running { .. } => {
+                "shut it down first; `--force` cuts its power and may lose data"
+            }
+            Self::Record { .. } => "remove the folder by hand",
+            Self::OtherAppliance { .. } => "import it under another name",
+            Self::NotForQemu { .. } => "choose another with `--boot N`",
+            Self::Guest(error) => return error.hint(),
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn class(&self) -> ExitClass {
+        match self {
+            Self::Image { source, .. } => source.class(),
+            Self::Release { source } => source.class(),
+            Self::Checksum { .. } | Self::Changed { .. } | Self::NotListed { .. } => {
+                ExitClass::Verification
+            }
+            Self::NoRoom { .. }
+            | Self::Folder { .. }
+            | Self::Write { .. }
+            | Self::Reflink { .. } => ExitClass::Build,
+            Self::LibvirtDown { .. }
+            | Self::LibvirtDenied { .. }
+            | Self::LibvirtMissing
+            | Self::Libvirt { .. }
+            | Self::NoFirmware { .. }
+            | Self::Network { .. }
+            | Self::Bridge { .. }
+            | Self::Kvm { .. } => ExitClass::Tool,
+            Self::Tool(error) => error.class(),
+            Self::Guest(error) => error.class(),
+            _ => ExitClass::Usage,
+        }
+    }
+
+    /// The descriptor and all that is wrong in it, where that is the matter.
+    #[must_use]
+    pub fn findings(&self) -> Option<(String, &[Finding])> {
+        match self {
+            Self::Descriptor { path, findings } => Some((path.display().to_string(), findings)),
+            _ => None,
+        }
+    }
+}
+
+fn remedy(findings: &[Finding]) -> String {
+    let first = findings.first().map(|finding| &finding.problem);
+    match first {
+        Some(Problem::DocumentType) => "remove the <!DOCTYPE …> and write out its entities",
+        Some(Problem::Outside(_)) => "if you trust the descriptor, allow it: `--trust-paths`",
+        Some(Problem::ChecksumType(_)) => "write a sha256 checksum, or leave it out",
+        Some(Problem::Name(_)) => "name it: `--name NAME`",
+        _ => "ask whoever made the descriptor for a corrected one",
+    }
+    .into()
+}

@@ -1,0 +1,32 @@
+//! Import: from a descriptor and its disks to a guest on this host.
+//!
+//! In: a virt-image descriptor, ours or anybody's, the files beside it, and
+//! what the user wishes otherwise. Out: a guest in libvirt, or in QEMU alone,
+//! with disks of its own; or nothing at all: whatever fails takes back what
+//! came before it. Everything is verified and decided before the first change.
+//! Never here: the vendor's files used in place, storage pools, links into
+//! libvirt (it is asked through `virsh`), choices after the plan. Checked by:
+//! libvirt's schema, a libvirt of the tests' own, hostile descriptors
+//! (`tests/it/import/`).
+
+pub mod descriptor;
+pub mod domain;
+pub mod emit;
+mod error;
+pub mod host;
+pub mod master;
+pub mod plan;
+mod qemu;
+mod replace;
+pub mod run;
+mod store;
+pub mod virsh;
+pub mod wishes;
+mod xml;
+
+pub use error::{Finding, ImportError, NetworkState, Problem, Refusal};
+pub use host::Host;
+pub use plan::{HostFirmware, Plan, plan};
+pub use run::{Acts, Imported, import, remove, upgrade};
+pub use wishes::Wishes;
+pub use xml::Place;

@@ -1,0 +1,340 @@
+//! A guest that is there already: new system disks, everything else kept.
+//!
+//! `upgrade` changes nothing but system disks (and a kernel beside them);
+//! `replace` makes the guest anew, as the plan says, around the user's disks.
+//! Until the end the old files stay where they can be put back.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use xml::escape::{escape_str_attribute, escape_str_pcdata};
+
+use super::domain;
+use super::error::ImportError;
+use super::host::Host;
+use super::plan::{Make, Plan};
+use super::qemu;
+use super::run::{Acts, Imported, finish, free_name, introduce, renewed, start};
+use super::store::{self, Record, RecordDisk, Undo, is_replaced, name_of};
+use crate::artifact::write_file;
+use crate::machine::kvm::Accelerator;
+use crate::report::Reporter;
+
+fn rename(from: &Path, to: &Path) -> Result<(), ImportError> {
+    fs::rename(from, to).map_err(|source| ImportError::Write {
+        path: to.to_owned(),
+        source,
+    })
+}
+
+/// Replaces a guest. One that was not imported is forgotten, its disks stay.
+pub(super) fn replace(
+    plan: &mut Plan,
+    host: &Host,
+    accelerator: Accelerator,
+    acts: &Acts,
+    reporter: &dyn Reporter,
+) -> Result<Imported, ImportError> {
+    let name = plan.name.clone();
+    let old_folder = host.folder_of(&name, &plan.folder)?;
+    let record = Record::open(&old_folder)?;
+    let old_xml = match host {
+        Host::Libvirt { virsh, .. } if virsh.state(&name)?.is_some() => {
+            Some(virsh.description(&name)?)
+        }
+        _ => None,
+    };
+    // libvirt takes a new description of a guest by its UUID.
+    if let Some(xml) = &old_xml {
+        plan.uuid = uuid_of(xml).or_else(|| plan.uuid.take());
+    }
+    let kept = match &record {
+        Some(record) => keep_user_disks(plan, record),
+        None => Vec::new(),
+    };
+    let was_running = host.is_running(&name, &old_folder)?;
+    host.stop(&name, &old_folder, true)?;
+    let plan = &*plan;
+    let mut undo = Undo::default();
+    if let (Some(xml), Host::Libvirt { virsh, .. }) = (&old_xml, host) {
+        let name = &plan.name;
+        undo.on_failure(move || {
+            // The error that is reported is the one that came first.
+            let is_back = virsh.define(name, xml).is_ok();
+            if is_back && was_running {
+                drop(virsh.start(name));
+            }
+        });
+    }
+    let aside = old_folder.with_file_name(format!(".{}.consign-old", plan.name));
+    if record.is_some() {
+        rename(&old_folder, &aside)?;
+        let (aside, old_folder) = (aside.clone(), old_folder.clone());
+        undo.on_failure(move || drop(fs::rename(aside, old_folder)));
+    }
+    let mut new_record = Record::of(plan, host.uri());
+    store::make_folder(&new_record, &plan.folder, &mut undo)?;
+    for (index, file) in &kept {
+        let (from, to) = (aside.join(file), plan.folder.join(file));
+        rename(&from, &to)?;
+        undo.on_failure(move || drop(fs::rename(to, from)));
+        if let (Some(new), Some(old)) = (
+            new_record.disks.get_mut(*index),
+            record
+                .as_ref()
+                .and_then(|record| record.disks.iter().find(|disk| disk.file == *file)),
+        ) {
+            *new = old.clone();
+        }
+    }
+    store::fill(plan, &|| host.qemu_img(), reporter)?;
+    introduce_again(plan, host, accelerator, acts, &mut new_record, &mut undo)?;
+    if acts.start {
+        start(plan, host, &new_record)?;
+    }
+    undo.keep();
+    if let Some(record) = record {
+        record.remove_files(&aside)?;
+    }
+    finish(plan, host, Some(accelerator), acts)
+}
+
+/// As [`introduce`], but what is taken back is the new description only.
+fn introduce_again<'a>(
+    plan: &'a Plan,
+    host: &'a Host,
+    accelerator: Accelerator,
+    acts: &Acts,
+    record: &mut Record,
+    undo: &mut Undo<'a>,
+) -> Result<(), ImportError> {
+    match host {
+        Host::Libvirt { virsh, .. } => {
+            virsh.define(&plan.name, &domain::render(plan, accelerator))?;
+            undo.on_failure(|| drop(virsh.destroy(&plan.name)));
+            record.is_whole = true;
+            record.save(&plan.folder)
+        }
+        Host::Plain { .. } => introduce(plan, host, accelerator, acts, record, undo),
+    }
+}
+
+/// Has the plan take the user's disks as they are: which, and their files.
+fn keep_user_disks(plan: &mut Plan, record: &Record) -> Vec<(usize, String)> {
+    let mut kept = Vec::new();
+    let folder = plan.folder.clone();
+    for (index, disk) in plan.disks.iter_mut().enumerate() {
+        let old = record.disks.iter().find(|old| old.id == disk.id);
+        let Some(old) = old.filter(|old| old.usage == "user") else {
+            continue;
+        };
+        if is_replaced(disk) || disk.is_asked {
+            continue;
+        }
+        if let Some(format) = ["raw", "qcow2", "qcow", "vdi"]
+            .into_iter()
+            .find(|format| *format == old.format)
+        {
+            disk.path = folder.join(&old.file);
+            disk.format = format;
+            disk.make = Make::Kept;
+            disk.grows = false;
+            kept.push((index, old.file.clone()));
+        }
+    }
+    kept
+}
+
+fn uuid_of(xml: &str) -> Option<String> {
+    let domain = super::xml::parse(xml.as_bytes()).ok()?;
+    Some(domain.first("uuid")?.text()?.trim().to_owned())
+}
+
+/// Puts the plan's system disks in the place of the old ones.
+pub(super) fn swap(
+    plan: &mut Plan,
+    host: &Host,
+    folder: &Path,
+    record: &Record,
+    acts: &Acts,
+    reporter: &dyn Reporter,
+) -> Result<Imported, ImportError> {
+    folder.clone_into(&mut plan.folder);
+    let mut taken: Vec<PathBuf> = Vec::new();
+    for disk in plan.disks.iter_mut().filter(|disk| is_replaced(disk)) {
+        disk.path = free_name(&folder.join(name_of(&disk.path)), &taken);
+        taken.push(disk.path.clone());
+    }
+    let plan = &*plan;
+    let mut undo = Undo::default();
+    let mut pairs: Vec<(RecordDisk, RecordDisk)> = Vec::new();
+    for disk in plan.disks.iter().filter(|disk| is_replaced(disk)) {
+        undo.on_failure(|| drop(fs::remove_file(&disk.path)));
+        store::make_disk(disk, plan.is_pinned, &|| host.qemu_img(), reporter)?;
+        let old = record.disks.iter().find(|old| old.id == disk.id);
+        let old = old.expect("upgrade looked for it");
+        pairs.push((old.clone(), RecordDisk::of(disk)));
+    }
+    swap_kernel(plan, &mut undo)?;
+    let mut new_record = renewed(record, plan, &pairs);
+    match host {
+        Host::Libvirt { virsh, .. } => {
+            let xml = virsh.description(&plan.name)?;
+            let new_xml = edit(&xml, plan, folder, &pairs)?;
+            virsh.define(&plan.name, &new_xml)?;
+            undo.on_failure(move || drop(virsh.define(&plan.name, &xml)));
+        }
+        Host::Plain { call, .. } => {
+            for arg in &mut new_record.qemu {
+                *arg = edit_argument(arg, folder, &pairs);
+            }
+            let path = folder.join("start.sh");
+            let text = qemu::script(call.path(), &new_record.qemu);
+            let old_text = qemu::script(call.path(), &record.qemu);
+            let failed = |source| ImportError::Write {
+                path: path.clone(),
+                source,
+            };
+            write_file(&path, text.as_bytes()).map_err(failed)?;
+            let back = path.clone();
+            undo.on_failure(move || drop(write_file(&back, old_text.as_bytes())));
+        }
+    }
+    new_record.save(folder)?;
+    let old_record = record.clone();
+    undo.on_failure(move || drop(old_record.save(folder)));
+    if acts.start {
+        start(plan, host, &new_record)?;
+    }
+    undo.keep();
+    let old_files = pairs.iter().map(|(old, _)| old.file.clone());
+    for file in old_files.chain(["kernel.old".into(), "initrd.old".into()]) {
+        let path = folder.join(file);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(ImportError::Write { path, source });
+            }
+            _ => {}
+        }
+    }
+    finish(plan, host, None, acts)
+}
+
+fn swap_kernel<'a>(plan: &'a Plan, undo: &mut Undo<'a>) -> Result<(), ImportError> {
+    let Some(kernel) = &plan.kernel else {
+        return Ok(());
+    };
+    let files = std::iter::once(&kernel.kernel).chain(&kernel.initrd);
+    for (master, path) in files {
+        let old = path.with_extension("old");
+        if path.exists() {
+            rename(path, &old)?;
+            undo.on_failure(move || drop(fs::rename(old, path)));
+        }
+        store::copy(master, path, false, &crate::report::Silent)?;
+    }
+    Ok(())
+}
+
+/// The guest's description with other disks.
+fn edit(
+    xml: &str,
+    plan: &Plan,
+    folder: &Path,
+    pairs: &[(RecordDisk, RecordDisk)],
+) -> Result<String, ImportError> {
+    let mut text = xml.to_owned();
+    for (old, new) in pairs {
+        let quoted = |file: &str| {
+            let path = folder.join(file).display().to_string();
+            format!("file='{}'", escape_str_attribute(&path))
+        };
+        let missing = || ImportError::OtherAppliance {
+            name: plan.name.clone(),
+            id: old.id.clone(),
+        };
+        let at = text.find(&quoted(&old.file)).ok_or_else(missing)?;
+        let start = text
+            .get(..at)
+            .and_then(|before| before.rfind("<disk "))
+            .ok_or_else(missing)?;
+        let end = text
+            .get(at..)
+            .and_then(|after| after.find("</disk>"))
+            .map(|length| at + length)
+            .ok_or_else(missing)?;
+        let block = text.get(start..end).ok_or_else(missing)?;
+        let block = block
+            .replace(&quoted(&old.file), &quoted(&new.file))
+            .replace(
+                &format!("type='{}'", old.format),
+                &format!("type='{}'", new.format),
+            );
+        text.replace_range(start..end, &block);
+    }
+    if let Some(start) = text.find("<va:import ")
+        && let Some(length) = text.get(start..).and_then(|rest| rest.find("/>"))
+    {
+        let element = domain::import_element(plan);
+        text.replace_range(start..start + length + 2, &element);
+    }
+    if let Some(kernel) = &plan.kernel
+        && let Some(start) = text.find("<cmdline>")
+        && let Some(length) = text.get(start..).and_then(|rest| rest.find("</cmdline>"))
+    {
+        let words = format!("<cmdline>{}", escape_str_pcdata(&kernel.cmdline));
+        text.replace_range(start..start + length, &words);
+    }
+    Ok(text)
+}
+
+fn edit_argument(arg: &str, folder: &Path, pairs: &[(RecordDisk, RecordDisk)]) -> String {
+    let end = |file: &str| format!(",file={}", qemu::comma(&folder.join(file)));
+    for (old, new) in pairs {
+        let before = format!("format={}{}", old.format, end(&old.file));
+        if let Some(start) = arg.strip_suffix(&before) {
+            return format!("{start}format={}{}", new.format, end(&new.file));
+        }
+    }
+    arg.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk(file: &str, format: &str) -> RecordDisk {
+        RecordDisk {
+            id: "system".into(),
+            usage: "system".into(),
+            file: file.into(),
+            format: format.into(),
+            master: None,
+            checksum: None,
+            is_overlay: false,
+        }
+    }
+
+    #[test]
+    fn only_the_system_disk_of_a_call_is_changed() {
+        let pairs = [(disk("system.raw", "raw"), disk("system-2.qcow2", "qcow2"))];
+        let folder = Path::new("/g,x");
+        let edited = |arg| edit_argument(arg, folder, &pairs);
+        assert_eq!(
+            edited("if=none,id=d0,format=raw,file=/g,,x/system.raw"),
+            "if=none,id=d0,format=qcow2,file=/g,,x/system-2.qcow2"
+        );
+        let other = "if=none,id=d1,format=raw,file=/g,,x/data.raw";
+        assert_eq!(edited(other), other);
+    }
+
+    #[test]
+    fn a_uuid_is_read_from_a_description() {
+        let xml =
+            "<domain><name>x</name><uuid>01234567-89ab-cdef-0123-456789abcdef</uuid></domain>";
+        assert_eq!(
+            uuid_of(xml).as_deref(),
+            Some("01234567-89ab-cdef-0123-456789abcdef")
+        );
+    }
+}
