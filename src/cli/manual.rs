@@ -22,6 +22,13 @@ pub(super) struct ManArgs {
     folder: PathBuf,
 }
 
+impl ManArgs {
+    /// Where the pages go.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
 /// Prints the completion script.
 ///
 /// # Errors
@@ -50,16 +57,7 @@ pub(super) fn completion_of<A: CommandFactory>(
     Ok(())
 }
 
-/// Writes `consign.1` and one page for each subcommand.
-///
-/// # Errors
-///
-/// [`CliError::Write`] names the page.
-pub(super) fn pages<A: CommandFactory>(args: &ManArgs, out: &mut dyn Write) -> Result<(), Error> {
-    pages_of::<A>(&args.folder, "consign", out)
-}
-
-/// The same for a program of another name.
+/// Writes `NAME.1` and one page for each subcommand.
 ///
 /// # Errors
 ///

@@ -255,7 +255,10 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Attach(args) => verify::attach(args, out),
         Command::Verify(args) => verify::run(args, context.reporter, out),
         Command::Completion(args) => manual::completion::<Arguments>(args, out),
-        Command::Man(args) => manual::pages::<Arguments>(args, out),
+        Command::Man(args) => {
+            manual::pages_of::<Arguments>(args.folder(), "consign", out)?;
+            manual::pages_of::<VirtImage>(args.folder(), "virt-image", out)
+        }
     }
 }
 

@@ -806,6 +806,24 @@ mod tests {
         assert!(said.starts_with("1:") && said.ends_with(words), "{said}");
     }
 
+    /// Each byte of a sound descriptor, changed and cut off.
+    #[test]
+    fn no_damage_makes_the_reader_panic() {
+        let machine = crate::descriptor::sample::machine();
+        let xml = virt_image::render(&machine, &crate::descriptor::sample::disks()).expect("xml");
+        let sound = xml.into_bytes();
+        let mut refused = 0;
+        for at in 0..sound.len() {
+            for byte in [0, b'<', b'&', b'\'', b'9', 0xff] {
+                let mut bytes = sound.clone();
+                bytes[at] = byte;
+                refused += usize::from(read(&bytes, Paths::Contained).is_err());
+            }
+            refused += usize::from(read(&sound[..at], Paths::Contained).is_err());
+        }
+        assert!(refused > sound.len());
+    }
+
     #[test]
     fn names_that_lead_elsewhere_are_no_names() {
         for name in ["", ".", "..", "a/b", "-x", " a", "a\n", "12"] {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::descriptor::{Checksum, DiskFormat, Paths};
 use super::error::{ImportError, Refusal};
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::image::ImageFormat;
 use crate::inspect::container;
 use crate::report::Reporter;
@@ -236,11 +236,7 @@ impl Master {
         reporter: &dyn Reporter,
     ) -> Result<(), ImportError> {
         let (kind, expected, found) = match checksum {
-            Checksum::Sha256(digest) => {
-                let mut hasher = Hasher::new();
-                self.each_piece(reporter, &mut |piece| hasher.update(piece))?;
-                ("sha256", digest.hex(), hasher.finish().hex())
-            }
+            Checksum::Sha256(digest) => ("sha256", digest.hex(), self.sha256(reporter)?.hex()),
             Checksum::Sha1(bytes) => {
                 use sha1::Digest as _;
                 let mut hasher = sha1::Sha1::new();
@@ -258,6 +254,13 @@ impl Master {
             expected,
             found,
         })
+    }
+
+    /// Digest of the file.
+    pub(super) fn sha256(&self, reporter: &dyn Reporter) -> Result<Digest, ImportError> {
+        let mut hasher = Hasher::new();
+        self.each_piece(reporter, &mut |piece| hasher.update(piece))?;
+        Ok(hasher.finish())
     }
 
     fn each_piece(

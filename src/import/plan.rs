@@ -799,6 +799,26 @@ impl Plan {
         Ok(())
     }
 
+    /// Sees that every master of an overlay has a checksum: the guest needs
+    /// it for ever as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`ImportError::Read`].
+    pub(super) fn digest_overlays(&mut self, reporter: &dyn Reporter) -> Result<(), ImportError> {
+        for disk in &mut self.disks {
+            if let Make::Overlay {
+                master,
+                checksum: checksum @ None,
+                ..
+            } = &mut disk.make
+            {
+                *checksum = Some(Checksum::Sha256(master.sha256(reporter)?));
+            }
+        }
+        Ok(())
+    }
+
     /// Compares every file that has a checksum with it.
     ///
     /// # Errors

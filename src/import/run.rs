@@ -71,6 +71,7 @@ pub fn import(
     if acts.verify {
         plan.verify(reporter)?;
     }
+    plan.digest_overlays(reporter)?;
     host.check(plan)?;
     let accelerator = host.accelerator(plan.virt, reporter)?;
     let storage = plan.folder.parent().unwrap_or(Path::new("/"));
@@ -233,6 +234,7 @@ pub fn upgrade(
     if acts.verify {
         plan.verify(reporter)?;
     }
+    plan.digest_overlays(reporter)?;
     let folder = host.folder_of(&plan.name, &plan.folder)?;
     let record = Record::open(&folder)?.ok_or_else(|| ImportError::NotOurs {
         name: plan.name.clone(),

@@ -103,6 +103,14 @@ fn twenty_imports_leave_nothing_after_they_are_removed() {
             firmware,
         ];
         succeeds(&mut at(&small, &libvirt, &storage, &args));
+        let record = fs::read_to_string(storage.path().join(&name).join("import.json"));
+        let record = record.expect("a record");
+        assert!(record.contains("\"checksum\": \"sha256:"), "{record}");
+        assert_eq!(
+            record.contains("\"is_overlay\": true"),
+            clone == "overlay",
+            "{record}"
+        );
         if count == 1 {
             // Only a guest that was started has variables of its firmware.
             libvirt.ask(&["start", &name]);

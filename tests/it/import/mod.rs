@@ -6,6 +6,7 @@
 )]
 
 mod errors;
+mod full;
 mod guests;
 mod plan;
 mod trust;
