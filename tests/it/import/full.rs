@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::{Small, succeeds, virt_image};
 use crate::support::appliance::{Address, appliance, config_disk, site};
-use crate::support::guests::ssh_key;
+use crate::support::guests::{Turn, ssh_key};
 use crate::support::libvirt::Libvirt;
 use crate::support::{digest_of, find_program, run, skip, temp_folder, text_of};
 
@@ -24,6 +24,7 @@ fn gets_ready(libvirt: &Libvirt, descriptor: &Path, args: &[&str], firmware: &st
     let name = format!("ready-{firmware}");
     let before = (digest_of(&master), libvirt.inventory_of(&name));
     let storage = folder.path().join("guests");
+    let _turn = Turn::wait();
     let mut import = virt_image();
     import
         .arg(descriptor)
@@ -148,6 +149,7 @@ fn the_line_for_virt_install_gets_it_ready() {
     let script = folder.path().join("install.sh");
     std::fs::write(&script, succeeds(&mut emit)).expect("written");
     let pools = libvirt.ask(&["pool-list", "--all", "--name"]);
+    let _turn = Turn::wait();
     let output = run(Command::new("sh").arg(&script).current_dir("/"));
     assert!(output.status.success(), "{}", text_of(&output));
     let log: PathBuf = storage.join("installed/console.log");

@@ -24,10 +24,11 @@ static ONE_LESS: Condvar = Condvar::new();
 
 /// The right to run one guest.
 #[derive(Debug)]
-struct Turn;
+pub(crate) struct Turn;
 
 impl Turn {
-    fn wait() -> Self {
+    /// Waits for it.
+    pub(crate) fn wait() -> Self {
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         while *running >= GUESTS {
             running = ONE_LESS
