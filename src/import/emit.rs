@@ -178,14 +178,8 @@ fn virt_install(out: &mut String, plan: &Plan, accelerator: Accelerator, connect
             say("--cpu", "Nehalem".into());
         }
     }
-    // Without a system's name virt-install ends with an error.
-    say(
-        "--osinfo",
-        match &plan.os {
-            Some(os) => format!("detect=off,require=off,name={os}"),
-            None => "detect=on,require=off".into(),
-        },
-    );
+    // A name that its database lacks is an error, and so is no name at all.
+    say("--osinfo", "detect=on,require=off".into());
     match (plan.firmware, &plan.kernel) {
         (_, Some(kernel)) => {
             let initrd = kernel.initrd.as_ref();
