@@ -107,9 +107,17 @@ class Site:
 
     def keep_only_downloads(self):
         """The state after a download: nothing built, nothing in the way."""
+        self._keep(self.DOWNLOADS)
+
+    def keep_only_packages(self):
+        """No layer and no image, but every package as the cache keeps it once
+        it was unpacked: without compression."""
+        self._keep((*self.DOWNLOADS, "plain"))
+
+    def _keep(self, names):
         shutil.rmtree(self.out, ignore_errors=True)
         for entry in (self.cache / "consign").iterdir():
-            if entry.name not in self.DOWNLOADS:
+            if entry.name not in names:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def lock(self):

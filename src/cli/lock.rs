@@ -119,13 +119,15 @@ pub(super) fn fetch(
         network: Network::Online,
     };
     let lock = ensure_lock(&policy, &appliance, context, &cache)?;
+    // A lock that does not answer is refused before anything is fetched for it.
+    let layers = layers_of(&appliance, &lock)?.layers;
     let mut pins: Vec<PackagePin> = lock.packages().cloned().collect();
     pins.sort_by_key(|pin| pin.sha256);
     pins.dedup_by_key(|pin| pin.sha256);
     pins.sort();
     let sources = context.sources(&appliance, &cache, Network::Online);
     sources.fetch(&pins)?;
-    fetch_foreign(&layers_of(&appliance, &lock)?.layers, &sources)?;
+    fetch_foreign(&layers, &sources)?;
     let bytes = pins.iter().map(|pin| pin.size).fold(0, u64::saturating_add);
     let size = ByteSize::from_bytes(bytes);
     print(

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write as _};
 use std::path::Path;
 
+use super::tar::SparseFile;
 use crate::digest::{Digest, Hasher};
 
 /// Memory that an xz stream may ask for, in KiB: `xz -9` takes 65 MiB.
@@ -116,7 +117,7 @@ pub(crate) fn unpack_to(
     place: &Path,
 ) -> Result<Digest, UnpackError> {
     let file = File::create_new(place).map_err(UnpackError::Write)?;
-    let mut out = BufWriter::with_capacity(256 << 10, file);
+    let mut out = BufWriter::with_capacity(256 << 10, SparseFile::new(file));
     let (_, mut stream) = uncompressed(stream, length).map_err(UnpackError::Read)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; 256 << 10];

@@ -14,7 +14,7 @@ use super::LayerError;
 use super::compression::Hashing;
 use super::rules::{self, Shape};
 use super::spec::{FileEntry, FileRule, FilesRecipe};
-use super::tar::{MemberKind, TarWriter};
+use super::tar::{MemberKind, SparseFile, TarWriter};
 use super::template;
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::tree::{Metadata, TreePath, list_folder};
@@ -89,7 +89,8 @@ pub(crate) fn write(
         source,
     };
     let file = File::create_new(output).map_err(failed)?;
-    let mut writer = TarWriter::new(BufWriter::with_capacity(256 << 10, file));
+    let file = BufWriter::with_capacity(256 << 10, SparseFile::new(file));
+    let mut writer = TarWriter::new(file);
     let written = |error| LayerError::writing(output, error);
     for path in &recipe.remove {
         writer.whiteout(path).map_err(written)?;

@@ -9,7 +9,7 @@ use super::compression::{Hashing, UnpackError, unpack_to};
 use super::sandbox::protocol::{Request, RunJob};
 use super::source::oci::{Blobs, Image};
 use super::spec::{ArchiveOrigin, ImageOrigin, LayerSpec, OciRecipe, Recipe, RunRecipe, TarRecipe};
-use super::tar::{Form, read_selected, write_delta};
+use super::tar::{Form, SparseFile, read_selected, write_delta};
 use super::{Bench, DebSource, Layer, LayerError, LayerShop, ask, files, rules};
 use crate::digest::{DiffId, Digest};
 use crate::report::Reporter;
@@ -143,7 +143,10 @@ fn write(delta: &TreeDelta, output: &Path) -> Result<(DiffId, u64), LayerError> 
         path: output.to_owned(),
         source,
     })?;
-    let written = write_delta(delta, BufWriter::with_capacity(256 << 10, file));
+    let written = write_delta(
+        delta,
+        BufWriter::with_capacity(256 << 10, SparseFile::new(file)),
+    );
     let (_, diff_id, size) = written.map_err(|error| LayerError::writing(output, error))?;
     Ok((diff_id, size))
 }

@@ -17,7 +17,7 @@ use crate::units::Timestamp;
 
 /// Grows whenever consign would make other bytes from the same recipe:
 /// unpacking, the sandbox, the database, the tar writer.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The key of `spec` on top of the layers `parents`, lowest first.
 ///

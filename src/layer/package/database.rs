@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use super::archive::{Unpacked, What};
-use super::control::{Stanza, stanzas};
+use super::control::{Control, Stanza, stanzas};
 use super::place::Placed;
 use crate::layer::sandbox::{Fault, Root};
 use crate::tree::{Metadata, TreePath};
@@ -378,20 +378,21 @@ fn parse_conffile(path: &str) -> Option<TreePath> {
 }
 
 /// Adds the packages' interests to the trigger files, and notes the triggers
-/// of packages below that the new files set off; dpkg takes those in when it
+/// of packages below that files of `packages` set off; dpkg takes those in when it
 /// runs next. Triggers that the new packages activate themselves are dpkg's
 /// business: it sets them off when it configures them.
 pub(crate) fn write_triggers(
     root: &mut Root,
-    packages: &[Unpacked],
+    controls: &[Control],
+    packages: &[&Unpacked],
     interested_before: &BTreeSet<String>,
 ) -> Result<(), Fault> {
     let mut by_path = lines_of(root, "triggers/File")?;
     let mut by_name: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let set_off = triggers_set_off(&by_path, packages, interested_before);
-    for package in packages {
-        let name = package.control.database_name();
-        for (directive, trigger) in package.control.triggers() {
+    for control in controls {
+        let name = control.database_name();
+        for (directive, trigger) in control.triggers() {
             let who = match directive.as_str() {
                 "interest" | "interest-await" => name.clone(),
                 "interest-noawait" => format!("{name}/noawait"),
@@ -417,7 +418,7 @@ pub(crate) fn write_triggers(
 
 fn triggers_set_off(
     by_path: &BTreeSet<String>,
-    packages: &[Unpacked],
+    packages: &[&Unpacked],
     interested_before: &BTreeSet<String>,
 ) -> BTreeSet<String> {
     let watched: Vec<(&str, TreePath)> = by_path

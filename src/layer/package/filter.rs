@@ -32,6 +32,20 @@ impl PathFilter {
         let any = |patterns: &[Vec<u8>]| patterns.iter().any(|pattern| matches(pattern, &absolute));
         any(&self.exclude) && !any(&self.include)
     }
+
+    /// Whether a symbolic link at `path` may be the way to something that an
+    /// exception brings back: it begins as the exception does up to its first
+    /// wildcard, as dpkg has it (`/usr/share/doc/a` leading to `b`, with `b`'s
+    /// copyright).
+    pub(crate) fn may_lead_to_included(&self, path: &TreePath) -> bool {
+        let absolute = [b"/", path.as_bytes()].concat();
+        self.include.iter().any(|pattern| {
+            let plain = pattern.split(|byte| b"*?[\\".contains(byte)).next();
+            let plain = plain.unwrap_or_default();
+            let end = plain.iter().rposition(|byte| *byte != b'/');
+            absolute.starts_with(plain.get(..=end.unwrap_or(0)).unwrap_or_default())
+        })
+    }
 }
 
 /// Shell pattern with `*` and `?`; both match slashes too, as in dpkg(1).
@@ -85,6 +99,20 @@ mod tests {
                 "{pattern} {text}"
             );
         }
+    }
+
+    #[test]
+    fn links_stay_where_an_exception_may_be_behind_them() {
+        let filter = PathFilter::new(
+            &["/usr/share/*".into()],
+            &["/usr/share/doc/*/copyright".into()],
+        );
+        let leads = |text: &str| {
+            let path = TreePath::parse(text.as_bytes()).expect("a path");
+            filter.may_lead_to_included(&path)
+        };
+        assert!(leads("usr/share/doc/libgcc-s1"));
+        assert!(!leads("usr/share/man/man1/x.1.gz"));
     }
 
     #[test]

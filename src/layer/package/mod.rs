@@ -10,27 +10,33 @@
 //! only renaming, so that order, diversions and preinst scripts mean what
 //! they mean to dpkg. Packages come in waves: the essential ones first, since
 //! the scripts of the others count on them, then the rest; a package whose
-//! preinst needs one of its own wave configured begins another one.
+//! preinst needs one of its own wave configured begins another one, and a very
+//! large one (a kernel) comes last with what needs it. A wave waits for its
+//! own packages only, so that scripts run while later ones are decompressed.
 
 mod archive;
+mod arrivals;
 mod control;
 mod database;
 mod filter;
 mod order;
 mod place;
 mod plain;
+mod stager;
+mod waves;
 
 use std::collections::BTreeSet;
 
+use self::archive::Unpacked;
 pub(super) use self::archive::files_of;
 pub(crate) use self::archive::inspect;
-use self::archive::{Unpacked, unpack_all};
+use self::arrivals::{Arrivals, explain};
 use self::control::Control;
 use self::database::{Database, write_triggers};
 pub(crate) use self::filter::PathFilter;
-use self::order::in_order;
 use self::place::{Owners, place};
 pub(super) use self::plain::is_sound as is_sound_plain;
+use self::waves::{Wave, waves};
 use super::sandbox::protocol::{DebFile, PackagesJob};
 use super::sandbox::{Fault, Network, Root, ScriptRunner};
 use super::source::deb::Version;
@@ -73,43 +79,71 @@ pub(crate) fn install(
     watch: Watch<'_>,
 ) -> Result<BTreeSet<TreePath>, Fault> {
     let filter = PathFilter::new(&job.exclude_paths, &job.include_paths);
-    let packages = in_order(unpack_watched(&job.debs, stage, &filter, watch)?);
-    merge_usr(root, source_date)?;
-    Database::create(root)?;
-    let mut database = Database::read(root)?;
-    check_new(&packages, &database)?;
-    let interested_before = database
-        .packages
-        .iter()
-        .map(|installed| installed.database_name.clone())
-        .collect();
-    write_triggers(root, &packages, &interested_before)?;
-    let shipped = shipped_paths(&packages);
-    stand_in(root, &packages, &mut database)?;
-    let guard = ServiceGuard::put_up(root)?;
-    let mut installer = Installer {
-        root,
-        packages: &packages,
-        owners: Owners::default(),
-        database,
-        source_date,
-        watch,
-        configured: 0,
+    let Some(arrivals) = Arrivals::expect(&job.debs) else {
+        return Err(explain(&job.debs, stage, &filter));
     };
-    for wave in waves(&packages) {
-        installer.wave(&wave)?;
-    }
-    mark_automatic(root, &packages)?;
-    guard.take_down(root)?;
+    let waves = waves(arrivals.controls(), &arrivals.sizes());
+    let is_first = |at| waves.first().is_some_and(|wave| wave.place.contains(&at));
+    let unpacked = unpack_watch(&job.debs, watch);
+    let shipped = arrivals.while_unpacking(stage, &filter, is_first, &unpacked, || {
+        install_waves(root, &arrivals, &waves, source_date, watch)
+    })?;
     // Every file has been renamed out of the staging folder or left out.
     std::fs::remove_dir_all(stage)
         .map_err(|error| Fault::system("remove", stage.display().to_string(), error))?;
     Ok(shipped)
 }
 
+fn install_waves(
+    root: &mut Root,
+    arrivals: &Arrivals<'_>,
+    waves: &[Wave],
+    source_date: i64,
+    watch: Watch<'_>,
+) -> Result<BTreeSet<TreePath>, Fault> {
+    let controls = arrivals.controls();
+    if let Some(wave) = waves.first() {
+        arrivals.wait_for_each(&wave.place)?;
+    }
+    merge_usr(root, source_date)?;
+    Database::create(root)?;
+    let mut database = Database::read(root)?;
+    check_new(controls, &database)?;
+    let interested_before: BTreeSet<String> = database
+        .packages
+        .iter()
+        .map(|installed| installed.database_name.clone())
+        .collect();
+    // Only packages that are there already have triggers to be set off.
+    let new = if interested_before.is_empty() {
+        Vec::new()
+    } else {
+        arrivals.wait_for_all()?
+    };
+    write_triggers(root, controls, &new, &interested_before)?;
+    stand_in(root, controls, &mut database)?;
+    let guard = ServiceGuard::put_up(root)?;
+    let mut installer = Installer {
+        root,
+        arrivals,
+        owners: Owners::default(),
+        database,
+        source_date,
+        watch,
+        configured: 0,
+    };
+    for wave in waves {
+        installer.wave(wave)?;
+    }
+    let packages = arrivals.wait_for_all()?;
+    mark_automatic(root, &packages)?;
+    guard.take_down(root)?;
+    Ok(shipped_paths(&packages))
+}
+
 /// Tells apt which packages came for another's sake, so that the target's own
 /// `apt-get autoremove` knows what was asked for.
-fn mark_automatic(root: &mut Root, packages: &[Unpacked]) -> Result<(), Fault> {
+fn mark_automatic(root: &mut Root, packages: &[&Unpacked]) -> Result<(), Fault> {
     if root.status(&path_of("usr/bin/apt-get"))?.is_none() {
         return Ok(());
     }
@@ -138,32 +172,39 @@ pub(crate) fn unpack_only(
     stage: &std::path::Path,
     watch: Watch<'_>,
 ) -> Result<(), Fault> {
-    let packages = in_order(unpack_watched(debs, stage, &PathFilter::default(), watch)?);
+    let filter = PathFilter::default();
+    let Some(arrivals) = Arrivals::expect(debs) else {
+        return Err(explain(debs, stage, &filter));
+    };
+    let unpacked = unpack_watch(debs, watch);
+    arrivals.while_unpacking(
+        stage,
+        &filter,
+        |_| false,
+        &unpacked,
+        || arrivals.wait_for_all().map(drop),
+    )?;
     merge_usr(root, 0)?;
     let mut owners = Owners::default();
     let mut database = Database::default();
-    for at in 0..packages.len() {
-        place(root, &packages, at, &mut owners, &mut database)?;
+    for at in 0..debs.len() {
+        place(root, &arrivals, at, &mut owners, &mut database)?;
     }
     Ok(())
 }
 
-fn unpack_watched(
-    debs: &[DebFile],
-    stage: &std::path::Path,
-    filter: &PathFilter,
-    watch: Watch<'_>,
-) -> Result<Vec<Unpacked>, Fault> {
+/// Tells how far unpacking is, a package at a time.
+fn unpack_watch<'a>(debs: &[DebFile], watch: Watch<'a>) -> impl Fn(u64) + Sync + 'a {
     use std::sync::atomic::{AtomicU64, Ordering};
     let total = debs.iter().map(|deb| deb.size).sum();
     let done = AtomicU64::new(0);
-    unpack_all(debs, stage, filter, &|size| {
+    move |size| {
         let done = done.fetch_add(size, Ordering::Relaxed) + size;
         watch("unpack", done, total);
-    })
+    }
 }
 
-fn shipped_paths(packages: &[Unpacked]) -> BTreeSet<TreePath> {
+fn shipped_paths(packages: &[&Unpacked]) -> BTreeSet<TreePath> {
     packages
         .iter()
         .flat_map(|package| &package.entries)
@@ -188,9 +229,8 @@ fn merge_usr(root: &mut Root, source_date: i64) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_new(packages: &[Unpacked], database: &Database) -> Result<(), Fault> {
-    for package in packages {
-        let control = &package.control;
+fn check_new(packages: &[Control], database: &Database) -> Result<(), Fault> {
+    for control in packages {
         let name = control.database_name();
         let below = database
             .packages
@@ -209,10 +249,10 @@ fn check_new(packages: &[Unpacked], database: &Database) -> Result<(), Fault> {
 
 /// Enters the package that stands for our initramfs where a package needs
 /// one and none brings one.
-fn stand_in(root: &mut Root, packages: &[Unpacked], database: &mut Database) -> Result<(), Fault> {
+fn stand_in(root: &mut Root, packages: &[Control], database: &mut Database) -> Result<(), Fault> {
     let needs = |field| {
-        packages.iter().any(|package| {
-            let relations = package.control.relations(field);
+        packages.iter().any(|control| {
+            let relations = control.relations(field);
             relations
                 .iter()
                 .flatten()
@@ -220,7 +260,7 @@ fn stand_in(root: &mut Root, packages: &[Unpacked], database: &mut Database) -> 
         })
     };
     let has = |names: &[String]| names.iter().any(|name| PROVIDED.contains(&name.as_str()));
-    let is_provided = packages.iter().any(|package| has(&package.control.names()))
+    let is_provided = packages.iter().any(|control| has(&control.names()))
         || database.packages.iter().any(|installed| {
             let control = Control {
                 stanza: installed.stanza.clone(),
@@ -235,91 +275,9 @@ fn stand_in(root: &mut Root, packages: &[Unpacked], database: &mut Database) -> 
     database.enter_empty(root, "consign-initramfs", stanza)
 }
 
-/// Packages that are placed together, and which are configured after that.
-#[derive(Debug, PartialEq, Eq)]
-struct Wave {
-    place: Vec<usize>,
-    /// `None`: all that are not configured yet.
-    configure: Option<BTreeSet<usize>>,
-}
-
-impl Wave {
-    fn of(place: Vec<usize>) -> Self {
-        Self {
-            place,
-            configure: None,
-        }
-    }
-}
-
-/// Which packages are unpacked and configured together, in order.
-fn waves(packages: &[Unpacked]) -> Vec<Wave> {
-    let essential = closure(packages, |package| package.control.is_essential());
-    let (first, rest): (Vec<usize>, Vec<usize>) =
-        (0..packages.len()).partition(|at| essential.contains(at));
-    let mut waves = vec![Wave::of(first)];
-    let mut done = essential;
-    let mut wave: Vec<usize> = Vec::new();
-    for at in rest {
-        let Some(package) = packages.get(at) else {
-            continue;
-        };
-        let relations = package.control.relations("Pre-Depends");
-        let wanted: BTreeSet<&str> = relations
-            .iter()
-            .flatten()
-            .map(|relation| relation.name.as_str())
-            .collect();
-        let is_wanted = |package: &Unpacked| {
-            let names = package.control.names();
-            names.iter().any(|name| wanted.contains(name.as_str()))
-        };
-        let is_waiting = wave
-            .iter()
-            .filter_map(|at| packages.get(*at))
-            .any(is_wanted);
-        if is_waiting && package.control.files.contains_key("preinst") {
-            let needed = closure(packages, is_wanted);
-            let configure: BTreeSet<usize> = needed.difference(&done).copied().collect();
-            done.extend(&configure);
-            waves.push(Wave {
-                place: std::mem::take(&mut wave),
-                configure: Some(configure),
-            });
-        }
-        wave.push(at);
-    }
-    waves.push(Wave::of(wave));
-    waves.retain(|wave| !wave.place.is_empty());
-    waves
-}
-
-/// The packages that are `wanted`, and all that they depend on.
-fn closure(packages: &[Unpacked], wanted: impl Fn(&Unpacked) -> bool) -> BTreeSet<usize> {
-    let mut found: BTreeSet<usize> = packages
-        .iter()
-        .enumerate()
-        .filter(|(_, package)| wanted(package))
-        .map(|(at, _)| at)
-        .collect();
-    let mut open: Vec<usize> = found.iter().copied().collect();
-    while let Some(package) = open.pop().and_then(|at| packages.get(at)) {
-        let depends = package.control.relations("Depends");
-        let wanted = package.control.relations("Pre-Depends");
-        for relation in depends.iter().chain(&wanted).flatten() {
-            for (at, other) in packages.iter().enumerate() {
-                if other.control.names().contains(&relation.name) && found.insert(at) {
-                    open.push(at);
-                }
-            }
-        }
-    }
-    found
-}
-
 struct Installer<'a> {
     root: &'a mut Root,
-    packages: &'a [Unpacked],
+    arrivals: &'a Arrivals<'a>,
     owners: Owners,
     database: Database,
     source_date: i64,
@@ -329,6 +287,7 @@ struct Installer<'a> {
 
 impl Installer<'_> {
     fn wave(&mut self, wave: &Wave) -> Result<(), Fault> {
+        self.arrivals.wait_for_each(&wave.place)?;
         let is_first_ever = self.root.status(&path_of("usr/bin/dpkg"))?.is_none();
         let mut runner = None;
         if is_first_ever {
@@ -378,15 +337,14 @@ impl Installer<'_> {
     }
 
     fn has_preinst(&self, at: usize) -> bool {
-        self.packages
-            .get(at)
-            .is_some_and(|package| package.control.files.contains_key("preinst"))
+        let control = self.arrivals.controls().get(at);
+        control.is_some_and(|control| control.files.contains_key("preinst"))
     }
 
     fn place_one(&mut self, at: usize) -> Result<place::Placed, Fault> {
         place(
             self.root,
-            self.packages,
+            self.arrivals,
             at,
             &mut self.owners,
             &mut self.database,
@@ -403,18 +361,15 @@ impl Installer<'_> {
 
     fn enter_all(&mut self, placed: &[(usize, place::Placed)]) -> Result<(), Fault> {
         for (at, placed) in placed {
-            if let Some(package) = self.packages.get(*at) {
-                self.database.enter(self.root, package, placed)?;
-            }
+            let package = self.arrivals.wait_for(*at)?;
+            self.database.enter(self.root, package, placed)?;
         }
         self.database.write_status(self.root)
     }
 
     /// Runs `preinst install`, as dpkg would, from where dpkg keeps it meanwhile.
     fn preinst(&mut self, runner: &mut ScriptRunner, at: usize) -> Result<(), Fault> {
-        let Some(package) = self.packages.get(at) else {
-            return Ok(());
-        };
+        let package = self.arrivals.wait_for(at)?;
         let Some((script, _)) = package.control.files.get("preinst") else {
             return Ok(());
         };
@@ -466,11 +421,11 @@ impl Installer<'_> {
             None => vec!["-a".to_owned()],
             Some(only) => only
                 .iter()
-                .filter_map(|at| self.packages.get(*at))
-                .map(|package| package.control.database_name())
+                .filter_map(|at| self.arrivals.controls().get(*at))
+                .map(Control::database_name)
                 .collect(),
         };
-        let total = self.packages.len() as u64;
+        let total = self.arrivals.controls().len() as u64;
         let watch = self.watch;
         let configured = &mut self.configured;
         let mut last = String::new();

@@ -5,25 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::archive::Unpacked;
 use super::control::Control;
 
-/// The packages, pre-dependencies strictly before, dependencies before
-/// dependents; a circle is entered where the fewest dependencies are missing,
-/// then by name.
-pub(super) fn in_order(mut packages: Vec<Unpacked>) -> Vec<Unpacked> {
-    packages.sort_by(|one, two| one.control.package().cmp(two.control.package()));
-    let controls: Vec<&Control> = packages.iter().map(|it| &it.control).collect();
-    let order = unpack_order(&controls);
-    let mut waiting: Vec<Option<Unpacked>> = packages.into_iter().map(Some).collect();
-    order
-        .into_iter()
-        .filter_map(|at| waiting.get_mut(at).and_then(Option::take))
-        .collect()
-}
-
-/// Numbers of the packages in their order.
-fn unpack_order(packages: &[&Control]) -> Vec<usize> {
+/// Numbers of the packages, which come by name, in their order:
+/// pre-dependencies strictly before, dependencies before dependents; a circle
+/// is entered where the fewest dependencies are missing, then by name.
+pub(super) fn unpack_order(packages: &[&Control]) -> Vec<usize> {
     let graph = Graph::new(packages);
     let mut order = Vec::new();
     for mut knot in graph.knots() {

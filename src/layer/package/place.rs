@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use rustix::fs::FileType;
 
 use super::archive::{Entry, Unpacked, What};
+use super::arrivals::Arrivals;
 use super::control::Control;
 use super::database::Database;
 use crate::layer::sandbox::{Fault, Root};
@@ -29,20 +30,18 @@ pub(crate) struct Placed {
     pub(crate) new_conffiles: Vec<TreePath>,
 }
 
-/// Puts the files of package number `at` of `packages` into `root`.
+/// Puts the files of package number `at` of `arrivals` into `root`.
 pub(crate) fn place(
     root: &mut Root,
-    packages: &[Unpacked],
+    arrivals: &Arrivals<'_>,
     at: usize,
     owners: &mut Owners,
     database: &mut Database,
 ) -> Result<Placed, Fault> {
-    let Some(package) = packages.get(at) else {
-        return Ok(Placed::default());
-    };
+    let package = arrivals.wait_for(at)?;
     let mut placer = Placer {
         root,
-        packages,
+        controls: arrivals.controls(),
         at,
         package,
         owners,
@@ -66,7 +65,7 @@ fn conffiles(control: &Control) -> Vec<TreePath> {
 
 struct Placer<'a> {
     root: &'a mut Root,
-    packages: &'a [Unpacked],
+    controls: &'a [Control],
     at: usize,
     package: &'a Unpacked,
     owners: &'a mut Owners,
@@ -168,11 +167,8 @@ impl Placer<'_> {
     fn check_owner(&mut self, path: &TreePath, key: &TreePath) -> Result<(), Fault> {
         let (owner, version) = match self.owners.0.get(key) {
             Some(at) if *at == self.at => return Ok(()),
-            Some(at) => match self.packages.get(*at) {
-                Some(other) => (
-                    other.control.package().to_owned(),
-                    other.control.version().to_owned(),
-                ),
+            Some(at) => match self.controls.get(*at) {
+                Some(other) => (other.package().to_owned(), other.version().to_owned()),
                 None => return Ok(()),
             },
             None => match self.database.owner(self.root, path)? {

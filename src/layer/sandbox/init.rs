@@ -25,24 +25,45 @@ const OUTPUT_KEPT: usize = 1024;
 /// Takes the root that the first line names, then runs commands until the
 /// input ends. When it ends, the kernel ends all that scripts left running.
 pub(super) fn run() -> ExitCode {
-    let mut input = io::stdin().lock();
-    let mut output = io::stdout().lock();
     let Some(walls) = Walls::of_this_process() else {
         return ExitCode::FAILURE;
     };
-    let ended = prepare(&mut input, walls).and_then(|place| {
-        let served = serve(&place, &mut input, &mut output);
-        place.leave().and(served)
+    // The lock is free again before another thread asks for it.
+    let prepared = prepare(&mut io::stdin().lock(), walls);
+    let ended = prepared.and_then(|place| {
+        let work = move || {
+            let served = serve(&place, &mut io::stdin().lock(), &mut io::stdout().lock());
+            place.leave().and(served)
+        };
+        match walls.driver {
+            Driver::Chroot => work(),
+            Driver::Userns | Driver::Root | Driver::Vm => beside_pid_one(work),
+        }
     });
     let said = match ended {
         Ok(()) => Ok(()),
-        Err(fault) => protocol::send(&mut output, &ScriptReply::Failed(fault)),
+        Err(fault) => protocol::send(&mut io::stdout().lock(), &ScriptReply::Failed(fault)),
     };
     if said.is_ok() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Does `work` in a thread whose mounts are a copy of this process's. By that
+/// ischroot(1) knows that there is no init to be told anything: it compares
+/// the mounts of pid 1 with its own, and libc6 waits a second otherwise.
+fn beside_pid_one(work: impl FnOnce() -> Result<(), Fault> + Send) -> Result<(), Fault> {
+    let done = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // Where that is refused, the second is lost and nothing else.
+            let _apart = unshare(UnshareFlags::NEWNS);
+            work()
+        });
+        thread.join()
+    });
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 
 use super::driver::Driver;
 use super::fault::Fault;
+use crate::layer::tar::SparseFile;
 use crate::tree::{Content, Metadata, NodeKind, TreePath};
 use crate::units::Timestamp;
 
@@ -335,9 +336,10 @@ impl Root {
         let failed = |error: io::Error| Fault::system("write", path.to_string(), error);
         let (directory, name) = self.parent_made(path)?;
         let temporary = [name, b".consign-new"].concat();
-        let mut file = create(&directory, &temporary, 0o600).map_err(failed)?;
+        let mut file = SparseFile::new(create(&directory, &temporary, 0o600).map_err(failed)?);
         let mut reader = io::BufReader::with_capacity(128 << 10, content.reader());
         io::copy(&mut reader, &mut file).map_err(failed)?;
+        let file = file.finish().map_err(failed)?;
         finish_file(&file, meta).map_err(|error| failed(error.into()))?;
         rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
             .map_err(|error| failed(error.into()))

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::root::{Root, set_times_at};
 use crate::digest::DiffId;
 use crate::layer::clean::{Action, empties, rule_for};
-use crate::layer::tar::{MemberKind, TarError, TarWriter};
+use crate::layer::tar::{MemberKind, SparseFile, TarError, TarWriter};
 use crate::tree::{Content, FileTree, Metadata, Node, NodeKind, TreePath, list_folder};
 use crate::units::Timestamp;
 
@@ -425,7 +425,8 @@ impl Difference {
     ) -> Result<(DiffId, u64), Fault> {
         let failed = |error: io::Error| Fault::system("write", output.display().to_string(), error);
         let file = File::create_new(output).map_err(failed)?;
-        let mut writer = TarWriter::new(BufWriter::with_capacity(256 << 10, file));
+        let file = BufWriter::with_capacity(256 << 10, SparseFile::new(file));
+        let mut writer = TarWriter::new(file);
         let result = self
             .write_members(&mut writer, watch)
             .and_then(|()| writer.finish());

@@ -23,6 +23,9 @@ use crate::units::Timestamp;
 /// Longer than the kernel's clock tick, by which it stamps changes.
 const TICK: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// How much the tools' layer stands back.
+const TOOLS_NICENESS: i32 = 10;
+
 /// Answers requests until the input ends.
 pub(super) fn run() -> ExitCode {
     let mut input = io::stdin().lock();
@@ -296,6 +299,9 @@ impl Worker {
                 reason: error.to_string(),
             })
         };
+        // The appliance's own layers are made at the same time, and take
+        // longer: this fills what they leave. Nothing depends on it.
+        let _lower = rustix::process::nice(TOOLS_NICENESS);
         let stage = self.stage()?;
         package::unpack_only(&mut self.root, &job.debs, &stage, &progress(tell))?;
         for (name, bytes) in &job.input {

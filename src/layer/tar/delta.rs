@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::{
     End, Member, MemberKind, MemberReader, OPAQUE, TarError, TarFault, WHITEOUT, escape_bytes,
+    holes,
 };
 use crate::layer::package::PathFilter;
-use crate::tree::{Blob, Content, Metadata, Node, NodeKind, PathError, TreeDelta, TreePath};
+use crate::tree::{Blob, Metadata, Node, NodeKind, PathError, TreeDelta, TreePath};
 
 /// Reads the change out of the uncompressed tar in `blob`. Contents stay
 /// where they are: they are given as places in `blob`.
@@ -132,14 +133,21 @@ impl<'a> DeltaBuilder<'a> {
         let Some(path) = self.place(&member.name).map_err(TarFault::Path)? else {
             return Ok(());
         };
-        if let Some(name) = path.name().filter(|name| name.starts_with(WHITEOUT)) {
-            let parent = path.parent().unwrap_or_default();
+        let parent = path.parent().unwrap_or_default();
+        // The names are reserved: as a folder it would hide something when the
+        // layer is written and read again.
+        let is_reserved = |name: &[u8]| name.starts_with(WHITEOUT);
+        if parent.components().any(is_reserved) {
+            return Err(TarFault::Whiteout);
+        }
+        if let Some(name) = path.name().filter(|name| is_reserved(name)) {
             return self.whiteout(member, &parent, name);
         }
         let kind = match &member.kind {
             MemberKind::HardLink(target) => return self.hard_link(path, target),
             MemberKind::File => {
-                NodeKind::File(Content::stored(blob.clone(), member.offset, member.size))
+                let content = holes::content(blob, member.offset, member.size);
+                NodeKind::File(content.map_err(TarFault::Read)?)
             }
             MemberKind::Directory => NodeKind::Directory,
             MemberKind::Symlink(target) => NodeKind::Symlink(target.clone()),

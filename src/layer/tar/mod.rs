@@ -15,6 +15,7 @@
 
 mod delta;
 mod header;
+mod holes;
 mod reader;
 mod writer;
 
@@ -24,6 +25,7 @@ use std::io;
 use crate::units::Timestamp;
 
 pub use delta::{Form, Selection, read_delta, read_selected};
+pub(crate) use holes::SparseFile;
 pub use reader::{End, MemberReader};
 pub use writer::{TarWriter, write_delta};
 

@@ -183,6 +183,13 @@ fn a_locked_build_refuses_drift_and_says_what_moved() {
         ),
         "{said}"
     );
+    // Fetching says the same, before it fetches anything.
+    let (code, fetched) = project.fails(&["fetch", "--locked"]);
+    assert_eq!(code, 2);
+    assert!(
+        fetched.contains("layer `app` now asks for `less`") && !fetched.contains("fetch:"),
+        "{fetched}"
+    );
     std::fs::write(&recipe, text).expect("write");
     let said = project.must(&["lock"]);
     assert!(

@@ -200,6 +200,48 @@ fn an_archive_lands_where_the_links_of_the_base_lead() {
     assert!(base.at("usr/bin/tool").is_some());
 }
 
+#[test]
+fn a_huge_sparse_file_costs_neither_the_cache_nor_the_image() {
+    use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+    const SIZE: u64 = 1 << 30;
+    let folder = temp_folder();
+    let place = folder.path().join("disk");
+    let disk = std::fs::File::create(&place).expect("file");
+    disk.set_len(SIZE).expect("length");
+    disk.write_all_at(b"middle", 700 << 20).expect("write");
+    let file = folder.path().join("app.tar.zst");
+    let Some(mut tar) = program("tar", "tar") else {
+        return;
+    };
+    must_run(
+        tar.args(["-c", "--zstd", "-f"])
+            .arg(&file)
+            .arg("-C")
+            .arg(folder.path())
+            .arg("disk"),
+    );
+    let mut recipe = tar_recipe(&file);
+    recipe.selection = Selection::default();
+    let cache = folder.path().join("cache");
+    let layer = make(&Elsewhere::new(&cache), &spec(Recipe::Tar(recipe))).expect("a layer");
+    assert!(layer.size.bytes() > SIZE, "its tar has all the zeros");
+    let blob = cache.join("blobs/sha256").join(layer.diff_id.0.hex());
+    let status = std::fs::metadata(blob).expect("the tar");
+    assert!(status.blocks() * 512 < 1 << 20, "{}", status.blocks());
+    let content = layer.delta.tree.at("disk").and_then(Node::content);
+    let content = content.expect("a file");
+    let ranges = content.data_ranges();
+    let [only] = ranges.as_slice() else {
+        panic!("{ranges:?}");
+    };
+    assert_eq!(*only, (700 << 20)..(700 << 20) + (64 << 10));
+    let mut middle = [0; 6];
+    content
+        .read_exact_at(&mut middle, 700 << 20)
+        .expect("readable");
+    assert_eq!(&middle, b"middle");
+}
+
 /// `umoci` with the image `img:app` in `folder`: files, one of which a
 /// whiteout hides, and a folder that is opaque.
 pub(super) fn image(folder: &Path) -> Option<PathBuf> {

@@ -112,16 +112,16 @@ fn verdict(bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-#[test]
+/// The corpus: a name, the archive, and words of the error.
 #[expect(clippy::too_many_lines, reason = "a table")]
-fn every_archive_of_the_corpus_is_refused_for_its_own_reason() {
+pub(super) fn corpus() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let new = Archive::default;
     let long = vec![b'n'; 5000];
     let huge: Vec<u8> = vec![0xff; 12];
     let mut huge = huge;
     huge[0] = 0x80;
     let header = |header: &Header<'_>| new().header(header).end();
-    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+    vec![
         (
             "absolute name",
             new().file(b"/etc/passwd").end(),
@@ -448,7 +448,12 @@ fn every_archive_of_the_corpus_is_refused_for_its_own_reason() {
             "checksum",
         ),
         ("text", b"#!/bin/sh\n".repeat(200), "checksum"),
-    ];
+    ]
+}
+
+#[test]
+fn every_archive_of_the_corpus_is_refused_for_its_own_reason() {
+    let cases = corpus();
     let mut wrong = Vec::new();
     for (name, bytes, expected) in &cases {
         match verdict(bytes) {

@@ -5,6 +5,7 @@ mod faults;
 mod foreign;
 mod hostile;
 mod hostile_deb;
+mod hostile_oci;
 mod packages;
 pub(crate) mod registry;
 mod run;

@@ -278,6 +278,11 @@ fn judge(store: &Path, layers: &[Layer]) {
     // Left out by the layer, still in dpkg's list, as with dpkg's own path-exclude.
     assert!(!root.join("usr/share/doc/dpkg/changelog.gz").exists());
     assert!(root.join("usr/share/doc/dpkg/copyright").exists());
+    // Folders at the edge stay for scripts; so does the way to a licence.
+    assert!(root.join("usr/share/locale/de").is_dir());
+    assert!(!root.join("usr/share/locale/de/LC_MESSAGES").exists());
+    assert!(root.join("usr/share/doc/libgcc-s1").is_symlink());
+    assert!(root.join("usr/share/doc/libgcc-s1/copyright").is_file());
 }
 
 /// Builds in a process of the ordinary user, and gives the digests.

@@ -53,6 +53,7 @@ rm /etc/issue.net
 mkdir -p /opt/app && chown 33:33 /opt/app && chmod 750 /opt/app
 env | grep -v ^_ | sort > /opt/app/env
 pwd > /opt/app/place
+ischroot && echo none > /opt/app/init
 grep -c : /proc/net/dev > /opt/app/devices
 ls -A /run/consign | sort > /opt/app/beside
 echo log > /var/log/setup.log
@@ -96,6 +97,7 @@ fn a_script_changes_the_layers_below_and_nothing_else_is_left() {
          PWD=/run/consign\nSOURCE_DATE_EPOCH=1700000000\nSYSTEMD_OFFLINE=1\nTZ=UTC\n"
     );
     assert_eq!(text(made, "opt/app/place"), "/run/consign\n");
+    assert_eq!(text(made, "opt/app/init"), "none\n");
     assert_eq!(text(made, "opt/app/beside"), "greeting\nscript\n");
     assert_eq!(text(made, "opt/app/devices"), "1\n", "only lo");
     let host = std::fs::read_to_string("/proc/net/dev").expect("the host's devices");
