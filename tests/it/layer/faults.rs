@@ -179,9 +179,11 @@ fn part_that_builds() {
         serde_json::from_slice(&text).expect("JSON");
     let ended = build_here(&place, pins, debs);
     let text = serde_json::to_vec(&ended).expect("JSON");
-    // The call that is to fail may be one of these.
+    let own = place.join(format!("answer-{}", std::process::id()));
+    // The call that is to fail may be one of these. Others answer at the same time.
     for _ in 0..5 {
-        if std::fs::write(place.join("answer"), &text).is_ok() {
+        let written = std::fs::write(&own, &text);
+        if written.is_ok() && std::fs::rename(&own, place.join("answer")).is_ok() {
             return;
         }
     }
