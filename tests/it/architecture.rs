@@ -278,7 +278,9 @@ fn files() -> Vec<(PathBuf, String, usize)> {
             parts.pop();
         }
         let room = parts.first()?.clone();
-        (room != "lib" && room != "main").then_some((path, room, parts.len()))
+        // Programs, which name nothing but the library.
+        let is_program = matches!(room.as_str(), "lib" | "main" | "bin");
+        (!is_program).then_some((path, room, parts.len()))
     });
     placed.collect()
 }
