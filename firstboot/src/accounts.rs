@@ -139,7 +139,7 @@ fn edit(
     change: impl FnOnce(&str) -> String,
 ) -> io::Result<Change> {
     let old = root.read(path, MAX_FILE)?;
-    let access = match (&old, root.stat(path)) {
+    let access = match (&old, root.stat(path)?) {
         (Some(_), Some(stat)) => Access {
             mode: stat.st_mode & 0o7777,
             uid: stat.st_uid,
@@ -266,10 +266,9 @@ fn put_home(root: &Root, account: &Account) -> io::Result<Change> {
     root.put_directory(&fresh, access(HOME_MODE))?;
     for name in root.list(SKELETON)? {
         let path = format!("{SKELETON}/{name}");
-        let is_file = root
-            .stat(&path)
-            .is_some_and(|stat| stat.st_mode & 0o170_000 == 0o100_000);
-        if is_file && let Some(bytes) = root.read(&path, MAX_FILE)? {
+        if root.is_file(&path)?
+            && let Some(bytes) = root.read(&path, MAX_FILE)?
+        {
             root.put(&format!("{fresh}/{name}"), &bytes, access(0o644))?;
         }
     }

@@ -137,10 +137,31 @@ impl Root {
         Ok(names)
     }
 
-    /// Owner, mode and kind of what lies at the path, a link not followed.
-    pub fn stat(&self, path: &str) -> Option<Stat> {
-        let (parent, name) = self.parent(path).ok()?;
-        statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()
+    /// Owner, mode and kind of what lies at the path, a link not followed;
+    /// nothing when it is missing.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn stat(&self, path: &str) -> io::Result<Option<Stat>> {
+        let Some((parent, name)) = self.parent_there(path)? else {
+            return Ok(None);
+        };
+        match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a regular file lies at the path, a link not followed.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn is_file(&self, path: &str) -> io::Result<bool> {
+        let stat = self.stat(path)?;
+        Ok(stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile))
     }
 
     /// Makes the file hold exactly these bytes with this access.
@@ -227,9 +248,8 @@ impl Root {
     ///
     /// What the system reports.
     pub fn remove(&self, path: &str) -> io::Result<Change> {
-        let (parent, name) = match self.parent(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Change::Same),
-            found => found?,
+        let Some((parent, name)) = self.parent_there(path)? else {
+            return Ok(Change::Same);
         };
         remove_at(&parent, &fresh_name(name))?;
         match unlinkat(&parent, name, AtFlags::empty()) {
@@ -244,10 +264,22 @@ impl Root {
     }
 
     /// Where the link at the path leads; nothing when it is no link.
-    pub fn read_link(&self, path: &str) -> Option<String> {
-        let (parent, name) = self.parent(path).ok()?;
-        let target = readlinkat(&parent, name, Vec::new()).ok()?;
-        target.into_string().ok()
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` when it is not UTF-8, and what the system reports.
+    pub fn read_link(&self, path: &str) -> io::Result<Option<String>> {
+        let Some((parent, name)) = self.parent_there(path)? else {
+            return Ok(None);
+        };
+        match readlinkat(&parent, name, Vec::new()) {
+            Ok(target) => match target.into_string() {
+                Ok(target) => Ok(Some(target)),
+                Err(_) => Err(io::ErrorKind::InvalidData.into()),
+            },
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits until nobody else holds the lock at the path, and holds it while
@@ -284,9 +316,8 @@ impl Root {
     ///
     /// What the system reports.
     pub fn remove_tree(&self, path: &str) -> io::Result<()> {
-        let (parent, name) = match self.parent(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            found => found?,
+        let Some((parent, name)) = self.parent_there(path)? else {
+            return Ok(());
         };
         remove_tree_at(&parent, name, 0)?;
         fsync(&parent)?;
@@ -309,6 +340,22 @@ impl Root {
         let (folder, name) = split(path)?;
         let fd = self.open_at(folder, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok((fd, name))
+    }
+
+    /// As [`parent`](Self::parent); nothing when it is missing.
+    fn parent_there<'p>(&self, path: &'p str) -> io::Result<Option<(OwnedFd, &'p str)>> {
+        match self.parent(path) {
+            Ok(found) => Ok(Some(found)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// As [`parent`](Self::parent), making the directories that are missing.

@@ -223,7 +223,9 @@ fn difference(root: &Root, fresh: &Generation, before: Option<&Generation>) -> V
             Item::File { path, bytes, .. } => {
                 root.read(path, bytes.len()).ok().flatten().as_ref() != Some(bytes)
             }
-            Item::Link { path, target } => root.read_link(path).as_ref() != Some(target),
+            Item::Link { path, target } => {
+                root.read_link(path).ok().flatten().as_ref() != Some(target)
+            }
             item => !had(item),
         };
         if is_new {

@@ -67,9 +67,8 @@ fn counting(
         Ok(_) => return loaded.map(|it| (it, state)).map_err(|error| failed(&error)),
         Err(error) => error.to_string(),
     };
-    let (Some(mut back), Some(previous)) =
-        (state.back(Then::Forget), Generation::previous(root, &state))
-    else {
+    let previous = Generation::previous(root, &state).map_err(|error| failed(&error))?;
+    let (Some(mut back), Some(previous)) = (state.back(Then::Forget), previous) else {
         // Nothing to go back to: what is there stays, or cannot be used.
         return loaded.map(|it| (it, state)).map_err(|error| failed(&error));
     };
@@ -140,7 +139,9 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
         }
         Err(error) => error.to_string(),
     };
-    let before = Generation::previous(root, state).zip(state.back(Then::Forget));
+    // One that cannot be read is none to go back to now.
+    let before = Generation::previous(root, state).ok().flatten();
+    let before = before.zip(state.back(Then::Forget));
     let Some((previous, mut back)) = before.filter(|_| state.phase == Phase::Committed) else {
         lower_fence(root);
         return Err(Box::new(fenced(reason)));
@@ -271,8 +272,12 @@ pub fn apply(
 /// `None` when there is none; the status that it leads to when it cannot be
 /// put in place.
 pub fn roll_back(root: &Root, state: &State, then: Then) -> Option<Result<Outcome, Box<Status>>> {
-    let previous = Generation::previous(root, state)?;
     let mut back = state.back(then)?;
+    let previous = match Generation::previous(root, state) {
+        Ok(previous) => previous?,
+        // Nothing has changed, and what counts stays in place.
+        Err(error) => return Some(Err(Box::new(fenced(error.to_string())))),
+    };
     if let Err(error) = back.save(root) {
         return Some(Err(Box::new(fenced(error.to_string()))));
     }

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::generation::{CONFIGURED, Generation};
+use crate::generation::{CONFIGURED, Generation, GenerationError};
 use crate::item::Item;
 use crate::root::Root;
 use crate::state::{FILES, Phase, State};
@@ -49,13 +49,18 @@ pub fn begin_reset(root: &Root) -> io::Result<bool> {
 ///
 /// What the system reports; it can be done again.
 pub fn finish_reset(root: &Root) -> io::Result<()> {
-    if let Ok(Some(state)) = State::load(root)
-        && let Ok(generation) = Generation::load(root, &state)
-    {
-        for item in generation.without() {
-            item.put(root)?;
+    let state = State::load(root).map_err(|error| io::Error::other(error.to_string()))?;
+    let generation = state.as_ref().map(|state| Generation::load(root, state));
+    match generation {
+        Some(Ok(generation)) => {
+            for item in generation.without() {
+                item.put(root)?;
+            }
+            take_homes(root, &generation)?;
         }
-        take_homes(root, &generation)?;
+        Some(Err(GenerationError::Unread { source, .. })) => return Err(source),
+        // Nobody knows any more what it put where.
+        Some(Err(_)) | None => {}
     }
     for file in GONE {
         root.remove(file)?;
@@ -65,9 +70,7 @@ pub fn finish_reset(root: &Root) -> io::Result<()> {
     }
     // The older copy first: what is left until then still says reset.
     let mut files = FILES;
-    if let Ok(Some(state)) = State::load(root)
-        && state.sequence.is_multiple_of(2)
-    {
+    if state.is_some_and(|state| state.sequence.is_multiple_of(2)) {
         files.reverse();
     }
     // Without its generations a cut record is a reset with nothing to put back.

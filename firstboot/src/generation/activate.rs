@@ -96,10 +96,11 @@ impl Generation {
     /// The first piece that cannot be put in place, with the fence as it was.
     pub fn activate(&self, root: &Root, state: &mut State) -> Result<Activation, GenerationError> {
         let other = match state.phase {
-            Phase::Committed => Self::previous(root, state),
+            Phase::Committed => Self::previous(root, state)?,
             _ => None,
         };
-        // Without the one that is left, nobody knows what is whose.
+        // Without the one that is left, nobody knows what is whose. That is for
+        // one that is damaged; one that cannot be read now may be read later.
         let is_lost = state.phase == Phase::Committed && state.previous.is_some();
         let expected = if is_lost && other.is_none() {
             Expected::new()
@@ -181,10 +182,10 @@ fn at<'i>(items: &'i [Item], path: &str) -> Option<&'i Item> {
 /// The file or link that the system has at `path`.
 fn found(root: &Root, path: &str) -> io::Result<Option<Item>> {
     let path = path.to_owned();
-    if let Some(target) = root.read_link(&path) {
+    if let Some(target) = root.read_link(&path)? {
         return Ok(Some(Item::Link { path, target }));
     }
-    let Some(stat) = root.stat(&path) else {
+    let Some(stat) = root.stat(&path)? else {
         return Ok(None);
     };
     if stat.st_mode & 0o170_000 != 0o100_000 {
@@ -200,8 +201,7 @@ fn keep_local(root: &Root, item: &Item, expected: &Expected<'_>) -> io::Result<b
     let (Item::File { path, .. } | Item::Absent { path }) = item else {
         return Ok(false);
     };
-    let is_file = |stat: rustix::fs::Stat| stat.st_mode & 0o170_000 == 0o100_000;
-    if !item.is_kept() || !root.stat(path).is_some_and(is_file) {
+    if !item.is_kept() || !root.is_file(path)? {
         return Ok(false);
     }
     let Some(ours) = expected.get(path.as_str()) else {
@@ -214,7 +214,7 @@ fn keep_local(root: &Root, item: &Item, expected: &Expected<'_>) -> io::Result<b
         return Ok(false);
     }
     let local = format!("{path}.local");
-    if root.stat(&local).is_none() {
+    if root.stat(&local)?.is_none() {
         root.put(&local, &current, Access::own(0o600))?;
     }
     Ok(true)

@@ -1,6 +1,7 @@
 //! A generation as text, and back.
 
 use std::fmt::Write as _;
+use std::io;
 
 use consign_schema::{MAX_SIZE, Secret};
 use toml::de::DeTable;
@@ -55,52 +56,89 @@ pub fn text(generation: &Generation) -> String {
 
 /// The generation `number` whose manifest has this digest; nothing when any
 /// part is not what was committed.
-pub fn read(root: &Root, number: u32, half: [u8; 16]) -> Option<Generation> {
-    let folder = folder(number);
-    let manifest = root
-        .read(&format!("{folder}/manifest.toml"), MAX_MANIFEST)
-        .ok()??;
-    if Digest::of(&manifest).half() != half {
-        return None;
+///
+/// # Errors
+///
+/// What the system reports; a file that is missing or too long is no error.
+pub fn read(root: &Root, number: u32, half: [u8; 16]) -> io::Result<Option<Generation>> {
+    let mut reader = Reader {
+        root,
+        folder: folder(number),
+        error: None,
+    };
+    let found = reader.generation(half);
+    match reader.error {
+        Some(error) => Err(error),
+        None => Ok(found),
     }
-    let table = parse(std::str::from_utf8(&manifest).ok()?)?;
-    let site = root.read(&format!("{folder}/site.toml"), MAX_SIZE).ok()??;
-    if Digest::of(&site) != Digest::parse(&string(&table, "site")?)? {
-        return None;
+}
+
+/// Reads the files of a generation, and keeps the first error.
+struct Reader<'r> {
+    root: &'r Root,
+    folder: String,
+    error: Option<io::Error>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self, name: &str, limit: usize) -> Option<Vec<u8>> {
+        match self.root.read(&format!("{}/{name}", self.folder), limit) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => None,
+            Err(error) => {
+                self.error.get_or_insert(error);
+                None
+            }
+        }
     }
-    let content = |digest: Digest| {
-        let bytes = root
-            .read(&format!("{folder}/files/{digest}"), MAX_FILE)
-            .ok()??;
+
+    /// The file that `key` names by its digest.
+    fn content(&mut self, table: &DeTable<'_>, key: &str) -> Option<Vec<u8>> {
+        let digest = Digest::parse(&string(table, key)?)?;
+        let bytes = self.file(&format!("files/{digest}"), MAX_FILE)?;
         (Digest::of(&bytes) == digest).then_some(bytes)
-    };
-    let secrets = match string(&table, "secrets") {
-        Some(digest) => Some(content(Digest::parse(&digest)?)?),
-        None => None,
-    };
-    let items = |key| {
-        let items = tables(&table, key).map(|item| read_item(item, content));
-        items.collect::<Option<Vec<_>>>()
-    };
-    let credentials = strings(&table, "credentials");
-    let split = |pair: &String| {
-        let (name, entry) = pair.split_once('=')?;
-        Some((name.to_owned(), entry.to_owned()))
-    };
-    Some(Generation {
-        credentials: credentials.iter().map(split).collect::<Option<_>>()?,
-        site,
-        id: string(&table, "id")?,
-        serial: self::number(&table, "serial")?,
-        role: string(&table, "role"),
-        image: string(&table, "image")?,
-        secrets,
-        keys: strings(&table, "keys"),
-        releases: strings(&table, "releases"),
-        items: items("item")?,
-        retired: items("retired")?,
-        originals: items("original")?,
-    })
+    }
+
+    fn items(&mut self, table: &DeTable<'_>, key: &str) -> Option<Vec<Item>> {
+        tables(table, key)
+            .map(|item| read_item(item, |item| self.content(item, "content")))
+            .collect()
+    }
+
+    fn generation(&mut self, half: [u8; 16]) -> Option<Generation> {
+        let manifest = self.file("manifest.toml", MAX_MANIFEST)?;
+        if Digest::of(&manifest).half() != half {
+            return None;
+        }
+        let table = parse(std::str::from_utf8(&manifest).ok()?)?;
+        let site = self.file("site.toml", MAX_SIZE)?;
+        if Digest::of(&site) != Digest::parse(&string(&table, "site")?)? {
+            return None;
+        }
+        let secrets = match table.get("secrets") {
+            Some(_) => Some(self.content(&table, "secrets")?),
+            None => None,
+        };
+        let credentials = strings(&table, "credentials");
+        let split = |pair: &String| {
+            let (name, entry) = pair.split_once('=')?;
+            Some((name.to_owned(), entry.to_owned()))
+        };
+        Some(Generation {
+            credentials: credentials.iter().map(split).collect::<Option<_>>()?,
+            site,
+            id: string(&table, "id")?,
+            serial: self::number(&table, "serial")?,
+            role: string(&table, "role"),
+            image: string(&table, "image")?,
+            secrets,
+            keys: strings(&table, "keys"),
+            releases: strings(&table, "releases"),
+            items: self.items(&table, "item")?,
+            retired: self.items(&table, "retired")?,
+            originals: self.items(&table, "original")?,
+        })
+    }
 }
 
 fn put_item(text: &mut String, item: &Item) {
@@ -141,13 +179,16 @@ fn put_item(text: &mut String, item: &Item) {
     }
 }
 
-fn read_item(table: &DeTable<'_>, content: impl Fn(Digest) -> Option<Vec<u8>>) -> Option<Item> {
+fn read_item(
+    table: &DeTable<'_>,
+    mut content: impl FnMut(&DeTable<'_>) -> Option<Vec<u8>>,
+) -> Option<Item> {
     let small = |key| u32::try_from(number(table, key)?).ok();
     if let Some(path) = string(table, "file") {
         return Some(Item::File {
             path,
             mode: small("mode")?,
-            bytes: content(Digest::parse(&string(table, "content")?)?)?,
+            bytes: content(table)?,
         });
     }
     if let Some(path) = string(table, "link") {

@@ -70,6 +70,13 @@ pub struct Generation {
 pub enum GenerationError {
     /// It is not what was committed.
     Damaged(u32),
+    /// It cannot be read.
+    Unread {
+        /// Its number.
+        number: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// A piece could not be put in place.
     Put {
         /// Which.
@@ -87,6 +94,12 @@ impl fmt::Display for GenerationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged(number) => write!(f, "the kept configuration {number} is damaged"),
+            Self::Unread { number, source } => {
+                write!(
+                    f,
+                    "the kept configuration {number} cannot be read: {source}"
+                )
+            }
             Self::Put { place, source } => write!(f, "{place} cannot be written: {source}"),
             Self::State(error) => write!(f, "the state cannot be written: {error}"),
             Self::Stage(error) => write!(f, "the configuration cannot be kept: {error}"),
@@ -169,19 +182,29 @@ impl Generation {
     ///
     /// # Errors
     ///
-    /// [`GenerationError::Damaged`] when it is not what was committed.
+    /// [`GenerationError::Damaged`] when it is not what was committed,
+    /// [`GenerationError::Unread`] when the system does not say.
     pub fn load(root: &Root, state: &State) -> Result<Self, GenerationError> {
         Self::named(root, state.generation)
     }
 
     /// The generation to go back to, if there is one and it is whole.
-    pub fn previous(root: &Root, state: &State) -> Option<Self> {
-        Self::named(root, state.previous?).ok()
+    ///
+    /// # Errors
+    ///
+    /// [`GenerationError::Unread`].
+    pub fn previous(root: &Root, state: &State) -> Result<Option<Self>, GenerationError> {
+        match state.previous.map(|name| Self::named(root, name)) {
+            None | Some(Err(GenerationError::Damaged(_))) => Ok(None),
+            Some(found) => found.map(Some),
+        }
     }
 
     fn named(root: &Root, name: Name) -> Result<Self, GenerationError> {
-        manifest::read(root, name.number, name.manifest)
-            .ok_or(GenerationError::Damaged(name.number))
+        let number = name.number;
+        let found = manifest::read(root, number, name.manifest)
+            .map_err(|source| GenerationError::Unread { number, source })?;
+        found.ok_or(GenerationError::Damaged(number))
     }
 
     /// Removes every generation but the one that counts and the one before,

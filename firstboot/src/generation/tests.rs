@@ -181,7 +181,7 @@ fn etc(folder: &Folder) -> BTreeMap<String, String> {
     let names = folder.root.list("/etc").expect("list");
     let text = |name: &String| {
         let path = format!("/etc/{name}");
-        let link = folder.root.read_link(&path);
+        let link = folder.root.read_link(&path).expect("read");
         link.unwrap_or_else(|| folder.root.read_text(&path, 4096).expect("text"))
     };
     names
