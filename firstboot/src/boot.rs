@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::addresses;
-use crate::configure::{Verdict, go_on, settle, take, verdict};
+use crate::configure::{Verdict, go_on, growing_disks, settle, take, verdict};
 use crate::console::{Surroundings, show};
 use crate::generation::CONFIGURED;
 use crate::image::Vendor;
@@ -17,7 +17,8 @@ use crate::status::{Standing, Status, code};
 use crate::step::clock::TIMESYNCD_PROGRAM;
 use crate::step::role::SERVICES;
 use crate::step::{UNITS, grow, name};
-use crate::systemd::{self, READY_TARGET, Request};
+use crate::systemd::{self, Program, READY_TARGET, Request};
+use crate::write_back;
 
 /// Held by whoever changes what counts.
 pub const LOCK: &str = "/run/consign/lock";
@@ -45,11 +46,14 @@ pub fn config(root: &Root) -> ExitCode {
     }
     let roots = roots(root);
     let last_resort = last_resort(root);
-    let mut status = match go_on(root, &media::look(&roots)) {
+    let found = media::look(&roots);
+    write_back::note(root, &found);
+    let mut status = match go_on(root, &found) {
         Some(status) => status,
         None if last_resort.is_some() => Status::new(Standing::Fenced, code::APPLY_FAILED, ""),
         None => {
             let found = media::find(&roots, FIRST_PATIENCE);
+            write_back::note(root, &found);
             for candidate in &found.candidates {
                 // Said at once, and on a quiet console too: a wrong one is
                 // found by where it is.
@@ -179,12 +183,14 @@ pub fn verify(root: &Root) -> ExitCode {
     status.system = systemd::wait_until_started();
     if status.standing == Standing::Waiting {
         finish(root, &status);
+        send_back(root, &mut status);
         status = wait_for_configuration(root, status);
         if status.standing == Standing::Starting {
             status.system = bring_up(root);
         }
     }
     if status.standing == Standing::Starting {
+        status.notes.extend(grow_data_disks(root));
         judge(&mut status);
         status = after_trial(root, status);
         let around = Surroundings::look(root, addresses::wait_for_one(ADDRESS_PATIENCE));
@@ -195,7 +201,41 @@ pub fn verify(root: &Root) -> ExitCode {
     } else {
         finish(root, &status);
     }
+    send_back(root, &mut status);
     ExitCode::SUCCESS
+}
+
+/// Data disks that were made larger, and are mounted now.
+fn grow_data_disks(root: &Root) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (mount, is_xfs) in growing_disks(root) {
+        let grown = if is_xfs {
+            systemd::must(Program::GrowXfs, &["-d", &mount]).map_err(|error| error.to_string())
+        } else {
+            grow::settle_whole(Path::new(&mount))
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        };
+        if let Err(error) = grown {
+            notes.push(format!("the disk at {mount} has not grown: {error}"));
+        }
+    }
+    notes
+}
+
+/// Writes onto the customer's medium, after everybody has been told.
+fn send_back(root: &Root, status: &mut Status) {
+    let notes = write_back::write_back(root, &roots(root), status);
+    if notes.is_empty() {
+        return;
+    }
+    for note in &notes {
+        complain!("{note}");
+    }
+    status.notes.extend(notes);
+    if let Err(error) = status.save(root) {
+        complain!("cannot write the status: {error}");
+    }
 }
 
 /// Listens until a configuration has been taken. The same media are judged
@@ -209,6 +249,7 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
     let mut refused = BTreeSet::new();
     loop {
         if judged.as_ref() != Some(&found) {
+            write_back::note(root, &found);
             let mut status = {
                 let _lock = root.lock(LOCK);
                 take(root, &found, &mut refused)
@@ -224,6 +265,7 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
                 != (shown.code, &shown.files, &shown.summary)
             {
                 finish(root, &status);
+                send_back(root, &mut status);
                 shown = status;
             }
             judged = Some(found);

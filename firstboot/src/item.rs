@@ -6,6 +6,7 @@ use std::io;
 use consign_schema::Secret;
 
 use crate::accounts;
+use crate::data_disk::{self, DataDisk};
 use crate::root::{Access, Change, Root};
 
 /// One piece of a rendered configuration.
@@ -46,6 +47,8 @@ pub enum Item {
     },
     /// No line of ours in `/etc/hosts`.
     NoHostsName,
+    /// A file system on a data disk. It outlives every configuration.
+    DataDisk(DataDisk),
     /// No account, where an older configuration had one; its home stays. Root
     /// only loses its password.
     NoAccount {
@@ -97,6 +100,7 @@ impl Item {
             Self::Absent { path } => root.remove(path),
             Self::Authorities { pem } => put_authorities(root, pem),
             Self::NoHostsName => put_hosts_name(root, None),
+            Self::DataDisk(disk) => data_disk::settle(root, disk),
             Self::NoAccount { name, id } => accounts::remove(root, name, *id),
         }
     }
@@ -113,7 +117,10 @@ impl Item {
                 id: account.id,
             }),
             Self::Authorities { .. } => Some(Self::Authorities { pem: String::new() }),
-            Self::Absent { .. } | Self::NoHostsName | Self::NoAccount { .. } => None,
+            Self::Absent { .. }
+            | Self::NoHostsName
+            | Self::NoAccount { .. }
+            | Self::DataDisk(_) => None,
         }
     }
 
@@ -128,7 +135,9 @@ impl Item {
             Self::File { path, .. } | Self::Link { path, .. } | Self::Absent { path } => path,
             Self::HostsName { .. } | Self::NoHostsName => HOSTS,
             Self::Authorities { .. } => BUNDLE,
-            Self::Account(Account { name, .. }) | Self::NoAccount { name, .. } => name,
+            Self::Account(Account { name, .. })
+            | Self::NoAccount { name, .. }
+            | Self::DataDisk(DataDisk { name, .. }) => name,
         }
     }
 }

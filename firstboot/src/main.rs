@@ -30,6 +30,7 @@ mod bundle_tar;
 mod command;
 mod configure;
 mod console;
+mod data_disk;
 mod digest;
 mod facts;
 mod generation;
@@ -48,6 +49,7 @@ mod sys;
 mod systemd;
 mod text;
 mod trust;
+mod write_back;
 
 use std::process::ExitCode;
 

@@ -7,8 +7,8 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, fsync,
@@ -107,6 +107,15 @@ impl Root {
     pub fn read_text(&self, path: &str, limit: usize) -> io::Result<String> {
         let bytes = self.read(path, limit)?.unwrap_or_default();
         String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The path as other programs and the kernel may open it, links followed
+    /// as they are.
+    pub fn outside(&self, path: &str) -> PathBuf {
+        // Not `self`: a program that is started looks from its own.
+        let process = std::process::id();
+        let fd = self.fd.as_raw_fd();
+        PathBuf::from(format!("/proc/{process}/fd/{fd}{path}"))
     }
 
     /// Whether the path leads somewhere, links followed.
@@ -223,7 +232,8 @@ impl Root {
     /// What the system reports.
     pub fn put_directory(&self, path: &str, access: Access) -> io::Result<Change> {
         let (parent, name) = self.parent_made(path)?;
-        let change = match mkdirat(&parent, name, Mode::RWXU) {
+        // With its mode at once: nobody looks again at one that is there.
+        let change = match mkdirat(&parent, name, Mode::from_raw_mode(access.mode)) {
             Ok(()) => Change::Written,
             Err(Errno::EXIST) => Change::Same,
             Err(error) => return Err(error.into()),

@@ -13,6 +13,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::age::{self, AgeError, Identity};
 use crate::root::{Access, Change, Root};
 use crate::text::parse;
+use crate::write_back::TAKEN;
 
 const IDENTITY: &str = "/var/lib/consign/identity.age";
 /// For people, and for `request.toml`.
@@ -103,6 +104,10 @@ pub fn check(
             encrypt_again(root),
         ));
     };
+    if file.starts_with(TAKEN.as_bytes()) {
+        let message = "secrets.age was taken by an appliance before, and erased";
+        return Err(all(message.into(), encrypt_again(root)));
+    }
     let entries = open(root, file).map_err(|error| {
         all(
             format!("secrets.age cannot be used: {error}"),

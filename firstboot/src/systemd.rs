@@ -1,4 +1,5 @@
-//! The one door to other programs: systemctl and journalctl, and what they say.
+//! The one door to other programs: systemctl, journalctl, and those that make
+//! file systems; and what they say.
 
 use std::io;
 use std::process::Stdio;
@@ -10,6 +11,40 @@ const JOURNALCTL: &str = "/usr/bin/journalctl";
 pub const READY_TARGET: &str = "appliance-ready.target";
 /// How long a start of everything may take before it is looked at anyway.
 const PATIENCE: Duration = Duration::from_mins(10);
+
+/// A program that has to do its work.
+#[derive(Debug, Clone, Copy)]
+pub enum Program {
+    /// mkfs.ext4.
+    MakeExt4,
+    /// mkfs.xfs.
+    MakeXfs,
+    /// `xfs_growfs`.
+    GrowXfs,
+}
+
+impl Program {
+    /// Where Debian has it.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::MakeExt4 => "/usr/sbin/mkfs.ext4",
+            Self::MakeXfs => "/usr/sbin/mkfs.xfs",
+            Self::GrowXfs => "/usr/sbin/xfs_growfs",
+        }
+    }
+}
+
+/// Lets a program do its work.
+///
+/// # Errors
+///
+/// When it is missing or fails.
+pub fn must(program: Program, words: &[&str]) -> io::Result<()> {
+    if run(program.path(), words)?.is_success {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{} failed", program.path())))
+}
 
 /// What systemctl is asked to do.
 #[derive(Debug, Clone, Copy)]

@@ -252,10 +252,11 @@ fn sweep(folder: &Path, operation: &Operation<'_>) -> Option<usize> {
                     .iter()
                     .find(|(_, allowed)| *allowed == again);
                 if found.is_none() {
-                    wrong.push(format!(
-                        "{what}: {}",
-                        difference(&again, &operation.allowed[0].1)
-                    ));
+                    let allowed = operation.allowed.iter();
+                    let nearest: Vec<String> = allowed
+                        .map(|(name, allowed)| format!("{name}: {}", difference(&again, allowed)))
+                        .collect();
+                    wrong.push(format!("{what}: differs from {}", nearest.join("; from ")));
                 }
                 if fault == Fault::Kill && after != again && operation.name != "apply" {
                     wrong.push(format!("{what}: the second start changed something"));
@@ -372,12 +373,8 @@ fn no_fault_leaves_half_a_configuration() {
         },
     ];
     let mut all = 0;
-    for (at, operation) in operations.iter().enumerate() {
-        let is_swept = match wanted() {
-            // The way back is swept at night: it takes as long as the others.
-            None => at < 3,
-            Some(name) => name == "all" || name == operation.name,
-        };
+    for operation in &operations {
+        let is_swept = wanted().is_none_or(|name| name == "all" || name == operation.name);
         if !is_swept {
             continue;
         }

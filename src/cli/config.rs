@@ -7,12 +7,15 @@ use consign_schema::SiteConfig;
 use serde_json::json;
 
 use super::draw::ReportFormat;
+use super::environment::Environment;
 use super::error::{CliError, output};
 use super::form;
+use super::keys;
 use crate::appliance::{Appliance, FILE_NAME, LAYERS_FOLDER};
 use crate::error::Error;
 use crate::factory::form::sample;
-use crate::factory::{ConfigDisk, ConfigMedia, FactoryError, Shelf, config_disk};
+use crate::factory::{Beside, ConfigDisk, ConfigMedia, FactoryError, Shelf, config_disk};
+use crate::plan::chance::random_bytes;
 
 /// The sample of an appliance that has none of its own.
 const SAMPLE: &str = include_str!("starter/site.toml");
@@ -75,6 +78,24 @@ pub(super) struct DiskSite {
     /// What it is.
     #[arg(long, value_enum, default_value_t)]
     format: MediaFormat,
+    /// Signs it with this key: a secret key, or the public half of one that
+    /// the SSH agent keeps.
+    #[arg(long, value_name = "KEY")]
+    sign: Option<PathBuf>,
+    /// Secrets for its [secret] tables: a file of `name = "text"` lines with
+    /// --encrypt, or one that age has encrypted.
+    #[arg(long, value_name = "FILE")]
+    secrets: Option<PathBuf>,
+    /// Encrypts the secrets to the appliance: its request.toml, or the
+    /// recipient `age1...` that stands there.
+    #[arg(long, value_name = "REQUEST", requires = "secrets")]
+    encrypt: Option<String>,
+    /// A file for the folder `license`.
+    #[arg(long, value_name = "FILE")]
+    license: Vec<PathBuf>,
+    /// A bundle for the folder `payload`.
+    #[arg(long, value_name = "FILE.vab")]
+    payload: Vec<PathBuf>,
     #[command(flatten)]
     roles: RolesFrom,
 }
@@ -151,7 +172,11 @@ impl RolesFrom {
 /// # Errors
 ///
 /// [`Error::Factory`] with every problem of the file, [`Error::Appliance`].
-pub(super) fn run(command: &ConfigCommand, out: &mut dyn Write) -> Result<(), Error> {
+pub(super) fn run(
+    command: &ConfigCommand,
+    environment: &Environment,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     let text = match command {
         ConfigCommand::Init(args) if args.all => whole_sample(&args.file)?,
         ConfigCommand::Init(args) => sample_text(&args.file)?,
@@ -159,15 +184,7 @@ pub(super) fn run(command: &ConfigCommand, out: &mut dyn Write) -> Result<(), Er
         ConfigCommand::Schema(args) => form::schema(args)?,
         ConfigCommand::Page(args) => form::write_page(args)?,
         ConfigCommand::Check(args) => check(args)?,
-        ConfigCommand::Disk(args) => {
-            let output = match &args.output {
-                Some(output) => output.clone(),
-                None => args.format.default_output(),
-            };
-            let media = args.format.media();
-            let made = config_disk(&args.roles.shelf()?, &args.site, media, &output)?;
-            disk_text(&made, &output)
-        }
+        ConfigCommand::Disk(args) => disk(args, environment)?,
     };
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
@@ -195,6 +212,34 @@ fn check(args: &CheckSite) -> Result<String, Error> {
             role.unwrap_or("none"),
         ),
     })
+}
+
+fn disk(args: &DiskSite, environment: &Environment) -> Result<String, Error> {
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => args.format.default_output(),
+    };
+    let signer = match &args.sign {
+        Some(key) => Some(keys::signer(key, environment)?),
+        None => None,
+    };
+    let encrypt = match &args.encrypt {
+        Some(request) => {
+            let chance = random_bytes().map_err(|source| CliError::Chance { source })?;
+            Some((request.as_str(), chance))
+        }
+        None => None,
+    };
+    let beside = Beside {
+        signer: signer.as_ref(),
+        secrets: args.secrets.as_deref(),
+        encrypt,
+        licenses: &args.license,
+        payload: &args.payload,
+    };
+    let shelf = args.roles.shelf()?;
+    let made = config_disk(&shelf, &args.site, args.format.media(), &beside, &output)?;
+    Ok(disk_text(&made, &output))
 }
 
 fn disk_text(made: &ConfigDisk, output: &Path) -> String {
@@ -282,7 +327,7 @@ pub(super) fn disk_for_boot(
     };
     let disk = folder.join("site.img");
     let shelf = Shelf::of_appliance(&appliance)?;
-    let made = config_disk(&shelf, site, ConfigMedia::Fat, &disk)?;
+    let made = config_disk(&shelf, site, ConfigMedia::Fat, &Beside::default(), &disk)?;
     Ok(Some(BootConfig {
         disk,
         site: Some(made.site),

@@ -247,7 +247,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Why(args) => why::run(args, &context, out),
         Command::Cache(command) => cache::run(command, &context, out),
         Command::Init(args) => init::run(args, out),
-        Command::Config(command) => config::run(command, out),
+        Command::Config(command) => config::run(command, environment, out),
         Command::Release(args) => release::run(args, &context, out),
         Command::Keygen(args) => keys::keygen(args, environment, out),
         Command::Key(args) => keys::show(args, out),

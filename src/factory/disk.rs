@@ -2,12 +2,14 @@
 //! where the appliance may write its report back, a CD where media are
 //! read-only.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
-use consign_schema::SiteConfig;
+use consign_schema::{Facts, SiteConfig};
 
 use super::FactoryError;
+use super::beside::Beside;
 use super::roles::{Shelf, read_limited};
 use crate::artifact::PendingFile;
 use crate::digest::{Digest, derive_guid};
@@ -15,7 +17,7 @@ use crate::fs::fat::{FatKind, FatOptions, FatVolume, preallocated};
 use crate::fs::iso9660::{IsoOptions, IsoVolume};
 use crate::sparse::SparseSource;
 use crate::tree::{Content, FileTree, Node, TreePath};
-use crate::units::{ByteSize, KIB, Timestamp};
+use crate::units::{ByteSize, KIB, MIB, Timestamp};
 
 /// What the agent looks for.
 const LABEL: &str = "VACONFIG";
@@ -24,11 +26,12 @@ const LABEL: &str = "VACONFIG";
 const SIZE: ByteSize = ByteSize::from_mib(16);
 /// The earliest time that FAT can say: 1980-01-01.
 const EPOCH: Timestamp = Timestamp::from_seconds(315_532_800);
-/// Files that the agent overwrites in place, and their sizes. They are blank
-/// lines until then.
-const RESERVED: [(&str, ByteSize); 2] = [
-    ("report.json", ByteSize::from_bytes(64 * KIB)),
-    ("request.toml", ByteSize::from_bytes(16 * KIB)),
+/// Files that the agent overwrites in place, their sizes, and what they are
+/// full of until then: blank lines, an empty archive.
+const RESERVED: [(&str, ByteSize, u8); 3] = [
+    ("report.json", ByteSize::from_bytes(64 * KIB), b'\n'),
+    ("request.toml", ByteSize::from_bytes(16 * KIB), b'\n'),
+    ("support.tar", ByteSize::from_bytes(1024 * KIB), 0),
 ];
 
 /// What a config disk is.
@@ -63,14 +66,26 @@ pub fn config_disk(
     shelf: &Shelf,
     site: &Path,
     media: ConfigMedia,
+    beside: &Beside<'_>,
     output: &Path,
 ) -> Result<ConfigDisk, FactoryError> {
     let bytes = read_limited(site)?;
-    let checked = shelf.judge(&site.display().to_string(), &bytes)?;
+    let file = site.display().to_string();
+    let checked = shelf.judge(&file, &bytes)?;
     let digest = Digest::of(&bytes);
+    let mut files = beside.files(&bytes, &checked)?;
+    let facts = Facts {
+        files: Some(files.keys().cloned().collect()),
+        ..Facts::default()
+    };
+    let problems = checked.check_against(&facts);
+    if !problems.is_empty() {
+        return Err(FactoryError::Site { file, problems });
+    }
+    files.insert("site.toml".into(), Content::from_bytes(bytes));
     let volume: Box<dyn SparseSource> = match media {
-        ConfigMedia::Fat => Box::new(fat_volume(&bytes, &digest)?),
-        ConfigMedia::Iso => Box::new(iso_volume(&bytes)?),
+        ConfigMedia::Fat => Box::new(fat_volume(&files, &digest)?),
+        ConfigMedia::Iso => Box::new(iso_volume(&files)?),
     };
     let write = |source| FactoryError::Write {
         path: output.to_owned(),
@@ -104,30 +119,46 @@ fn put(tree: &mut FileTree, name: &str, node: Node) {
         .expect("files of an empty root");
 }
 
-/// The files of every config disk.
-fn site_tree(site: &[u8]) -> FileTree {
+/// The files that are asked for, in their folders.
+fn site_tree(files: &BTreeMap<String, Content>) -> FileTree {
     let mut tree = FileTree::new();
-    let node = Node::file(0o644, Content::from_bytes(site));
-    put(&mut tree, "site.toml", node);
+    for (name, content) in files {
+        if let Some((folder, _)) = name.split_once('/')
+            && tree.get(&path(folder)).is_none()
+        {
+            put(&mut tree, folder, Node::directory(0o755));
+        }
+        put(&mut tree, name, Node::file(0o644, content.clone()));
+    }
     tree
 }
 
-fn iso_volume(site: &[u8]) -> Result<IsoVolume, FactoryError> {
+fn iso_volume(files: &BTreeMap<String, Content>) -> Result<IsoVolume, FactoryError> {
     let options = IsoOptions {
         label: LABEL.parse()?,
         source_date: EPOCH,
     };
-    Ok(IsoVolume::new(&site_tree(site), &options)?)
+    Ok(IsoVolume::new(&site_tree(files), &options)?)
 }
 
-fn fat_volume(site: &[u8], digest: &Digest) -> Result<FatVolume, FactoryError> {
-    let mut tree = site_tree(site);
-    for (name, size) in RESERVED {
-        let node = preallocated(&path(name), size, b'\n')?;
+/// Whole MiB with room for the files, their tables and folders.
+fn room(files: &BTreeMap<String, Content>) -> ByteSize {
+    let bytes: u64 = files.values().map(Content::size).sum();
+    let whole = (bytes + bytes / 64).div_ceil(MIB) + 4;
+    ByteSize::from_mib(whole).max(SIZE)
+}
+
+fn fat_volume(
+    files: &BTreeMap<String, Content>,
+    digest: &Digest,
+) -> Result<FatVolume, FactoryError> {
+    let mut tree = site_tree(files);
+    for (name, size, fill) in RESERVED {
+        let node = preallocated(&path(name), size, fill)?;
         put(&mut tree, name, node);
     }
     let options = FatOptions {
-        size: SIZE,
+        size: room(files),
         kind: FatKind::Auto,
         volume_id: derive_guid(digest, "config-disk").short(),
         label: LABEL.parse()?,
@@ -150,7 +181,8 @@ mod tests {
         for (media, size) in [(ConfigMedia::Fat, SIZE.bytes()), (ConfigMedia::Iso, 53_248)] {
             let disks = ["one.img", "two.img"].map(|name| {
                 let output = folder.path().join(name);
-                config_disk(&Shelf::default(), &site, media, &output).expect("a good site");
+                config_disk(&Shelf::default(), &site, media, &Beside::default(), &output)
+                    .expect("a good site");
                 std::fs::read(output).expect("read")
             });
             assert_eq!(disks[0].len() as u64, size);
@@ -167,8 +199,14 @@ mod tests {
             folder.path().join("site.img"),
         );
         std::fs::write(&site, SITE.replace("hostname", "hostnam")).expect("write");
-        let error =
-            config_disk(&Shelf::default(), &site, ConfigMedia::Fat, &output).expect_err("wrong");
+        let error = config_disk(
+            &Shelf::default(),
+            &site,
+            ConfigMedia::Fat,
+            &Beside::default(),
+            &output,
+        )
+        .expect_err("wrong");
         assert_eq!(error.slug(), "site-invalid");
         assert!(!output.exists());
     }

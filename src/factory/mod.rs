@@ -7,6 +7,7 @@
 //! the agent shares), secrets in messages. Checked by: fsck.vfat, mtools,
 //! isoinfo, the agent's own reader (`tests/it/formats/`).
 
+mod beside;
 mod disk;
 pub mod form;
 mod roles;
@@ -16,11 +17,13 @@ use std::path::PathBuf;
 
 use consign_schema::Problem;
 
+pub use beside::Beside;
 pub use disk::{ConfigDisk, ConfigMedia, config_disk};
 pub use roles::Shelf;
 
 use crate::fs::fat::FatError;
 use crate::fs::iso9660::IsoError;
+use crate::sign::SignError;
 use crate::units::ExitClass;
 
 /// Why a site configuration cannot be used.
@@ -67,6 +70,32 @@ pub enum FactoryError {
         /// The template.
         path: PathBuf,
     },
+    /// Secrets that cannot go onto a config disk. Nothing of them is told.
+    #[error("the secrets in `{}` cannot be used: {reason}", path.display())]
+    Secrets {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, as a lowercase clause.
+        reason: &'static str,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A request that names nobody to encrypt to.
+    #[error("`{request}` names no recipient")]
+    Request {
+        /// The file or the text.
+        request: String,
+    },
+    /// A file that goes beside the configuration under a name that the agent
+    /// does not read.
+    #[error("`{}` cannot go onto a config disk under its name", path.display())]
+    Name {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configuration could not be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// The config disk cannot hold the files.
     #[error("cannot make the config disk")]
     Volume {
@@ -108,6 +137,10 @@ impl FactoryError {
             Self::Vendor { .. } => "role-invalid",
             Self::RoleFolder { .. } => "role-folder",
             Self::Template { .. } => "role-template",
+            Self::Secrets { .. } => "secrets",
+            Self::Request { .. } => "request",
+            Self::Name { .. } => "medium-name",
+            Self::Sign(source) => source.slug(),
             Self::Volume { .. } => "config-disk",
             Self::Cd { .. } => "config-cd",
             Self::Write { .. } => "config-disk-write",
@@ -123,6 +156,14 @@ impl FactoryError {
             }
             Self::RoleFolder { role, .. } => Some(format!("rename the folder to `{role}`")),
             Self::Template { .. } => Some("put the template beside role.toml".into()),
+            Self::Secrets { hint, .. } => Some((*hint).into()),
+            Self::Request { .. } => Some(
+                "give the request.toml that the appliance wrote onto its config disk, or its recipient `age1...`".into(),
+            ),
+            Self::Name { .. } => Some(
+                "name it with letters, digits, `.`, `_` and `-`, 64 at most".into(),
+            ),
+            Self::Sign(source) => source.hint(),
             Self::Volume { source } => source.hint(),
             Self::Cd { source } => source.hint(),
             Self::Read { .. } | Self::Vendor { .. } | Self::Write { .. } => None,
@@ -134,6 +175,7 @@ impl FactoryError {
     pub fn class(&self) -> ExitClass {
         match self {
             Self::Write { .. } => ExitClass::Build,
+            Self::Sign(source) => source.class(),
             _ => ExitClass::Usage,
         }
     }

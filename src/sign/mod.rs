@@ -17,10 +17,12 @@
 //! | `sshsig` | signatures for `ssh-keygen -Y verify` |
 //! | `minisign` | signatures for `minisign -V` |
 //! | `agent` | signatures by a key that an SSH agent keeps |
+//! | `age` | encryption to one recipient |
 //!
 //! A signature is accepted in the one form that this room writes: what could
 //! be appended to or changed in its file without being noticed, is refused.
 
+pub mod age;
 mod agent;
 mod armor;
 mod error;

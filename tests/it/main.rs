@@ -14,6 +14,7 @@ mod cli {
     pub(crate) mod bad_input;
     mod boot;
     mod cache;
+    mod config_disk;
     mod sources;
 }
 mod formats {

@@ -33,6 +33,8 @@ pub struct Policy {
     pub import: Vec<Import>,
     /// How properties of an OVF environment become keys.
     pub properties: Vec<Property>,
+    /// The file that a site's licence becomes.
+    pub license: Option<String>,
 }
 
 /// `[[range]]`: limits of one key's values.
@@ -144,6 +146,7 @@ impl Default for Policy {
             channels: Channel::ALL.to_vec(),
             import: Vec::new(),
             properties: Vec::new(),
+            license: None,
         }
     }
 }
@@ -189,6 +192,11 @@ impl Policy {
         });
         let channels = choices(root, "channels", Channel::NAMES, "channel", report);
         let import = choices(root, "import", Import::NAMES, "form of import", report);
+        let license = root.get("license").and_then(|found| {
+            let found = found.text(report)?;
+            let target = crate::address::parsed(found, crate::role::parse_target, report);
+            target.map(|target| target.value)
+        });
         let ranges = root.tables("range", 256, report);
         let properties = root.tables("property", 256, report);
         Self {
@@ -207,6 +215,7 @@ impl Policy {
                 .into_iter()
                 .filter_map(|section| Property::read(section, report))
                 .collect(),
+            license,
         }
     }
 

@@ -195,7 +195,7 @@ fn parse_source(text: &str) -> Result<String, Finding> {
         .remedy("put the template beside role.toml, and write its name"))
 }
 
-fn parse_target(text: &str) -> Result<String, Finding> {
+pub(crate) fn parse_target(text: &str) -> Result<String, Finding> {
     let is_clean = text
         .split('/')
         .skip(1)

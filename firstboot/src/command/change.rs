@@ -45,6 +45,7 @@ struct Given {
     site: Vec<u8>,
     signature: Option<Vec<u8>>,
     secrets: Option<Vec<u8>>,
+    license: Option<Vec<u8>>,
     claim: Claim,
 }
 
@@ -60,6 +61,7 @@ impl Given {
             site: read(file)?,
             signature: option("--signature")?,
             secrets: option("--secrets")?,
+            license: option("--license")?,
             claim: arguments
                 .value("--claim")
                 .map_or(Claim::None, |code| Claim::Code(code.to_owned())),
@@ -73,6 +75,7 @@ impl Given {
             site: &self.site,
             signature: self.signature.as_deref(),
             secrets: self.secrets.as_deref(),
+            license: self.license.as_deref(),
             claim: self.claim.clone(),
             medium: None,
         }

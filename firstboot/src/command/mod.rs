@@ -3,6 +3,8 @@
 mod change;
 mod report;
 
+pub use report::bundle as support_bundle;
+
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,6 +38,7 @@ usage: appliance [--root DIR] COMMAND
   apply [FILE]                 take a newer configuration, and keep it if it works
       --signature FILE           its signature (ssh-keygen -Y sign, minisign)
       --secrets FILE             its secrets.age
+      --license FILE             the licence that it names
       --claim CODE               instead of a signature: the code on the console
       --confirm SECONDS          go back unless `appliance confirm` comes in time
   confirm                      keep the configuration that is on trial
@@ -72,7 +75,13 @@ struct Arguments<'w> {
 }
 
 /// Options of commands that take a value.
-const WITH_VALUE: [&str; 4] = ["--signature", "--secrets", "--claim", "--confirm"];
+const WITH_VALUE: [&str; 5] = [
+    "--signature",
+    "--secrets",
+    "--license",
+    "--claim",
+    "--confirm",
+];
 const FLAGS: [&str; 3] = ["--json", "--wait", "--yes"];
 
 impl<'w> Arguments<'w> {

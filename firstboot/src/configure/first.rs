@@ -14,7 +14,7 @@ use crate::state::Then;
 use crate::status::{FileProblems, Standing, Status, code};
 
 /// What `consign config disk` prepares for the agent to write to.
-const OUR_FILES: [&str; 2] = ["report.json", "request.toml"];
+const OUR_FILES: [&str; 3] = ["report.json", "request.toml", "support.tar"];
 
 /// Takes the configuration among `found` into use on a machine that has none.
 /// One that is refused joins `refused`, and stands back from then on when

@@ -12,6 +12,7 @@ use crate::media::{Found, SITE_FILE};
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
 use crate::status::{FileProblems, Status, code};
+use crate::step::Along;
 
 /// Puts the configuration that counts in place, if there is one. `found` is
 /// what is attached now.
@@ -91,8 +92,12 @@ fn renewed(
     if generation.image == Image::load(root).build {
         return (generation, Vec::new());
     }
-    let ids = generation.account_ids();
-    match prepare(root, &generation.site, SITE_FILE, ids) {
+    let along = Along {
+        known_ids: generation.account_ids(),
+        license: generation.license.clone(),
+        medium: None,
+    };
+    match prepare(root, &generation.site, SITE_FILE, along) {
         Ok(mut fresh) => {
             fresh.keys.clone_from(&generation.keys);
             fresh.secrets.clone_from(&generation.secrets);

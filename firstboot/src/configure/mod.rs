@@ -20,15 +20,13 @@ mod tests;
 mod trial;
 pub mod tried;
 
-use std::collections::BTreeMap;
-
 use consign_schema::{Code, Problem, SiteConfig, check, decode};
 
 pub use first::{take, take_offer};
 pub use later::{Failed, Outcome, apply, go_on, roll_back};
 pub use offer::{Claim, Offer, wanted_claim};
 pub use reset::{begin_reset, finish_reset};
-pub use trial::{Verdict, confirm, verdict};
+pub use trial::{Verdict, confirm, growing_disks, verdict};
 
 use crate::generation::Generation;
 use crate::image::{Vendor, VendorFault};
@@ -36,7 +34,7 @@ use crate::root::Root;
 use crate::secrets;
 use crate::state::State;
 use crate::status::{FileProblems, Standing, Status, code};
-use crate::step::{self, Machine, host_key, machine_id};
+use crate::step::{self, Along, Machine, host_key, machine_id};
 use crate::trust::Key;
 
 /// What does not depend on a configuration: identity. What fails is noted and
@@ -154,14 +152,9 @@ pub fn judge(root: &Root, bytes: &[u8], file: &str) -> Result<(SiteConfig, Vendo
 /// # Errors
 ///
 /// [`Refused`] with every problem.
-pub fn prepare(
-    root: &Root,
-    bytes: &[u8],
-    file: &str,
-    known_ids: BTreeMap<String, u32>,
-) -> Result<Generation, Refused> {
+pub fn prepare(root: &Root, bytes: &[u8], file: &str, along: Along) -> Result<Generation, Refused> {
     let (site, vendor) = judge(root, bytes, file)?;
-    let machine = Machine::look(root, &site, &vendor, known_ids).map_err(|error| {
+    let machine = Machine::look(root, &site, &vendor, along).map_err(|error| {
         Refused::vendor(&VendorFault {
             file: error.to_string(),
             problems: Vec::new(),
@@ -170,6 +163,7 @@ pub fn prepare(
     let rendered =
         step::render(&site, &machine).map_err(|problems| Refused::site(file, &problems))?;
     Ok(Generation {
+        license: site.license.as_ref().and_then(|_| machine.license.clone()),
         site: bytes.to_vec(),
         id: site.id.to_string(),
         serial: site.serial,

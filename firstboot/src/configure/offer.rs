@@ -19,6 +19,7 @@ use crate::root::{Access, Root};
 use crate::secrets;
 use crate::state::State;
 use crate::status::{FileProblems, code};
+use crate::step::Along;
 use crate::trust::{self, Key, SignatureError};
 
 /// The customer's keys that a factory built in, one a line.
@@ -55,6 +56,8 @@ pub struct Offer<'m> {
     pub signature: Option<&'m [u8]>,
     /// `secrets.age`.
     pub secrets: Option<&'m [u8]>,
+    /// The licence, where it did not come on a medium.
+    pub license: Option<&'m [u8]>,
     /// The claim code.
     pub claim: Claim,
     /// The medium, where it came on one.
@@ -72,6 +75,7 @@ impl<'m> Offer<'m> {
             site: file(SITE_FILE)?,
             signature: SIGNATURES.iter().find_map(|name| file(name)),
             secrets: file(SECRETS),
+            license: None,
             claim: claim.map_or(Claim::None, Claim::Code),
             medium: Some(candidate),
         })
@@ -107,7 +111,12 @@ impl<'m> Offer<'m> {
             before.map(|(_, before)| before),
         )?;
         let ids = before.map(|(_, before)| before.account_ids());
-        let mut generation = prepare(root, self.site, &self.file, ids.unwrap_or_default())?;
+        let along = Along {
+            known_ids: ids.unwrap_or_default(),
+            license: self.license_of(&site).map(<[u8]>::to_vec),
+            medium: self.medium.map(|medium| medium.disk.clone()),
+        };
+        let mut generation = prepare(root, self.site, &self.file, along)?;
         secrets::check(root, &generation.credentials, self.secrets).map_err(|missing| {
             let problem = |missing: &secrets::Missing| {
                 site.problem(&missing.key, &missing.message, &missing.remedy)
@@ -118,6 +127,13 @@ impl<'m> Offer<'m> {
         generation.keys = keys.iter().map(Key::line).collect();
         generation.secrets = self.secrets.map(<[u8]>::to_vec);
         Ok(generation)
+    }
+
+    /// The licence that the file names: on the medium, or given.
+    fn license_of(&self, site: &SiteConfig) -> Option<&'m [u8]> {
+        let file = &site.license.as_ref()?.file;
+        let medium = self.medium.and_then(|medium| medium.files.get(file));
+        medium.map(Vec::as_slice).or(self.license)
     }
 
     /// Whether it is for this system, and newer than all that it had.

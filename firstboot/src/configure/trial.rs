@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use consign_schema::DiskFileSystem;
+
 use super::tried::{self, End};
 use super::{judge, roll_back};
 use crate::generation::Generation;
+use crate::item::Item;
 use crate::media::SITE_FILE;
 use crate::neighbours;
 use crate::root::Root;
@@ -26,6 +29,28 @@ pub enum Verdict {
     Confirmed,
     /// It does not work; what the machine is now, and why.
     Back(Box<Status>, String),
+}
+
+/// Folders where data disks are mounted that may grow, and whether they have
+/// XFS.
+pub fn growing_disks(root: &Root) -> Vec<(String, bool)> {
+    let Ok(Some(state)) = State::load(root) else {
+        return Vec::new();
+    };
+    let Ok(generation) = Generation::load(root, &state) else {
+        return Vec::new();
+    };
+    let has_disks = |item: &Item| matches!(item, Item::DataDisk(_));
+    if !generation.items.iter().any(has_disks) {
+        return Vec::new();
+    }
+    let Ok((site, _)) = judge(root, &generation.site, SITE_FILE) else {
+        return Vec::new();
+    };
+    let growing = site.disks.into_iter().filter(|disk| disk.grow);
+    growing
+        .map(|disk| (disk.mount, disk.fs == DiskFileSystem::Xfs))
+        .collect()
 }
 
 /// Confirms a configuration on trial when its gateways answer and its units

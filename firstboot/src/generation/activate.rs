@@ -164,6 +164,7 @@ fn is_like(one: &Item, two: &Item) -> bool {
         Item::HostsName { .. } | Item::NoHostsName => 1,
         Item::Account(_) | Item::NoAccount { .. } => 2,
         Item::Authorities { .. } => 3,
+        Item::DataDisk(_) => 4,
     };
     kind(one) == kind(two) && one.place() == two.place()
 }

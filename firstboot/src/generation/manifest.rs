@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::io;
 
-use consign_schema::{MAX_SIZE, Secret};
+use consign_schema::{DiskFileSystem, DiskMatch, DiskUse, MAX_SIZE, Secret};
 use toml::de::DeTable;
 
 use super::{Generation, MAX_FILE, folder};
+use crate::data_disk::DataDisk;
 use crate::digest::Digest;
 use crate::item::{Account, Item};
 use crate::root::Root;
@@ -29,9 +30,13 @@ pub fn text(generation: &Generation) -> String {
     }
     put("image", quoted(&generation.image));
     put("site", quoted(&generation.digest().to_string()));
-    if let Some(secrets) = &generation.secrets {
-        put("secrets", quoted(&Digest::of(secrets).to_string()));
-    }
+    let mut put_file = |key, bytes: &Option<Vec<u8>>| {
+        if let Some(bytes) = bytes {
+            put(key, quoted(&Digest::of(bytes).to_string()));
+        }
+    };
+    put_file("secrets", &generation.secrets);
+    put_file("license", &generation.license);
     let list = |list: &[String]| quoted_list(list.iter().map(String::as_str));
     put("keys", list(&generation.keys));
     put("releases", list(&generation.releases));
@@ -115,10 +120,11 @@ impl Reader<'_> {
         if Digest::of(&site) != Digest::parse(&string(&table, "site")?)? {
             return None;
         }
-        let secrets = match table.get("secrets") {
-            Some(_) => Some(self.content(&table, "secrets")?),
-            None => None,
+        let mut optional = |key| match table.get(key) {
+            Some(_) => self.content(&table, key).map(Some),
+            None => Some(None),
         };
+        let (secrets, license) = (optional("secrets")?, optional("license")?);
         let credentials = strings(&table, "credentials");
         let split = |pair: &String| {
             let (name, entry) = pair.split_once('=')?;
@@ -132,6 +138,7 @@ impl Reader<'_> {
             role: string(&table, "role"),
             image: string(&table, "image")?,
             secrets,
+            license,
             keys: strings(&table, "keys"),
             releases: strings(&table, "releases"),
             items: self.items(&table, "item")?,
@@ -170,6 +177,17 @@ fn put_item(text: &mut String, item: &Item) {
             }
         }
         Item::Authorities { pem } => put("authorities", quoted(pem)),
+        Item::DataDisk(disk) => {
+            put("data_disk", quoted(&disk.name));
+            match &disk.matches {
+                DiskMatch::Serial(serial) => put("disk_serial", quoted(serial)),
+                DiskMatch::Position(place) => put("disk_place", place.to_string()),
+                _ => {}
+            }
+            put("fs", quoted(disk.fs.name()));
+            put("uuid", quoted(&disk.uuid));
+            put("format", (disk.usage == DiskUse::Format).to_string());
+        }
         Item::Absent { path } => put("absent", quoted(path)),
         Item::NoHostsName => put("no_hosts_name", "true".to_owned()),
         Item::NoAccount { name, id } => {
@@ -203,6 +221,27 @@ fn read_item(
     }
     if let Some(path) = string(table, "absent") {
         return Some(Item::Absent { path });
+    }
+    if let Some(name) = string(table, "data_disk") {
+        let serial = string(table, "disk_serial").map(DiskMatch::Serial);
+        let place = || u8::try_from(number(table, "disk_place")?).ok();
+        let fs = string(table, "fs")?;
+        let known = [DiskFileSystem::Ext4, DiskFileSystem::Xfs];
+        let is_free = table.get("format")?.get_ref().as_bool()?;
+        return Some(Item::DataDisk(DataDisk {
+            name,
+            matches: match serial {
+                Some(serial) => serial,
+                None => DiskMatch::Position(place()?),
+            },
+            fs: known.into_iter().find(|known| known.name() == fs)?,
+            uuid: string(table, "uuid")?,
+            usage: if is_free {
+                DiskUse::Format
+            } else {
+                DiskUse::Adopt
+            },
+        }));
     }
     if table.get("no_hosts_name").is_some() {
         return Some(Item::NoHostsName);

@@ -49,6 +49,8 @@ pub struct Generation {
     pub image: String,
     /// The customer's `secrets.age`, still encrypted.
     pub secrets: Option<Vec<u8>>,
+    /// The customer's licence.
+    pub license: Option<Vec<u8>>,
     /// Names of credentials, and of their entries in `secrets`.
     pub credentials: BTreeMap<String, String>,
     /// Keys that the next configuration must be signed by; none: any may come
@@ -169,8 +171,8 @@ impl Generation {
                 private(&format!("{folder}/files/{}", Digest::of(bytes)), bytes)?;
             }
         }
-        if let Some(secrets) = &self.secrets {
-            private(&format!("{folder}/files/{}", Digest::of(secrets)), secrets)?;
+        for bytes in [&self.secrets, &self.license].into_iter().flatten() {
+            private(&format!("{folder}/files/{}", Digest::of(bytes)), bytes)?;
         }
         private(&format!("{folder}/site.toml"), &self.site)?;
         let manifest = manifest::text(self);

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use super::damage::Damage;
-use super::volume::{Entry, FileSystem, Kind, Window};
+use super::volume::{Entry, FileSystem, Kind, Run, Window};
 use super::{
     FILE_LIMIT, KNOWN_FILES, LABEL, NAME_LIMIT, NO_CLOUD_FILES, NO_CLOUD_LABEL, OVF_FILE,
-    PAYLOAD_LIMIT, ext, fat, iso, parts,
+    PAYLOAD_LIMIT, SLOTS, ext, fat, iso, parts,
 };
 use crate::init::gpt::ReadAt;
 
@@ -25,6 +25,8 @@ pub trait Emit {
     fn volume(&mut self, partition: u32, kind: &str);
     /// A file of the volume, its name in small letters.
     fn file(&mut self, name: &str, bytes: &[u8]);
+    /// A file of the volume that may be written in place, and where it is.
+    fn slot(&mut self, name: &str, runs: &[Run]);
     /// A bundle of the volume, and its size.
     fn payload(&mut self, name: &str, size: u64);
     /// Another name of the volume, escaped.
@@ -227,6 +229,13 @@ fn tell_files(volume: &dyn FileSystem, emit: &mut dyn Emit) -> Result<(), Damage
     };
     for entry in volume.root()? {
         let name = entry.name.to_ascii_lowercase();
+        if SLOTS.contains(&name.as_str()) && entry.kind == Kind::File {
+            // One that is damaged is none to write to.
+            let runs = volume.runs(&entry).unwrap_or_default();
+            if !runs.is_empty() {
+                emit.slot(&name, &runs);
+            }
+        }
         if KNOWN_FILES.contains(&name.as_str()) {
             tell_text(volume, &name, &entry, &mut names, emit)?;
         } else if TEXT_FOLDERS.contains(&name.as_str()) {

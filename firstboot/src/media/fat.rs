@@ -9,9 +9,10 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 
+use super::SLOT_LIMIT;
 use super::damage::Damage;
 use super::fat_names::{SLOT, entries, labels};
-use super::volume::{Entry, FileSystem, Sink, is_label, pass, u16_at, u32_at};
+use super::volume::{Entry, FileSystem, MAX_RUNS, Run, Sink, is_label, pass, u16_at, u32_at};
 use crate::init::gpt::ReadAt;
 
 /// The longest folder that is read: 4096 slots.
@@ -309,6 +310,29 @@ impl FileSystem for Volume<'_> {
 
     fn folder(&self, folder: &Entry) -> Result<Vec<Entry>, Damage> {
         entries(&self.folder_bytes(first_cluster(folder)?, &folder.escaped())?)
+    }
+
+    fn runs(&self, file: &Entry) -> Result<Vec<Run>, Damage> {
+        let name = file.escaped();
+        let wanted = file.size.div_ceil(self.cluster_size);
+        if wanted == 0 || file.size > SLOT_LIMIT {
+            return Ok(Vec::new());
+        }
+        let mut left = file.size;
+        let mut runs: Vec<Run> = Vec::new();
+        let count = self.walk(first_cluster(file)?, wanted, &name, &mut |cluster| {
+            let (place, length) = (self.place(cluster), left.min(self.cluster_size));
+            left -= length;
+            match runs.last_mut() {
+                Some((start, run)) if *start + *run == place => *run += length,
+                _ => runs.push((place, length)),
+            }
+            Ok(())
+        })?;
+        if count < wanted || runs.len() > MAX_RUNS {
+            runs.clear();
+        }
+        Ok(runs)
     }
 
     fn read(&self, file: &Entry, limit: u64, sink: Sink<'_>) -> Result<(), Damage> {

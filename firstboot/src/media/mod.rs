@@ -29,6 +29,7 @@ mod parts;
 mod volume;
 mod watch;
 mod wire;
+mod write;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -39,9 +40,11 @@ use std::time::{Duration, Instant};
 
 use consign_schema::Policy;
 pub use watch::Watcher;
+pub use write::{Put, put_slot};
 
 use crate::init::devices::{list, value};
 use crate::init::gpt::ReadAt;
+use volume::Run;
 use wire::Told;
 
 /// The label of a config medium, in any case.
@@ -61,6 +64,16 @@ const KNOWN_FILES: [&str; 5] = [
     "secrets.age",
     "claim.txt",
 ];
+/// Files of a medium that are written in place: reports, and what is wiped.
+pub const SLOTS: [&str; 5] = [
+    "report.json",
+    "request.toml",
+    "support.tar",
+    "secrets.age",
+    "claim.txt",
+];
+/// Such a file is at most this long, in bytes.
+const SLOT_LIMIT: u64 = 4 << 20;
 /// A text file is at most this long, in bytes.
 pub const FILE_LIMIT: u64 = 256 << 10;
 /// A bundle is at most this long, in bytes.
@@ -125,6 +138,8 @@ pub struct Candidate {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The bundles by their names in small letters, and their sizes.
     pub payload: BTreeMap<String, u64>,
+    /// Files that can be written in place, and where they are in the volume.
+    pub slots: BTreeMap<String, Vec<Run>>,
     /// Other names, escaped, at most 64.
     pub ignored: Vec<String>,
 }
@@ -170,6 +185,13 @@ pub fn look(roots: &Roots) -> Found {
         .sort_by_key(|candidate| candidate.form != Form::Site);
     channel::look(&roots.firmware, &mut found);
     channel::admit(found, &roots.policy)
+}
+
+/// Looks at one disk or drive again.
+#[must_use]
+pub fn look_at(roots: &Roots, disk: &str) -> Vec<Candidate> {
+    let told = read_device(roots, disk);
+    told.map(|told| told.candidates).unwrap_or_default()
 }
 
 /// Looks until a medium with our label is there, or `patience` ends.

@@ -40,6 +40,11 @@ impl Entry {
     }
 }
 
+/// Where bytes of a file stand: place in the volume, length.
+pub type Run = (u64, u64);
+/// A file that is written in place has no more pieces than this.
+pub const MAX_RUNS: usize = 64;
+
 /// A file system being read, folder by folder and file by file.
 pub trait FileSystem {
     /// Its name, such as `FAT16`.
@@ -77,6 +82,16 @@ pub trait FileSystem {
     /// [`Damage`].
     fn size(&self, file: &Entry) -> Result<u64, Damage> {
         Ok(file.size)
+    }
+
+    /// Where the bytes of `file` stand, so that they can be written in place;
+    /// nothing where that is not to be done.
+    ///
+    /// # Errors
+    ///
+    /// [`Damage`].
+    fn runs(&self, _file: &Entry) -> Result<Vec<Run>, Damage> {
+        Ok(Vec::new())
     }
 
     /// Passes the bytes of `file` on: exactly its size.

@@ -6,14 +6,16 @@
 use std::io;
 
 use super::content::{Emit, is_plain};
+use super::volume::{MAX_RUNS, Run};
 use super::{
     Candidate, FILE_LIMIT, Form, KNOWN_FILES, NAME_LIMIT, NO_CLOUD_FILES, OVF_FILE, PAYLOAD_LIMIT,
-    Unreadable, printable,
+    SLOT_LIMIT, SLOTS, Unreadable, printable,
 };
 
 const VOLUME: u8 = b'V';
 const FILE: u8 = b'F';
 const PAYLOAD: u8 = b'P';
+const SLOT: u8 = b'S';
 const IGNORED: u8 = b'I';
 const DAMAGED: u8 = b'D';
 /// The child came to its end.
@@ -69,6 +71,12 @@ impl Emit for Speaker<'_> {
 
     fn payload(&mut self, name: &str, size: u64) {
         self.record(PAYLOAD, &[&size.to_le_bytes(), name.as_bytes()]);
+    }
+
+    fn slot(&mut self, name: &str, runs: &[Run]) {
+        let numbers = runs.iter().flat_map(|(place, length)| [place, length]);
+        let bytes: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+        self.record(SLOT, &[name.as_bytes(), b"\0", &bytes]);
     }
 
     fn ignored(&mut self, name: &str) {
@@ -158,6 +166,16 @@ impl Told {
                 }
                 self.payload(&name, size);
             }
+            SLOT => {
+                let end = bytes.iter().position(|byte| *byte == 0).ok_or_else(lie)?;
+                let (name, numbers) = bytes.split_at(end);
+                let name = text(name)?;
+                let runs = runs(numbers.get(1..).unwrap_or_default()).ok_or_else(lie)?;
+                if !SLOTS.contains(&name.as_str()) || !self.is_open {
+                    return Err(lie());
+                }
+                self.slot(&name, &runs);
+            }
             IGNORED => self.ignored(&text(bytes)?),
             DAMAGED => {
                 let (number, reason) = bytes.split_first_chunk::<4>().ok_or_else(lie)?;
@@ -203,6 +221,12 @@ impl Emit for Told {
         }
     }
 
+    fn slot(&mut self, name: &str, runs: &[Run]) {
+        if let Some(candidate) = self.candidates.last_mut() {
+            candidate.slots.insert(name.to_owned(), runs.to_vec());
+        }
+    }
+
     fn ignored(&mut self, name: &str) {
         if let Some(candidate) = self.candidates.last_mut()
             && candidate.ignored.len() < NAME_LIMIT
@@ -228,6 +252,21 @@ impl Emit for Told {
             });
         }
     }
+}
+
+/// Pairs of numbers, few enough and none too large.
+fn runs(bytes: &[u8]) -> Option<Vec<Run>> {
+    let (pairs, rest) = bytes.as_chunks::<16>();
+    if !rest.is_empty() || pairs.len() > MAX_RUNS {
+        return None;
+    }
+    let number = |bytes: &[u8]| Some(u64::from_le_bytes(*bytes.first_chunk()?));
+    let run = |pair: &[u8; 16]| Some((number(pair)?, number(pair.get(8..)?)?));
+    let runs: Vec<Run> = pairs.iter().map(run).collect::<Option<_>>()?;
+    let total = runs
+        .iter()
+        .try_fold(0_u64, |total, (_, length)| total.checked_add(*length))?;
+    (1..=SLOT_LIMIT).contains(&total).then_some(runs)
 }
 
 /// Hears all records from `read`, which fills a buffer or fails.

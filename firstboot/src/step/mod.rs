@@ -9,10 +9,12 @@
 pub mod authorities;
 pub mod clock;
 pub mod credentials;
+pub mod disks;
 pub mod grow;
 pub mod host_key;
 pub mod identity;
 pub mod language;
+pub mod license;
 pub mod machine_id;
 pub mod name;
 pub mod network;
@@ -25,9 +27,11 @@ use std::io;
 
 use consign_schema::{MAX_SIZE, Problem, Role, SiteConfig};
 
+use crate::data_disk::{self, Found};
 use crate::image::{self, Image, Vendor};
 use crate::item::Item;
 use crate::root::Root;
+use crate::systemd::Program;
 use network::Interfaces;
 
 /// Facts of the machine that the decisions need, looked up before.
@@ -43,6 +47,14 @@ pub struct Machine {
     pub group: String,
     /// Numbers that accounts had in the previous generation, by name.
     pub known_ids: BTreeMap<String, u32>,
+    /// The disks that are not the system's; nothing where that is not known.
+    pub disks: Option<Vec<Found>>,
+    /// Folders of the root that are links, and where they lead.
+    pub links: BTreeMap<String, String>,
+    /// The licence that came with the configuration.
+    pub license: Option<Vec<u8>>,
+    /// Where the vendor wants it.
+    pub license_place: Option<String>,
     /// The shell of people.
     pub shell: String,
     /// The network interfaces.
@@ -70,6 +82,21 @@ pub enum Feature {
     Keymaps,
     /// Where authorities are kept.
     Authorities,
+    /// mkfs.ext4.
+    MakeExt4,
+    /// mkfs.xfs.
+    MakeXfs,
+}
+
+/// What comes with a customer's file, or came with it once.
+#[derive(Debug, Clone, Default)]
+pub struct Along {
+    /// Numbers that accounts had before, by name.
+    pub known_ids: BTreeMap<String, u32>,
+    /// The licence.
+    pub license: Option<Vec<u8>>,
+    /// The disk that it came on, which is no data disk.
+    pub medium: Option<String>,
 }
 
 impl Machine {
@@ -78,12 +105,7 @@ impl Machine {
     /// # Errors
     ///
     /// When a file of the image cannot be read.
-    pub fn look(
-        root: &Root,
-        site: &SiteConfig,
-        vendor: &Vendor,
-        known_ids: BTreeMap<String, u32>,
-    ) -> io::Result<Self> {
+    pub fn look(root: &Root, site: &SiteConfig, vendor: &Vendor, along: Along) -> io::Result<Self> {
         let role = vendor
             .roles
             .iter()
@@ -108,6 +130,8 @@ impl Machine {
                 Feature::Authorities,
                 root.exists("/etc/ssl/certs/ca-certificates.crt"),
             ),
+            (Feature::MakeExt4, root.exists(Program::MakeExt4.path())),
+            (Feature::MakeXfs, root.exists(Program::MakeXfs.path())),
             (Feature::Timesyncd, root.exists(clock::TIMESYNCD_PROGRAM)),
             (
                 Feature::Resolved,
@@ -115,6 +139,16 @@ impl Machine {
             ),
         ];
         let features = features.into_iter().filter(|(_, is_there)| *is_there);
+        let (mut disks, mut links) = (None, BTreeMap::new());
+        if !site.disks.is_empty() {
+            disks = data_disk::look(root, along.medium.as_deref())?;
+            for place in ["/data", "/mnt", "/opt", "/srv"] {
+                if let Some(target) = root.read_link(place)? {
+                    let target = format!("/{}", target.trim_start_matches('/'));
+                    links.insert(place.to_owned(), target);
+                }
+            }
+        }
         let shells = ["/bin/bash", "/bin/sh"];
         let shell = shells.iter().find(|shell| root.exists(shell));
         Ok(Self {
@@ -122,7 +156,11 @@ impl Machine {
             role,
             passwd: root.read_text("/etc/passwd", 4 * MAX_SIZE)?,
             group: root.read_text("/etc/group", 4 * MAX_SIZE)?,
-            known_ids,
+            known_ids: along.known_ids,
+            disks,
+            links,
+            license: along.license,
+            license_place: vendor.policy.license.clone(),
             shell: (*shell.unwrap_or(&"/bin/sh")).to_owned(),
             interfaces: Interfaces::look(root),
             has: features.map(|(feature, _)| feature).collect(),
@@ -131,6 +169,15 @@ impl Machine {
 }
 
 impl Machine {
+    /// A place below the root without links on the way.
+    pub fn canonical(&self, place: &str) -> String {
+        let link = self.links.iter().find_map(|(link, target)| {
+            let rest = place.strip_prefix(link.as_str())?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{target}{rest}"))
+        });
+        link.unwrap_or_else(|| place.to_owned())
+    }
+
     /// Units of the role.
     pub fn services(&self) -> impl Iterator<Item = &String> {
         self.role.iter().flat_map(|(role, _)| &role.services)
@@ -167,6 +214,8 @@ pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
         language::decide,
         authorities::decide,
         people::decide,
+        disks::decide,
+        license::decide,
         role::decide,
     ] {
         match decide(site, machine) {

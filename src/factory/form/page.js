@@ -324,11 +324,12 @@ function longName(image, view, slot, file) {
 
 function configDisk(text) {
   const blank = (size) => new Uint8Array(size).fill(0x0a);
-  // The appliance writes into the last two without changing the file system.
+  // The appliance writes into the last three without changing the file system.
   return fatImage([
     { name: "site.toml", short: "SITE~1  TOM", bytes: new TextEncoder().encode(text) },
     { name: "report.json", short: "REPORT~1JSO", bytes: blank(65536) },
     { name: "request.toml", short: "REQUES~1TOM", bytes: blank(16384) },
+    { name: "support.tar", short: "SUPPORT TAR", bytes: new Uint8Array(1 << 19) },
   ]);
 }
 

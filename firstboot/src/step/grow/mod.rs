@@ -77,7 +77,8 @@ pub fn settle(mount_point: &Path) -> Result<Outcome, GrowError> {
         return Ok(Outcome::Same);
     };
     let table = grow_table(&partition)?;
-    let files = grow_files(&partition, mount_point)?;
+    let size = partition.size().map_err(failed("cannot look at /sys"))?;
+    let files = grow_files(&partition.node, size, mount_point)?;
     let is_same = table == Outcome::Same && files == Outcome::Same;
     Ok(if is_same {
         Outcome::Same
@@ -196,17 +197,43 @@ fn ext4_size(superblock: &[u8]) -> Option<(u64, u64)> {
     (magic == MAGIC && (1024..=65_536).contains(&block)).then_some((blocks, block))
 }
 
-fn grow_files(partition: &Partition, mount_point: &Path) -> Result<Outcome, GrowError> {
+/// Lets the file system of a whole disk that is mounted there fill it.
+///
+/// # Errors
+///
+/// As [`settle`].
+pub fn settle_whole(mount_point: &Path) -> Result<Outcome, GrowError> {
+    let look = || -> io::Result<Option<(String, u64)>> {
+        let device = std::fs::metadata(mount_point)?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let sys = format!("/sys/dev/block/{major}:{minor}");
+        if !Path::new(&sys).exists() || Path::new(&sys).join("partition").exists() {
+            return Ok(None);
+        }
+        let size = std::fs::read_to_string(format!("{sys}/size"))?;
+        let size = size.trim().parse::<u64>().map_err(io::Error::other)? * SECTOR;
+        Ok(Some((
+            node(&std::fs::read_to_string(format!("{sys}/uevent"))?)?,
+            size,
+        )))
+    };
+    match look().map_err(failed("cannot look at /sys"))? {
+        Some((node, size)) => grow_files(&node, size, mount_point),
+        None => Ok(Outcome::Same),
+    }
+}
+
+fn grow_files(node: &str, size: u64, mount_point: &Path) -> Result<Outcome, GrowError> {
     let read = || {
         let mut superblock = vec![0; 1024];
-        File::open(&partition.node)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
+        File::open(node)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
         Ok(superblock)
     };
     let superblock = read().map_err(failed("cannot read the file system"))?;
     let Some((blocks, block)) = ext4_size(&superblock) else {
         return Ok(Outcome::Same);
     };
-    let room = partition.size().map_err(failed("cannot look at /sys"))? / block;
+    let room = size / block;
     if room <= blocks {
         return Ok(Outcome::Same);
     }

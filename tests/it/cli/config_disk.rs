@@ -1,0 +1,140 @@
+//! What goes onto a config disk beside the configuration, judged by the
+//! programs that customers have: ssh-keygen, age, mtools, fsck.vfat.
+
+use std::path::Path;
+
+use crate::support::{consign, must_run, program, run, temp_folder, text_of};
+
+const SITE: &str = "schema = 1\n[config]\nid = \"acme\"\nserial = 1\n\
+    [license]\nfile = \"product.key\"\n[secret.db]\nfrom = \"secrets.age\"\nentry = \"password\"\n";
+
+/// Writes the inputs, a key of age's and one of ssh-keygen's; the arguments
+/// that make the disk of them.
+fn inputs(folder: &Path) -> Option<Vec<String>> {
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("written");
+    write("site.toml", SITE);
+    write("product.key", "LICENCE\n");
+    write("secrets.toml", "password = \"CANARY\"\n");
+    let made = must_run(
+        program("age-keygen", "age")?
+            .args(["-o"])
+            .arg(folder.join("identity")),
+    );
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    let recipient = said
+        .trim()
+        .rsplit(' ')
+        .next()
+        .expect("a recipient")
+        .to_owned();
+    let blank = "\n".repeat(9000);
+    write(
+        "request.toml",
+        &format!("kind = \"consign-request\"\nrecipient = \"{recipient}\"\n{blank}"),
+    );
+    must_run(
+        program("ssh-keygen", "openssh-client")?
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "owner", "-f"])
+            .arg(folder.join("owner")),
+    );
+    let path = |name: &str| folder.join(name).to_str().expect("UTF-8").to_owned();
+    std::fs::create_dir(folder.join("roles")).expect("a folder");
+    let words = [
+        ["config", "disk"].map(str::to_owned).to_vec(),
+        vec![path("site.toml"), "--roles".into(), path("roles")],
+        vec![
+            "--sign".into(),
+            path("owner"),
+            "--license".into(),
+            path("product.key"),
+        ],
+        vec!["--secrets".into(), path("secrets.toml")],
+        vec!["--encrypt".into(), path("request.toml")],
+        vec!["--output".into(), path("site.img")],
+    ];
+    Some(words.concat())
+}
+
+fn inside(image: &Path, name: &str) -> Option<Vec<u8>> {
+    let mut mtype = program("mtype", "mtools")?;
+    mtype.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(image);
+    Some(must_run(mtype.arg(format!("::{name}"))).stdout)
+}
+
+#[test]
+fn signature_secrets_and_licence_are_what_other_programs_take() {
+    let folder = temp_folder();
+    let Some(words) = inputs(folder.path()) else {
+        return;
+    };
+    let made = must_run(consign().args(&words));
+    let path = |name: &str| folder.path().join(name);
+    let image = path("site.img");
+    for secret in ["CANARY", "LICENCE"] {
+        assert!(!text_of(&made).contains(secret));
+    }
+    if let Some(mut fsck) = program("fsck.vfat", "dosfstools") {
+        must_run(fsck.arg("-n").arg(&image));
+    }
+    let Some(signature) = inside(&image, "site.toml.sig") else {
+        return;
+    };
+    std::fs::write(path("signature"), signature).expect("written");
+    let public = std::fs::read_to_string(path("owner.pub")).expect("the public key");
+    std::fs::write(path("allowed"), format!("owner {public}")).expect("written");
+    let mut verify = program("ssh-keygen", "openssh-client").expect("it made the key");
+    verify
+        .args(["-Y", "verify", "-n", "consign-config", "-I", "owner", "-f"])
+        .arg(path("allowed"))
+        .arg("-s")
+        .arg(path("signature"))
+        .stdin(std::fs::File::open(path("site.toml")).expect("the configuration"));
+    must_run(&mut verify);
+    let encrypted = inside(&image, "secrets.age").expect("mtools is there");
+    std::fs::write(path("secrets.age"), encrypted).expect("written");
+    let mut age = program("age", "age").expect("age-keygen was there");
+    age.args(["-d", "-i"])
+        .arg(path("identity"))
+        .arg(path("secrets.age"));
+    assert_eq!(must_run(&mut age).stdout, b"password = \"CANARY\"\n");
+    assert_eq!(
+        inside(&image, "license/product.key").as_deref(),
+        Some(b"LICENCE\n".as_slice())
+    );
+    let support = inside(&image, "support.tar").expect("mtools is there");
+    assert!(support.len() == 1 << 20 && support.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn secrets_never_go_onto_a_disk_as_they_are() {
+    let folder = temp_folder();
+    let Some(words) = inputs(folder.path()) else {
+        return;
+    };
+    let without = |left_out: &str| -> Vec<String> {
+        let at = words
+            .iter()
+            .position(|word| word == left_out)
+            .expect("an option");
+        [&words[..at], &words[at + 2..]].concat()
+    };
+    let write =
+        |name: &str, text: &str| std::fs::write(folder.path().join(name), text).expect("written");
+    let refused = |words: &[String], part: &str| {
+        let output = run(consign().args(words));
+        let said = text_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(part), "{said}");
+        assert!(!said.contains("CANARY"), "{said}");
+        assert!(!folder.path().join("site.img").exists());
+    };
+    refused(&without("--encrypt"), "they are not encrypted");
+    refused(&without("--license"), "license/product.key");
+    write("secrets.toml", "other = \"CANARY\"\n");
+    refused(&words, "is missing");
+    write("secrets.toml", "password = \"CANARY\n");
+    refused(&words, "they are not lines of texts");
+    write("secrets.toml", "password = \"CANARY\"\n");
+    write("request.toml", &"\n".repeat(9000));
+    refused(&words, "names no recipient");
+}
