@@ -69,6 +69,8 @@ pub fn config(root: &Root) -> ExitCode {
         notes.push(format!("the kernel does not take the host name: {error}"));
     }
     notes.extend(read_units_again(root));
+    // Who waits for them is in the queue already, and brings nobody along.
+    begin_mounts(root, &mut notes);
     status.notes.splice(0..0, notes);
     if let Some(slot) = last_resort {
         hold(root, &mut status, &slot);
@@ -128,6 +130,17 @@ fn read_units_again(root: &Root) -> Option<String> {
     asked
         .err()
         .map(|error| format!("services do not have their settings: {error}"))
+}
+
+/// Starts the mounts of data disks.
+fn begin_mounts(root: &Root, notes: &mut Vec<String>) {
+    let units = root.list(UNITS).unwrap_or_default();
+    let is_mount = |unit: &&String| unit.strip_suffix(".mount").is_some();
+    for unit in units.iter().filter(is_mount) {
+        if let Err(error) = systemd::ask(Request::Begin(unit)) {
+            notes.push(error.to_string());
+        }
+    }
 }
 
 /// The early step on a folder that stands for a system, without its media.
@@ -279,6 +292,11 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
 /// place.
 pub fn bring_up(root: &Root) -> String {
     if let Some(note) = read_units_again(root) {
+        complain!("{note}");
+    }
+    let mut notes = Vec::new();
+    begin_mounts(root, &mut notes);
+    for note in notes {
         complain!("{note}");
     }
     let mut requests = vec![Request::TryRestart("systemd-networkd.service")];

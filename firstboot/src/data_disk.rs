@@ -144,10 +144,9 @@ fn own_disks(root: &Root) -> io::Result<Vec<String>> {
 }
 
 fn holds(root: &Root, name: &str, size: u64) -> io::Result<Holds> {
-    let disk = match File::open(root.outside(&format!("/dev/{name}"))) {
-        Ok(disk) => disk,
+    let Ok(disk) = File::open(root.outside(&format!("/dev/{name}"))) else {
         // A drive without a medium.
-        Err(_) => return Ok(Holds::Other("nothing that can be read")),
+        return Ok(Holds::Other("nothing that can be read"));
     };
     let head = read(&disk, 0, (128 << 10).min(size))?;
     if let Some(known) = known(&head) {
@@ -336,16 +335,14 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
     let device = root.outside(&format!("/dev/{}", found.fact.name));
     let device = device.to_str().ok_or(io::ErrorKind::InvalidInput)?;
     let uuid = disk.uuid.as_str();
-    match disk.fs {
-        DiskFileSystem::Ext4 => systemd::must(
-            Program::MakeExt4,
-            &["-F", "-q", "-U", uuid, "-E", "nodiscard", device],
-        ),
-        _ => {
-            let uuid = format!("uuid={uuid}");
-            systemd::must(Program::MakeXfs, &["-f", "-q", "-K", "-m", &uuid, device])
-        }
-    }?;
+    if disk.fs == DiskFileSystem::Ext4 {
+        let words = ["-F", "-q", "-U", uuid, "-E", "nodiscard", device];
+        systemd::must(Program::MakeExt4, &words)?;
+    } else {
+        let uuid = format!("uuid={uuid}");
+        let words = ["-f", "-q", "-K", "-m", &uuid, device];
+        systemd::must(Program::MakeXfs, &words)?;
+    }
     record.is_done = true;
     record.save(root, &disk.name)?;
     Ok(Change::Written)

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use consign_schema::{MAX_SIZE, Policy, Problem, Role, decode};
+use consign_schema::{Code, MAX_SIZE, Policy, Problem, Role, decode};
 
+use crate::bundle::VENDOR;
 use crate::root::Root;
 use crate::text;
+use crate::trust::{self, Key};
 
 /// Facts that the builder wrote.
 const FACTS: &str = "/usr/lib/consign/image.toml";
@@ -68,7 +70,10 @@ impl Vendor {
     /// The first file that is not what it should be.
     pub fn load(root: &Root) -> Result<Self, VendorFault> {
         let policy = match read(root, POLICY)? {
-            Some(text) => Policy::parse(&text).map_err(|problems| fault(POLICY, problems))?,
+            Some(text) => {
+                authenticate(root, &text)?;
+                Policy::parse(&text).map_err(|problems| fault(POLICY, problems))?
+            }
             None => Policy::default(),
         };
         let mut roles = Vec::new();
@@ -98,6 +103,40 @@ pub fn templates(root: &Root, role: &Role) -> io::Result<BTreeMap<String, String
         templates.insert(template.source.clone(), text);
     }
     Ok(templates)
+}
+
+/// Where the image has its vendor's key, the policy must be signed with it.
+fn authenticate(root: &Root, policy: &str) -> Result<(), VendorFault> {
+    let unread = |_| fault(VENDOR, Vec::new());
+    let keys = root
+        .read_text(VENDOR, trust::MAX_SIGNATURE)
+        .map_err(unread)?;
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let keys = Key::parse_all(&keys).ok_or_else(|| fault(VENDOR, Vec::new()))?;
+    let file = format!("{POLICY}.sig");
+    let signature = root.read(&file, trust::MAX_SIGNATURE).map_err(unread)?;
+    let signed = trust::verify(
+        policy.as_bytes(),
+        &signature.unwrap_or_default(),
+        trust::POLICY,
+        &keys,
+    );
+    signed.map(|_| ()).map_err(|error| {
+        let problem = Problem {
+            code: Code::NotAllowed,
+            line: 1,
+            column: 1,
+            key: String::new(),
+            message: format!("the policy is not signed by the vendor: {error}"),
+            allowed: None,
+            remedy:
+                "sign it with `ssh-keygen -Y sign -n consign-policy`, before the image is built"
+                    .to_owned(),
+        };
+        fault(POLICY, vec![problem])
+    })
 }
 
 fn read(root: &Root, file: &str) -> Result<Option<String>, VendorFault> {

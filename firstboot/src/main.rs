@@ -26,6 +26,7 @@ mod addresses;
 mod age;
 mod base64;
 mod boot;
+mod bundle;
 mod bundle_tar;
 mod command;
 mod configure;

@@ -204,6 +204,31 @@ impl Root {
         Ok(Change::Written)
     }
 
+    /// A new file that is written piece by piece, in folders that are made for
+    /// it. It is not kept before [`sync`](Self::sync).
+    ///
+    /// # Errors
+    ///
+    /// What the system reports; a file that is there already is an error.
+    pub fn create(&self, path: &str, mode: u32) -> io::Result<File> {
+        let (parent, name) = self.parent_made(path)?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)?;
+        give(&fd, Access::own(mode))?;
+        Ok(File::from(fd))
+    }
+
+    /// Waits until all that was written is kept, on the file system of `path`.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn sync(&self, path: &str) -> io::Result<()> {
+        let fd = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(rustix::fs::syncfs(fd)?)
+    }
+
     /// Makes the path a symbolic link to `target`.
     ///
     /// # Errors

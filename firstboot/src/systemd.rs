@@ -51,6 +51,8 @@ pub fn must(program: Program, words: &[&str]) -> io::Result<()> {
 pub enum Request<'u> {
     /// Start a unit and wait until it has started or failed.
     Start(&'u str),
+    /// Start a unit, and do not wait for that.
+    Begin(&'u str),
     /// Restart a unit, if it runs.
     TryRestart(&'u str),
     /// Read the units again.
@@ -68,6 +70,7 @@ pub fn ask(request: Request<'_>) -> io::Result<()> {
     let (words, unit): (&[&str], &str) = match request {
         Request::Reload => return systemctl_must(&["daemon-reload"]),
         Request::Start(unit) => (&["start"], unit),
+        Request::Begin(unit) => (&["--no-block", "start"], unit),
         Request::TryRestart(unit) => (&["try-restart"], unit),
         Request::Reboot => (&["--no-block", "start"], "reboot.target"),
     };

@@ -35,9 +35,10 @@ pub fn note(root: &Root, found: &Found) {
     let text: String = disks
         .flat_map(|candidate| [candidate.disk.as_str(), "\n"])
         .collect();
-    let noted = match text.is_empty() {
-        true => root.remove(DISKS),
-        false => root.put(DISKS, text.as_bytes(), Access::own(0o644)),
+    let noted = if text.is_empty() {
+        root.remove(DISKS)
+    } else {
+        root.put(DISKS, text.as_bytes(), Access::own(0o644))
     };
     if let Err(error) = noted {
         complain!("cannot write {DISKS}: {error}");

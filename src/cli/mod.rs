@@ -5,6 +5,7 @@
 
 mod boot;
 mod build;
+mod bundle;
 mod cache;
 mod check;
 mod config;
@@ -101,6 +102,7 @@ enum Command {
     /// The customer's side: site.toml and its config disk.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    Bundle(bundle::BundleArgs),
     /// Builds the appliance and makes the folder that is handed over.
     Release(release::ReleaseArgs),
     /// Makes a key to sign releases with.
@@ -248,6 +250,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Cache(command) => cache::run(command, &context, out),
         Command::Init(args) => init::run(args, out),
         Command::Config(command) => config::run(command, environment, out),
+        Command::Bundle(args) => bundle::run(args, environment, out),
         Command::Release(args) => release::run(args, &context, out),
         Command::Keygen(args) => keys::keygen(args, environment, out),
         Command::Key(args) => keys::show(args, out),

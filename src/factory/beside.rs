@@ -71,18 +71,13 @@ impl Beside<'_> {
             files.insert(name_in("license", path, "")?, Content::from_bytes(bytes));
         }
         for path in self.payload {
-            let blob = Blob::open(path).map_err(|source| FactoryError::Read {
+            let read = |source| FactoryError::Read {
                 path: path.clone(),
                 source,
-            })?;
-            let size = blob
-                .file()
-                .metadata()
-                .map_err(|source| FactoryError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
-            let content = Content::stored(blob, 0, size.len());
+            };
+            let blob = Blob::open(path).map_err(read)?;
+            let metadata = blob.file().metadata().map_err(read)?;
+            let content = Content::stored(blob, 0, metadata.len());
             files.insert(name_in("payload", path, ".vab")?, content);
         }
         Ok(files)

@@ -8,6 +8,7 @@
 //! isoinfo, the agent's own reader (`tests/it/formats/`).
 
 mod beside;
+mod bundle;
 mod disk;
 pub mod form;
 mod roles;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use consign_schema::Problem;
 
 pub use beside::Beside;
+pub use bundle::{Bundle, BundleName, write_bundle};
 pub use disk::{ConfigDisk, ConfigMedia, config_disk};
 pub use roles::Shelf;
 
@@ -93,6 +95,14 @@ pub enum FactoryError {
         /// The file.
         path: PathBuf,
     },
+    /// Something that cannot go into a bundle.
+    #[error("`{}` {reason}", path.display())]
+    BundleFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong, as a clause without its subject.
+        reason: &'static str,
+    },
     /// The configuration could not be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
@@ -111,7 +121,7 @@ pub enum FactoryError {
         source: IsoError,
     },
     /// The config disk could not be written.
-    #[error("cannot write the config disk `{}`", path.display())]
+    #[error("cannot write `{}`", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -140,6 +150,7 @@ impl FactoryError {
             Self::Secrets { .. } => "secrets",
             Self::Request { .. } => "request",
             Self::Name { .. } => "medium-name",
+            Self::BundleFile { .. } => "bundle-file",
             Self::Sign(source) => source.slug(),
             Self::Volume { .. } => "config-disk",
             Self::Cd { .. } => "config-cd",
@@ -166,6 +177,7 @@ impl FactoryError {
             Self::Sign(source) => source.hint(),
             Self::Volume { source } => source.hint(),
             Self::Cd { source } => source.hint(),
+            Self::BundleFile { .. } => Some("leave it out of the folder".into()),
             Self::Read { .. } | Self::Vendor { .. } | Self::Write { .. } => None,
         }
     }

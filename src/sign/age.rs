@@ -98,14 +98,8 @@ fn seal(key: &[u8; 32], nonce: [u8; 12], plain: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "the judge is a foreign program"
-)]
 mod tests {
     use super::*;
-    use std::process::Command;
 
     #[test]
     fn recipients_are_checked() {
@@ -113,40 +107,6 @@ mod tests {
         assert!(Recipient::parse(good).is_some());
         for bad in ["", "age1", &good[..40], &good.replace('q', "p"), "npub1x"] {
             assert_eq!(Recipient::parse(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_age_program_reads_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name);
-        let made = Command::new("age-keygen")
-            .arg("-o")
-            .arg(path("key"))
-            .output();
-        let Ok(made) = made else {
-            assert!(std::env::var_os("CI").is_none(), "age is missing");
-            eprintln!("SKIPPED: age is missing");
-            return;
-        };
-        assert!(made.status.success());
-        let text = std::fs::read_to_string(path("key")).expect("the key");
-        let public = text
-            .lines()
-            .find_map(|line| line.split("public key: ").nth(1));
-        let recipient = Recipient::parse(public.expect("a public key")).expect("a recipient");
-        for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
-            let plain = vec![b'x'; length];
-            let mut chance = [7; CHANCE];
-            chance[0] = u8::try_from(length % 251).expect("small");
-            std::fs::write(path("file"), encrypt(&recipient, &plain, &chance)).expect("written");
-            let opened = Command::new("age")
-                .args(["-d", "-i"])
-                .args([path("key"), path("file")])
-                .output()
-                .expect("age runs");
-            assert!(opened.status.success(), "{length}: {opened:?}");
-            assert!(opened.stdout == plain, "{length}");
         }
     }
 }

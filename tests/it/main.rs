@@ -13,6 +13,7 @@ mod cli {
     mod appliance;
     pub(crate) mod bad_input;
     mod boot;
+    mod bundle;
     mod cache;
     mod config_disk;
     mod sources;

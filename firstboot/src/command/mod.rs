@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use consign_schema::MAX_SIZE;
+use consign_schema::{MAX_SIZE, NoCloud, convert_no_cloud, decode};
 
 use crate::boot;
 use crate::configure;
@@ -45,6 +45,7 @@ usage: appliance [--root DIR] COMMAND
   rollback                     the configuration before this one
   report                       what the vendor's factory wants to know, as JSON
   facts                        what is known of this machine, as JSON
+  convert FOLDER               cloud-init's NoCloud files as a site.toml
   support-bundle [FILE]        what support asks for, without secrets, as tar
   factory-reset --yes          as it was delivered; the machine restarts
   --version
@@ -165,6 +166,7 @@ fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<E
         ("confirm", []) => change::run_confirm(place),
         ("rollback", []) => change::run_rollback(place),
         ("factory-reset", []) => change::run_reset(place, arguments),
+        ("convert", [folder]) => convert(folder),
         ("report", []) => report::run_report(root),
         ("facts", []) => report::run_facts(root),
         ("support-bundle", [] | [_]) => report::run_bundle(root, arguments.words.first().copied()),
@@ -201,6 +203,46 @@ fn status(root: &Root, arguments: &Arguments<'_>) -> ExitCode {
         }
     }
     ExitCode::from(status.code)
+}
+
+/// `convert FOLDER`: what the agent would make of a `CIDATA` medium with these
+/// files, so that people can go on with the result.
+fn convert(folder: &str) -> ExitCode {
+    let mut texts = [const { String::new() }; 3];
+    let names = ["meta-data", "user-data", "network-config"];
+    for (text, name) in texts.iter_mut().zip(names) {
+        let file = format!("{folder}/{name}");
+        match read_bounded(&file) {
+            Ok(bytes) => match decode(&bytes) {
+                Ok(decoded) => decoded.clone_into(text),
+                Err(problems) => {
+                    show_problems(&[FileProblems::of(&file, &problems)]);
+                    return ExitCode::from(code::INVALID);
+                }
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return no_input(&file, &error),
+        }
+    }
+    let [meta_data, user_data, network_config] = &texts;
+    if texts.iter().all(String::is_empty) {
+        return no_input(folder, &std::io::ErrorKind::NotFound.into());
+    }
+    let texts = NoCloud {
+        meta_data,
+        user_data,
+        network_config,
+    };
+    match convert_no_cloud(texts) {
+        Ok(site) => {
+            tell!("{}", site.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err((name, problems)) => {
+            show_problems(&[FileProblems::of(&format!("{folder}/{name}"), &problems)]);
+            ExitCode::from(code::INVALID)
+        }
+    }
 }
 
 fn validate(root: &Root, file: &str) -> ExitCode {

@@ -6,9 +6,9 @@ use consign_schema::Code;
 
 use super::later::{Failed, Outcome};
 use super::offer::{self, Offer};
-use super::{Refused, configured, fenced};
+use super::{Refused, bundles, configured, fenced};
 use crate::digest::Digest;
-use crate::media::{Candidate, Found, SITE_FILE};
+use crate::media::{Candidate, Found, Roots, SITE_FILE};
 use crate::root::Root;
 use crate::state::Then;
 use crate::status::{FileProblems, Standing, Status, code};
@@ -51,6 +51,8 @@ pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Statu
 /// [`Failed`].
 pub fn take_offer(root: &Root, offer: &Offer<'_>) -> Result<Outcome, Failed> {
     let mut generation = offer.accept(root, None).map_err(Failed::Refused)?;
+    let roots = Roots::default();
+    bundles::stage(root, &roots, offer.medium, &mut generation).map_err(Failed::Refused)?;
     let mut state = generation.commit(root, None, Then::Stay).map_err(|error| {
         let message = error.to_string();
         Failed::Refused(Refused::one(

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use super::offer::{self, Offer};
 use super::tried::{self, End};
-use super::{Refused, configured, fenced, finish_reset, first, prepare};
+use super::{Refused, bundles, configured, fenced, finish_reset, first, prepare};
 use crate::generation::{Activation, CONFIGURED, Generation};
 use crate::image::Image;
-use crate::media::{Found, SITE_FILE};
+use crate::media::{Found, Roots, SITE_FILE};
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
 use crate::status::{FileProblems, Status, code};
@@ -101,7 +101,7 @@ fn renewed(
         Ok(mut fresh) => {
             fresh.keys.clone_from(&generation.keys);
             fresh.secrets.clone_from(&generation.secrets);
-            fresh.releases.clone_from(&generation.releases);
+            bundles::carry(&generation, &mut fresh);
             match fresh.commit(root, Some((state, &generation)), Then::Stay) {
                 Ok(next) => {
                     *state = next;
@@ -136,7 +136,9 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
                 format!("{path} was changed by somebody; the change is kept in {path}.local")
             });
             status.notes.extend(drifted);
-            if let Err(error) = Generation::prune(root, state) {
+            let pruned = Generation::prune(root, state)
+                .and_then(|()| Generation::prune_releases(root, state));
+            if let Err(error) = pruned {
                 let note = format!("old configurations cannot be removed: {error}");
                 status.notes.push(note);
             }
@@ -253,6 +255,9 @@ pub fn apply(
     }
     let before = (state, generation);
     let mut fresh = offer.accept(root, Some(before)).map_err(Failed::Refused)?;
+    bundles::carry(generation, &mut fresh);
+    let roots = Roots::default();
+    bundles::stage(root, &roots, offer.medium, &mut fresh).map_err(Failed::Refused)?;
     let mut state = fresh
         .commit(root, Some(before), Then::Trial)
         .map_err(|error| {

@@ -11,6 +11,7 @@
 //! goes on with what it has, whatever is attached: what is attached is taken
 //! only when it is signed, newer and right, and stays only when it works.
 
+mod bundles;
 mod first;
 mod later;
 mod offer;

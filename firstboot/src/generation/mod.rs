@@ -23,6 +23,7 @@ use std::io;
 
 pub use activate::Activation;
 
+use crate::bundle::RELEASES;
 use crate::digest::Digest;
 use crate::item::Item;
 use crate::root::{Access, Root};
@@ -209,8 +210,7 @@ impl Generation {
         found.ok_or(GenerationError::Damaged(number))
     }
 
-    /// Removes every generation but the one that counts and the one before,
-    /// and every bundle that neither of them uses.
+    /// Removes every generation but the one that counts and the one before.
     ///
     /// # Errors
     ///
@@ -224,6 +224,28 @@ impl Generation {
             if !kept.contains(&path) {
                 root.remove_tree(&path)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Removes every release that neither the generation that counts nor the
+    /// one before uses.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports, and when one of the two cannot be read.
+    pub fn prune_releases(root: &Root, state: &State) -> io::Result<()> {
+        let found = root.list(RELEASES)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let other = |error: GenerationError| io::Error::other(error.to_string());
+        let mut kept = Self::load(root, state).map_err(other)?.releases;
+        if let Some(previous) = Self::previous(root, state).map_err(other)? {
+            kept.extend(previous.releases);
+        }
+        for name in found.iter().filter(|name| !kept.contains(name)) {
+            root.remove_tree(&format!("{RELEASES}/{name}"))?;
         }
         Ok(())
     }

@@ -206,10 +206,6 @@ fn finish(child: &mut Child, is_done: bool) -> io::Result<bool> {
 /// # Errors
 ///
 /// `InvalidData` when the medium does not keep its word; what `sink` says.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "bundles are taken by their own step")
-)]
 pub fn read_payload(
     disk: File,
     (sector, size): (u64, u64),

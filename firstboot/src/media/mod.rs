@@ -194,6 +194,27 @@ pub fn look_at(roots: &Roots, disk: &str) -> Vec<Candidate> {
     told.map(|told| told.candidates).unwrap_or_default()
 }
 
+/// Passes the bytes of a medium's bundle on: exactly as many as it said.
+///
+/// # Errors
+///
+/// When the medium does not keep its word or is gone; what `sink` says.
+pub fn read_bundle(
+    roots: &Roots,
+    candidate: &Candidate,
+    name: &str,
+    sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let disk = &candidate.disk;
+    let file = File::open(roots.dev.join(disk))?;
+    let (sector, size) = (sector_of(roots, disk), size_of(roots, disk));
+    #[cfg(not(test))]
+    return child::read_payload(file, (sector, size), candidate, name, sink);
+    #[cfg(test)]
+    content::stream(&file, sector, size, candidate.partition, name, sink)
+        .map_err(|damage| io::Error::other(damage.to_string()))
+}
+
 /// Looks until a medium with our label is there, or `patience` ends.
 #[must_use]
 pub fn find(roots: &Roots, patience: Duration) -> Found {

@@ -21,11 +21,9 @@ use ed25519_dalek::{Signature, VerifyingKey};
 /// What `ssh-keygen -Y sign -n` is told for a `site.toml`.
 pub const SITE: &str = "consign-config";
 /// For a bundle's manifest.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "bundles come with the next step")
-)]
 pub const BUNDLE: &str = "consign-bundle";
+/// For a vendor's `policy.toml`.
+pub const POLICY: &str = "consign-policy";
 /// A signature file is never longer.
 pub const MAX_SIGNATURE: usize = 16 << 10;
 

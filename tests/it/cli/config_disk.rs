@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use consign::sign::age::{CHANCE, Recipient, encrypt};
+
 use crate::support::{consign, must_run, program, run, temp_folder, text_of};
 
 const SITE: &str = "schema = 1\n[config]\nid = \"acme\"\nserial = 1\n\
@@ -137,4 +139,26 @@ fn secrets_never_go_onto_a_disk_as_they_are() {
     write("secrets.toml", "password = \"CANARY\"\n");
     write("request.toml", &"\n".repeat(9000));
     refused(&words, "names no recipient");
+}
+
+#[test]
+fn the_age_program_reads_files_of_any_length() {
+    const CHUNK: usize = 64 << 10;
+    let folder = temp_folder();
+    let path = |name: &str| folder.path().join(name);
+    let Some(mut keygen) = program("age-keygen", "age") else {
+        return;
+    };
+    let said = text_of(&must_run(keygen.arg("-o").arg(path("key"))));
+    let recipient = said.trim().rsplit(' ').next().expect("a recipient");
+    let recipient = Recipient::parse(recipient).expect("a recipient");
+    for length in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+        let plain = vec![b'x'; length];
+        let mut chance = [7; CHANCE];
+        chance[0] = u8::try_from(length % 251).expect("small");
+        std::fs::write(path("file"), encrypt(&recipient, &plain, &chance)).expect("written");
+        let mut age = program("age", "age").expect("age-keygen was there");
+        let opened = must_run(age.args(["-d", "-i"]).args([path("key"), path("file")]));
+        assert!(opened.stdout == plain, "{length}");
+    }
 }

@@ -1,0 +1,98 @@
+//! Bundles of a configuration: those of its medium, and those that were there
+//! before.
+
+use super::Refused;
+use crate::bundle::{BundleError, CURRENT, Unpacker};
+use crate::generation::Generation;
+use crate::item::Item;
+use crate::media::{self, Candidate, Roots};
+use crate::root::Root;
+use crate::status::{FileProblems, code};
+
+/// Lets `generation` have the bundles that `before` had.
+pub fn carry(before: &Generation, generation: &mut Generation) {
+    let links = before.items.iter().filter(|item| is_link(item)).cloned();
+    let links: Vec<Item> = links.collect();
+    generation.items.extend(links);
+    generation.releases.clone_from(&before.releases);
+}
+
+/// Unpacks the bundles of `medium`, which take the places of those with the
+/// same names. What is unpacked counts for nothing before the commit.
+///
+/// # Errors
+///
+/// [`Refused`], with the first bundle that cannot be taken.
+pub fn stage(
+    root: &Root,
+    roots: &Roots,
+    medium: Option<&Candidate>,
+    generation: &mut Generation,
+) -> Result<(), Refused> {
+    let Some(medium) = medium else {
+        return Ok(());
+    };
+    for name in medium.payload.keys() {
+        let unpacked = unpack(root, roots, medium, name, generation.role.as_deref());
+        let manifest = match unpacked {
+            Ok(Some(manifest)) => manifest,
+            // A medium may serve several machines.
+            Ok(None) => continue,
+            Err(error) => return Err(refused(&medium.device, name, &error)),
+        };
+        let path = format!("{CURRENT}/{}", manifest.name);
+        generation.items.retain(|item| item.place() != path);
+        generation.items.push(Item::Link {
+            path,
+            target: format!("../releases/{}", manifest.digest),
+        });
+    }
+    let mut releases: Vec<String> = generation.items.iter().filter_map(release).collect();
+    releases.sort_unstable();
+    releases.dedup();
+    generation.releases = releases;
+    Ok(())
+}
+
+fn unpack(
+    root: &Root,
+    roots: &Roots,
+    medium: &Candidate,
+    name: &str,
+    role: Option<&str>,
+) -> Result<Option<crate::bundle::Manifest>, BundleError> {
+    let mut unpacker = Unpacker::new(root, role)?;
+    let read = media::read_bundle(roots, medium, name, &mut |piece| unpacker.push(piece));
+    unpacker.finish(read)
+}
+
+fn refused(device: &str, name: &str, error: &BundleError) -> Refused {
+    let (number, remedy) = match error {
+        BundleError::NoKey | BundleError::Signature(_) => (
+            code::SIGNATURE,
+            "ask the vendor for a bundle that is signed for this appliance",
+        ),
+        BundleError::Io(_) => (code::INVALID, "make room on /var, or copy the bundle again"),
+        _ => (code::INVALID, "ask the vendor for the bundle again"),
+    };
+    let file = format!("{device}: {name}");
+    Refused::one(
+        number,
+        "a bundle cannot be used",
+        FileProblems::whole(&file, "bundle", &error.to_string(), remedy),
+    )
+}
+
+fn is_link(item: &Item) -> bool {
+    release(item).is_some()
+}
+
+/// The release that an item leads to.
+fn release(item: &Item) -> Option<String> {
+    match item {
+        Item::Link { path, target } if path.starts_with(CURRENT) => {
+            target.rsplit('/').next().map(str::to_owned)
+        }
+        _ => None,
+    }
+}
