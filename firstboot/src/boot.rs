@@ -14,7 +14,7 @@ use crate::init::screen;
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
 use crate::status::{Standing, Status, code};
-use crate::step::clock::TIMESYNCD_PROGRAM;
+use crate::step::clock::{CHRONYD, TIMESYNCD_PROGRAM};
 use crate::step::role::SERVICES;
 use crate::step::{UNITS, grow, name};
 use crate::systemd::{self, Program, READY_TARGET, Request};
@@ -238,7 +238,7 @@ fn grow_data_disks(root: &Root) -> Vec<String> {
 
 /// Writes onto the customer's medium, after everybody has been told.
 fn send_back(root: &Root, status: &mut Status) {
-    let notes = write_back::write_back(root, &roots(root), status);
+    let notes = write_back::write_back(root, &Roots::default(), status);
     if notes.is_empty() {
         return;
     }
@@ -302,6 +302,9 @@ pub fn bring_up(root: &Root) -> String {
     let mut requests = vec![Request::TryRestart("systemd-networkd.service")];
     if root.exists(TIMESYNCD_PROGRAM) {
         requests.push(Request::TryRestart("systemd-timesyncd.service"));
+    }
+    if root.exists(CHRONYD) {
+        requests.push(Request::TryRestart("chrony.service"));
     }
     let services = root.list(SERVICES).unwrap_or_default();
     requests.extend(services.iter().map(|unit| Request::TryRestart(unit)));

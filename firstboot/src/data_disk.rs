@@ -345,6 +345,9 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
     }
     record.is_done = true;
     record.save(root, &disk.name)?;
+    // udev may have looked before, and looks again when it is told to.
+    let uevent = format!("{BLOCK}/{}/uevent", found.fact.name);
+    std::fs::write(root.outside(&uevent), "change")?;
     Ok(Change::Written)
 }
 

@@ -12,6 +12,8 @@ pub const TIMESYNCD_PROGRAM: &str = "/usr/lib/systemd/systemd-timesyncd";
 /// Drop-in of systemd-timesyncd; on `/run`, as it is made at every start.
 pub const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-consign.conf";
 
+/// The daemon of chrony.
+pub const CHRONYD: &str = "/usr/sbin/chronyd";
 /// chrony's own folder for sources (Debian's `chrony.conf`).
 const CHRONY: &str = "/etc/chrony/sources.d/consign.sources";
 

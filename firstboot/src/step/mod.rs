@@ -124,7 +124,7 @@ impl Machine {
                 language::has_locale(root, site.system.locale.as_ref()),
             ),
             (Feature::Sudo, root.exists("/usr/bin/sudo")),
-            (Feature::Chrony, root.exists("/usr/sbin/chronyd")),
+            (Feature::Chrony, root.exists(clock::CHRONYD)),
             (Feature::Keymaps, root.exists("/usr/bin/loadkeys")),
             (
                 Feature::Authorities,

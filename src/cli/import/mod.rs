@@ -15,7 +15,7 @@ use super::error::{CliError, output};
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::error::Error;
 use crate::exec::{Call, Tool};
-use crate::factory::{ConfigMedia, Shelf, config_disk};
+use crate::factory::{Beside, ConfigMedia, Shelf, config_disk};
 use crate::import::emit::{Dialect, emit};
 use crate::import::plan::HostFirmware;
 use crate::import::virsh::Virsh;
@@ -450,7 +450,7 @@ fn config(args: &TakeArgs, folder: &Path) -> Result<Config, Error> {
         None => Shelf::default(),
     };
     let disk = folder.join("site.img");
-    config_disk(&shelf, &site, ConfigMedia::Fat, &disk)?;
+    config_disk(&shelf, &site, ConfigMedia::Fat, &Beside::default(), &disk)?;
     Ok(Config::Volume(disk))
 }
 
