@@ -33,6 +33,8 @@ pub enum Tool {
     Virsh,
     /// Makes and enlarges qcow2 disks of imported guests.
     QemuImg,
+    /// Signs the manifest of an OVA with an X.509 key.
+    OpenSsl,
     /// Ourselves, as the process that becomes the sandbox.
     Myself,
 }
@@ -50,6 +52,7 @@ impl Tool {
             Self::Setpriv => "setpriv",
             Self::Virsh => "virsh",
             Self::QemuImg => "qemu-img",
+            Self::OpenSsl => "openssl",
             Self::Myself => "consign",
         }
     }
@@ -65,6 +68,7 @@ impl Tool {
             Self::Setpriv => "util-linux",
             Self::Virsh => "libvirt-clients",
             Self::QemuImg => "qemu-utils",
+            Self::OpenSsl => "openssl",
             Self::Myself => "consign",
         }
     }

@@ -26,6 +26,10 @@ pub struct Appliance {
     pub label: Option<String>,
     /// A paragraph for people.
     pub description: Option<String>,
+    /// Who makes it, one line for people.
+    pub vendor: Option<String>,
+    /// A text file: the licence that who imports it agrees to.
+    pub eula: Option<PathBuf>,
     /// No time in the image is later. `None`: the plan takes the newest
     /// repository's.
     pub source_date: Option<Timestamp>,
@@ -147,6 +151,8 @@ words! {
         Vhdx = "vhdx",
         /// Azure's and older Hyper-V's, fixed.
         Vhd = "vhd",
+        /// A package of machine and disk, for `VMware`, `VirtualBox` and Proxmox.
+        Ova = "ova",
     }
 }
 

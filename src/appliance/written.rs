@@ -33,6 +33,8 @@ pub(super) struct WrittenIdentity {
     pub(super) version: Option<Spanned<String>>,
     pub(super) label: Option<Spanned<String>>,
     pub(super) description: Option<Spanned<String>>,
+    pub(super) vendor: Option<Spanned<String>>,
+    pub(super) eula: Option<Spanned<String>>,
     pub(super) source_date: Option<Spanned<WrittenMoment>>,
 }
 
@@ -132,6 +134,8 @@ fn identity(mut table: Fields<'_>, problems: &mut Problems) -> WrittenIdentity {
         version: table.text("version", "\"1.0.0\"", problems),
         label: table.text("label", "\"Team wiki\"", problems),
         description: table.text("description", "\"...\"", problems),
+        vendor: table.text("vendor", "\"Example Ltd\"", problems),
+        eula: table.text("eula", "\"EULA.txt\"", problems),
         source_date: table.moment("source_date", "2024-05-01T00:00:00Z", problems),
     };
     table.finish(problems);

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::error::{CliError, output};
 use super::lock::{LockFlags, LockPolicy, ensure_lock};
+use super::package::PackageArgs;
 use super::plan::{BuildWork, PlanArgs, show};
 use super::sandbox::outlook;
 use crate::appliance::{Appliance, FILE_NAME, Mirror};
 use crate::artifact::{Artifact, PendingFile};
 use crate::error::Error;
+use crate::factory::Shelf;
 use crate::image::ImageFormat;
 use crate::layer::key::layer_key;
 use crate::layer::source::deb::Network;
@@ -160,9 +162,11 @@ pub(super) struct BuildArgs {
     #[arg(short, long, value_name = "FOLDER", default_value = "out")]
     pub(super) output: PathBuf,
     /// Disk image formats instead of those of appliance.toml: raw, raw.zst,
-    /// qcow2, vmdk, vhdx, vhd.
+    /// qcow2, vmdk, vhdx, vhd, ova.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', value_parser = image_format)]
     pub(super) format: Vec<ImageFormat>,
+    #[command(flatten)]
+    pub(super) package: PackageArgs,
     /// Sums raw disks as well: reads every zero of them.
     #[arg(long)]
     pub(super) sums: bool,
@@ -203,6 +207,7 @@ pub(super) fn run(
     let appliance = Appliance::open(&args.file)?;
     check_writable(&args.output)?;
     let cache = context.cache()?;
+    let packing = args.package.open(context)?;
     let agent = context.agent(args.agent.clone())?;
     let network = if args.offline {
         Network::Offline
@@ -218,6 +223,8 @@ pub(super) fn run(
     let wishes = Wishes {
         formats: args.format.clone(),
         raw_sums: args.sums,
+        properties: Shelf::of_appliance(&appliance)?.properties(),
+        package: packing.spec,
     };
     let plan = BuildPlan::resolve(&appliance, &lock, &agent.builder, &wishes)?;
     let folder = make_folder(&args.output)?;
@@ -242,6 +249,7 @@ pub(super) fn run(
         out: &folder,
         threads: args.jobs,
         executable: &context.environment.executable,
+        package_signer: packing.signer.as_ref(),
         reporter: context.reporter,
     };
     let artifacts = pipeline::build(&plan, &agent.content, &workshop)?;
@@ -271,7 +279,11 @@ pub(super) fn plan(
                 .lock(&appliance, &held)?
         }
     };
-    let plan = BuildPlan::resolve(&appliance, &lock, &agent.builder, &Wishes::default())?;
+    let wishes = Wishes {
+        properties: Shelf::of_appliance(&appliance)?.properties(),
+        ..Wishes::default()
+    };
+    let plan = BuildPlan::resolve(&appliance, &lock, &agent.builder, &wishes)?;
     let folder = args.file.with_file_name("out");
     let freshness = Stamp::check(
         plan.outputs_digest(),

@@ -2,29 +2,40 @@
 
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::build::Context;
 use super::error::{CliError, output};
+use super::package::PackageArgs;
+use crate::appliance::Appliance;
+use crate::descriptor::Machine;
+use crate::descriptor::ovf::{Package, Seal};
 use crate::error::Error;
+use crate::factory::Shelf;
 use crate::image::{
-    Compression, FileSum, ImageFormat, ImageSpec, WriteOptions, ZstdLevel, write_all,
+    Compression, Envelope, FileSum, ImageFormat, ImageSpec, WriteOptions, ZstdLevel, write_all,
 };
 use crate::inspect;
+use crate::plan::BuildPlan;
 
 /// Puts the disk of an image into another container. Reads raw, raw.zst,
-/// qcow2, VMDK, VHDX and VHD. The content root stays the same.
+/// qcow2, VMDK, VHDX, VHD and OVA. The content root stays the same.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ConvertArgs {
     /// The image.
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// The container: raw, raw.zst, qcow2, vmdk, vhdx, vhd.
+    /// The container: raw, raw.zst, qcow2, vmdk, vhdx, vhd, ova.
     #[arg(short = 'O', long, value_name = "FORMAT", value_parser = super::build::image_format)]
     format: ImageFormat,
     /// The file that is written, whole or not at all.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// For an OVA: the appliance whose machine it describes.
+    #[arg(long, value_name = "FILE")]
+    appliance: Option<PathBuf>,
+    #[command(flatten)]
+    package: PackageArgs,
     /// What the image is, instead of what its first bytes say.
     #[arg(long, value_name = "FORMAT", value_parser = super::build::image_format)]
     input_format: Option<ImageFormat>,
@@ -40,6 +51,13 @@ pub(super) struct ConvertArgs {
 fn level(text: &str) -> Result<ZstdLevel, String> {
     text.parse()
         .map_err(|_| "use a level from 1 to 19".to_owned())
+}
+
+/// The machine of an `appliance.toml`, as a build would describe it.
+fn machine(file: &Path) -> Result<Machine, Error> {
+    let appliance = Appliance::open(file)?;
+    let properties = Shelf::of_appliance(&appliance)?.properties();
+    Ok(BuildPlan::machine(&appliance, &properties)?)
 }
 
 /// Runs the subcommand.
@@ -68,6 +86,12 @@ pub(super) fn run(
     if let Some(level) = args.zstd {
         spec.compression = Compression::Zstd(level);
     }
+    let packing = args.package.open(context)?;
+    let machine = args.appliance.as_deref().map(machine).transpose()?;
+    let seal = packing.signer.as_ref().map(|signer| signer as &dyn Seal);
+    let package = machine.as_ref();
+    let package = package.map(|machine| Package::new(machine, packing.spec.sum, seal));
+    let package = package.transpose()?;
     let folder = args
         .output
         .parent()
@@ -75,11 +99,12 @@ pub(super) fn run(
     let options = WriteOptions {
         threads: args.jobs,
         cluster_cache: None,
+        envelope: package.as_ref().map(|package| package as &dyn Envelope),
     };
     let made = write_all(
         &[spec],
         image.disk.as_ref(),
-        folder.unwrap_or(std::path::Path::new(".")),
+        folder.unwrap_or(Path::new(".")),
         &options,
         context.reporter,
     )?;

@@ -20,6 +20,7 @@ mod inspect;
 mod keys;
 mod lock;
 mod manual;
+mod package;
 mod plan;
 mod release;
 mod sandbox;

@@ -10,6 +10,7 @@ use super::build::{BuildArgs, Context};
 use super::error::{CliError, output};
 use super::keys::signer;
 use super::lock::{LockFlags, LockPolicy, ensure_lock};
+use super::package::PackageArgs;
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::digest::{Digest, derive_guid};
 use crate::error::Error;
@@ -59,7 +60,7 @@ pub(super) struct ReleaseArgs {
     #[arg(long, value_name = "FILE")]
     notes: Option<PathBuf>,
     /// Disk image formats. Left out: those of appliance.toml, without raw
-    /// where there is another one.
+    /// where there is another one, and ova.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', value_parser = super::build::image_format)]
     format: Vec<ImageFormat>,
     #[command(flatten)]
@@ -67,6 +68,8 @@ pub(super) struct ReleaseArgs {
     /// Uses no network.
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    package: PackageArgs,
     /// The first-boot agent, instead of the one beside consign or in its checkout.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
@@ -173,11 +176,15 @@ fn build_args(args: &ReleaseArgs, appliance: &Appliance, folder: &Path) -> Build
         if format.len() > 1 {
             format.retain(|format| *format != ImageFormat::Raw);
         }
+        if !format.contains(&ImageFormat::Ova) {
+            format.push(ImageFormat::Ova);
+        }
     }
     BuildArgs {
         file: args.file.clone(),
         output: folder.to_owned(),
         format,
+        package: args.package.clone(),
         sums: true,
         lock: args.lock,
         offline: args.offline,
@@ -246,6 +253,8 @@ fn facts(
     let wishes = Wishes {
         formats: build.format.clone(),
         raw_sums: true,
+        properties: Shelf::of_appliance(appliance)?.properties(),
+        package: args.package.open(context)?.spec,
     };
     let plan = BuildPlan::resolve(appliance, &lock, &agent.builder, &wishes)?;
     let sources = context.sources(appliance, &cache, network);

@@ -59,6 +59,17 @@ impl Element {
         self
     }
 
+    /// Adds children behind those that are there.
+    pub(super) fn children_more(mut self, more: impl IntoIterator<Item = Self>) -> Self {
+        let mut children = match self.content {
+            Content::Children(children) => children,
+            Content::Nothing | Content::Text(_) => Vec::new(),
+        };
+        children.extend(more);
+        self.content = Content::Children(children);
+        self
+    }
+
     /// The whole document, with this element as its root.
     pub(super) fn to_document(&self) -> String {
         let mut bytes = Vec::new();

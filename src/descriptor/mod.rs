@@ -1,19 +1,23 @@
 //! Descriptors: what a host must know to run the image.
 //!
 //! In: a [`Machine`] (facts that the plan decided) and [`DiskFacts`] (what the
-//! image writers left behind). Out: `appliance.xml` and a short text on how to
-//! start it. Both are pure functions: the same facts give the same bytes.
+//! image writers left behind). Out: `appliance.xml`, libvirt's domain, what an
+//! OVA holds beside its disks, and a text on how to import the machine. All
+//! are pure functions: the same facts give the same bytes.
 //! Never here: choices, clocks, other people's descriptors (that is `import`).
 //! Checked by: xmllint, a second reading that ignores every `va:` item, and
 //! golden texts (`tests/it/formats/descriptor.rs`).
 
 mod element;
 pub mod libvirt;
+pub mod ovf;
 pub mod text;
 pub mod virt_image;
 
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub use consign_schema::PropertyKind;
 
 use crate::artifact::{Artifact, ArtifactKind, Draft, write_drafts};
 use crate::digest::{ContentRoot, Digest};
@@ -26,8 +30,8 @@ pub const VIRT_IMAGE_FILE: &str = "appliance.xml";
 /// Prefix and name of the namespace for what other formats cannot say.
 const NAMESPACE: (&str, &str) = ("va", "urn:consign:appliance:1");
 
-/// The name of the text on how to start the machine.
-pub const START_FILE: &str = "START.txt";
+/// The name of the text on how to import and start the machine.
+pub const IMPORT_FILE: &str = "IMPORT.txt";
 
 /// The file name under which a config disk is looked for beside the descriptor.
 pub const CONFIG_DISK_FILE: &str = "site.img";
@@ -63,8 +67,38 @@ pub struct Machine {
     pub consoles: Vec<String>,
     /// The guest's operating system by libosinfo's short id (`debian12`).
     pub os_id: String,
+    /// Who made it; may be empty.
+    pub vendor: String,
+    /// The licence that who imports it agrees to.
+    pub eula: Option<String>,
+    /// What a hypervisor may ask for and the agent understands.
+    pub properties: Vec<Property>,
     /// The build plan's digest.
     pub build: Digest,
+}
+
+/// A property of the machine's OVF environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Property {
+    /// Its name: letters, digits, `_`, `.` and `-`.
+    pub name: String,
+    /// The key of the site configuration that it becomes.
+    pub label: String,
+    /// What it means, for people.
+    pub description: String,
+    /// How its text is read.
+    pub kind: PropertyKind,
+}
+
+/// Files for hosts that load the kernel themselves, beside the descriptor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Direct {
+    /// The kernel's file.
+    pub kernel: String,
+    /// The initramfs's file.
+    pub initrd: String,
+    /// The kernel's command line.
+    pub command_line: String,
 }
 
 /// Whether a guest has a screen.
@@ -170,6 +204,12 @@ pub enum DescriptorError {
         /// The name.
         id: String,
     },
+    /// More disks than a controller of an OVA has places.
+    #[error("an OVA holds at most {most} disks besides the system's")]
+    TooManyDisks {
+        /// The most.
+        most: usize,
+    },
     /// Text that XML 1.0 cannot hold.
     #[error("{field} `{}` has a control character", text.escape_debug())]
     Text {
@@ -201,6 +241,7 @@ impl DescriptorError {
         match self {
             Self::Name { .. } => "descriptor-name",
             Self::DiskTwice { .. } => "descriptor-disk-twice",
+            Self::TooManyDisks { .. } => "descriptor-disks",
             Self::Text { .. } => "descriptor-text",
             Self::NoDisk { .. } => "descriptor-no-disk",
             Self::Write { .. } => "descriptor-write",
@@ -217,6 +258,7 @@ impl DescriptorError {
             Self::DiskTwice { .. } => {
                 Some("rename one; `system` and `config` are always taken".into())
             }
+            Self::TooManyDisks { .. } => Some("take `ova` out of the formats".into()),
             Self::Text { .. } => Some("write plain text; line breaks and tabs are fine".into()),
             Self::NoDisk { .. } => Some("ask for at least one format, for example qcow2".into()),
             Self::Write { .. } => None,
@@ -252,8 +294,17 @@ fn check(machine: &Machine) -> Result<(), DescriptorError> {
         ("description", &machine.description),
         ("config label", &machine.config.label),
         ("os id", &machine.os_id),
+        ("vendor", &machine.vendor),
     ] {
         check_text(field, text)?;
+    }
+    for property in &machine.properties {
+        check_name(&property.name)?;
+        check_text("property", &property.label)?;
+        check_text("property", &property.description)?;
+    }
+    if let Some(eula) = &machine.eula {
+        check_text("eula", eula)?;
     }
     for console in &machine.consoles {
         check_text("console", console)?;
@@ -287,39 +338,45 @@ fn check_text(field: &'static str, text: &str) -> Result<(), DescriptorError> {
     Ok(())
 }
 
-/// How gladly a descriptor names an image: the lowest first.
-fn rank(format: ImageFormat) -> u8 {
+/// How gladly a descriptor names an image, the lowest first; `None` for
+/// formats that descriptors have no word for.
+const fn rank(format: ImageFormat) -> Option<u8> {
     match format {
-        ImageFormat::Qcow2 => 0,
-        ImageFormat::Raw => 1,
-        _ => 2,
+        ImageFormat::Qcow2 => Some(0),
+        ImageFormat::Raw => Some(1),
+        ImageFormat::Vmdk => Some(2),
+        _ => None,
     }
 }
 
-/// The image that a descriptor names: qcow2 before raw.
+/// The image that a descriptor names: qcow2 before raw before VMDK.
 fn preferred<'a>(
     machine: &Machine,
     disks: &'a [DiskFacts],
 ) -> Result<&'a DiskFacts, DescriptorError> {
     disks
         .iter()
+        .filter(|disk| rank(disk.format).is_some())
         .min_by_key(|disk| rank(disk.format))
         .ok_or_else(|| DescriptorError::NoDisk {
             name: machine.name.clone(),
         })
 }
 
-/// The names of the files of [`drafts`], in their order.
+/// The names of the files of [`drafts`] for images of these formats, in their
+/// order.
 #[must_use]
-pub fn file_names(machine: &Machine) -> Vec<String> {
-    vec![
-        VIRT_IMAGE_FILE.to_owned(),
-        machine.libvirt_file(),
-        START_FILE.to_owned(),
-    ]
+pub fn file_names(machine: &Machine, formats: &[ImageFormat]) -> Vec<String> {
+    let mut names = Vec::new();
+    if formats.iter().any(|format| rank(*format).is_some()) {
+        names.extend([VIRT_IMAGE_FILE.to_owned(), machine.libvirt_file()]);
+    }
+    names.push(IMPORT_FILE.to_owned());
+    names
 }
 
-/// `appliance.xml`, `NAME.libvirt.xml` and `START.txt` for `folder`.
+/// `appliance.xml`, `NAME.libvirt.xml` and `IMPORT.txt` for `folder`; the text
+/// alone where no image has a format that descriptors have a word for.
 ///
 /// # Errors
 ///
@@ -327,6 +384,7 @@ pub fn file_names(machine: &Machine) -> Vec<String> {
 pub fn drafts(
     machine: &Machine,
     disks: &[DiskFacts],
+    direct: Option<&Direct>,
     folder: &Path,
 ) -> Result<Vec<Draft>, DescriptorError> {
     let draft = |name: &str, kind, text: String| Draft {
@@ -334,14 +392,20 @@ pub fn drafts(
         kind,
         bytes: text.into_bytes(),
     };
-    let xml = virt_image::render(machine, disks)?;
-    let domain = libvirt::render_template(machine, disks)?;
-    let start = text::render(machine, disks)?;
-    Ok(vec![
-        draft(VIRT_IMAGE_FILE, ArtifactKind::Descriptor, xml),
-        draft(&machine.libvirt_file(), ArtifactKind::Descriptor, domain),
-        draft(START_FILE, ArtifactKind::Text, start),
-    ])
+    let mut drafts = Vec::new();
+    if disks.iter().any(|disk| rank(disk.format).is_some()) {
+        let xml = virt_image::render(machine, disks, direct)?;
+        let domain = libvirt::render_template(machine, disks)?;
+        drafts.push(draft(VIRT_IMAGE_FILE, ArtifactKind::Descriptor, xml));
+        drafts.push(draft(
+            &machine.libvirt_file(),
+            ArtifactKind::Descriptor,
+            domain,
+        ));
+    }
+    let text = text::render(machine, disks)?;
+    drafts.push(draft(IMPORT_FILE, ArtifactKind::Text, text));
+    Ok(drafts)
 }
 
 /// Writes the files of [`drafts`] into `folder`.
@@ -352,9 +416,10 @@ pub fn drafts(
 pub fn write_all(
     machine: &Machine,
     disks: &[DiskFacts],
+    direct: Option<&Direct>,
     folder: &Path,
 ) -> Result<Vec<Artifact>, DescriptorError> {
-    let drafts = drafts(machine, disks, folder)?;
+    let drafts = drafts(machine, disks, direct, folder)?;
     write_drafts(&drafts).map_err(|(path, source)| DescriptorError::Write { path, source })?;
     Ok(drafts.iter().map(Draft::artifact).collect())
 }
@@ -387,6 +452,9 @@ pub(crate) mod sample {
             },
             consoles: vec!["tty0".into(), "hvc0".into(), "ttyS0".into()],
             os_id: "debian12".into(),
+            vendor: String::new(),
+            eula: None,
+            properties: vec![],
             build: Digest::of(b"plan"),
         }
     }
@@ -417,7 +485,7 @@ mod tests {
                 name: name.into(),
                 ..sample::machine()
             };
-            let error = virt_image::render(&machine, &sample::disks()).expect_err(name);
+            let error = virt_image::render(&machine, &sample::disks(), None).expect_err(name);
             assert_eq!(error.slug(), "descriptor-name");
         }
     }
@@ -428,7 +496,7 @@ mod tests {
             label: "bell\u{7}".into(),
             ..sample::machine()
         };
-        let error = virt_image::render(&machine, &sample::disks()).expect_err("a bell");
+        let error = virt_image::render(&machine, &sample::disks(), None).expect_err("a bell");
         assert_eq!(
             error.to_string(),
             "label `bell\\u{7}` has a control character"
@@ -444,13 +512,13 @@ mod tests {
             }],
             ..sample::machine()
         };
-        let error = virt_image::render(&machine, &sample::disks()).expect_err("taken");
+        let error = virt_image::render(&machine, &sample::disks(), None).expect_err("taken");
         assert_eq!(error.to_string(), "two disks are called `config`");
     }
 
     #[test]
     fn without_an_image_there_is_no_descriptor() {
-        let error = virt_image::render(&sample::machine(), &[]).expect_err("no disk");
+        let error = virt_image::render(&sample::machine(), &[], None).expect_err("no disk");
         assert_eq!(error.to_string(), "`wiki` has no disk image to describe");
     }
 }

@@ -15,24 +15,40 @@
 
 use super::element::Element;
 use super::{
-    CONFIG_DISK_FILE, DescriptorError, DiskFacts, Display, Firmware, Machine, NAMESPACE, check,
-    preferred,
+    CONFIG_DISK_FILE, DescriptorError, Direct, DiskFacts, Display, Firmware, Machine, NAMESPACE,
+    check, check_text, preferred, rank,
 };
 use crate::units::{ByteSize, KIB, MIB};
 
 /// Renders the descriptor. `disks` are image files of the one system disk;
 /// the descriptor names qcow2 before raw, and the others as alternatives.
+/// With `direct` it has an entry for paravirtualised guests of Xen too, behind
+/// the one for whole machines, since importers take the first that fits.
 ///
 /// # Errors
 ///
 /// Any [`DescriptorError`] but `Write`.
-pub fn render(machine: &Machine, disks: &[DiskFacts]) -> Result<String, DescriptorError> {
+pub fn render(
+    machine: &Machine,
+    disks: &[DiskFacts],
+    direct: Option<&Direct>,
+) -> Result<String, DescriptorError> {
     check(machine)?;
+    if let Some(direct) = direct {
+        check_text("kernel", &direct.kernel)?;
+        check_text("initramfs", &direct.initrd)?;
+        check_text("command line", &direct.command_line)?;
+    }
     let system = preferred(machine, disks)?;
-    Ok(image(machine, system, disks).to_document())
+    Ok(image(machine, system, disks, direct).to_document())
 }
 
-fn image(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element {
+fn image(
+    machine: &Machine,
+    system: &DiskFacts,
+    disks: &[DiskFacts],
+    direct: Option<&Direct>,
+) -> Element {
     let mut children = vec![
         Element::new("name")
             .attr("version", &machine.version)
@@ -42,7 +58,7 @@ fn image(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element 
     if !machine.description.is_empty() {
         children.push(Element::new("description").text(&machine.description));
     }
-    children.push(domain(machine));
+    children.push(domain(machine, direct));
     children.push(storage(machine, system));
     children.push(modern(machine, system, disks));
     let (prefix, name) = NAMESPACE;
@@ -51,17 +67,30 @@ fn image(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element 
         .children(children)
 }
 
-fn domain(machine: &Machine) -> Element {
+fn domain(machine: &Machine, direct: Option<&Direct>) -> Element {
+    let whole = Element::new("os").children([Element::new("loader").attr("dev", "hd")]);
+    let paravirtual = direct.map(|direct| {
+        let part = |name, text: &str| Element::new(name).text(text);
+        let os = Element::new("os").children([
+            part("kernel", &direct.kernel),
+            part("initrd", &direct.initrd),
+            part("cmdline", &direct.command_line),
+        ]);
+        boot(machine, "xen", os)
+    });
+    let boots = [boot(machine, "hvm", whole)].into_iter().chain(paravirtual);
+    Element::new("domain").children(boots.chain([devices(machine)]))
+}
+
+fn boot(machine: &Machine, kind: &str, os: Element) -> Element {
     let guest = Element::new("guest").children([Element::new("arch").text("x86_64")]);
-    let os = Element::new("os").children([Element::new("loader").attr("dev", "hd")]);
     let ids = std::iter::once("system")
         .chain(machine.user_disks.iter().map(|disk| disk.id.as_str()))
         .chain(std::iter::once("config"));
     let drives = ids.map(|id| Element::new("drive").attr("disk", id));
-    let boot = Element::new("boot")
-        .attr("type", "hvm")
-        .children([guest, os].into_iter().chain(drives));
-    Element::new("domain").children([boot, devices(machine)])
+    Element::new("boot")
+        .attr("type", kind)
+        .children([guest, os].into_iter().chain(drives))
 }
 
 fn devices(machine: &Machine) -> Element {
@@ -142,7 +171,7 @@ fn modern(machine: &Machine, system: &DiskFacts, disks: &[DiskFacts]) -> Element
     children.extend(
         disks
             .iter()
-            .filter(|disk| disk.file != system.file)
+            .filter(|disk| disk.file != system.file && rank(disk.format).is_some())
             .map(|disk| {
                 Element::new("va:alternative")
                     .attr("disk", "system")
@@ -161,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_first_lines_are_what_historic_parsers_need() {
-        let xml = render(&sample::machine(), &sample::disks()).expect("renders");
+        let xml = render(&sample::machine(), &sample::disks(), None).expect("renders");
         assert!(xml.starts_with(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
              <image xmlns:va=\"urn:consign:appliance:1\">\n  \
@@ -179,14 +208,14 @@ mod tests {
             memory: ByteSize::from_bytes(512 * MIB + 1),
             ..sample::machine()
         };
-        let xml = render(&machine, &sample::disks()).expect("renders");
+        let xml = render(&machine, &sample::disks(), None).expect("renders");
         assert!(xml.contains("<memory>525312</memory>"), "{xml}");
     }
 
     #[test]
     fn a_raw_disk_without_a_sum_has_no_checksum_element() {
         let disks: Vec<_> = sample::disks().into_iter().take(1).collect();
-        let xml = render(&sample::machine(), &disks).expect("renders");
+        let xml = render(&sample::machine(), &disks, None).expect("renders");
         assert!(xml.contains("file=\"wiki.raw\" format=\"raw\""), "{xml}");
         assert!(!xml.contains("checksum"), "{xml}");
     }
@@ -195,13 +224,13 @@ mod tests {
     fn a_content_root_is_for_modern_importers_only() {
         let mut disks = sample::disks();
         disks[1].content_root = Some(ContentRoot(Digest::of(b"root")));
-        let xml = render(&sample::machine(), &disks).expect("renders");
+        let xml = render(&sample::machine(), &disks, None).expect("renders");
         assert!(xml.contains("va:content-root=\"sha256:"), "{xml}");
     }
 
     #[test]
     fn text_is_escaped() {
-        let xml = render(&sample::machine(), &sample::disks()).expect("renders");
+        let xml = render(&sample::machine(), &sample::disks(), None).expect("renders");
         assert!(xml.contains("<label>Wiki &amp; notes</label>"), "{xml}");
         assert!(xml.contains("Pages &lt;for"), "{xml}");
     }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use consign_schema::describe::{KEYS, Key};
 use consign_schema::{Policy, Role, SiteConfig, check, decode};
 
 use super::FactoryError;
 use crate::appliance::{Appliance, LayerKind};
+use crate::descriptor::Property;
 use crate::tree::list_folder;
 
 /// Where a files layer has its roles, from its folder on.
@@ -72,6 +74,22 @@ impl Shelf {
     /// The roles, by name.
     pub fn roles(&self) -> impl Iterator<Item = &Role> {
         self.roles.values()
+    }
+
+    /// What the policy lets a hypervisor ask for, each with what it means.
+    #[must_use]
+    pub fn properties(&self) -> Vec<Property> {
+        let described = |property: &consign_schema::Property| {
+            let path = |key: &&Key| key.path.replace("[]", "") == property.key;
+            let help = KEYS.iter().find(path).map_or("", |key| key.help);
+            Property {
+                name: property.name.clone(),
+                label: property.key.clone(),
+                description: help.to_owned(),
+                kind: property.kind,
+            }
+        };
+        self.policy.properties.iter().map(described).collect()
     }
 
     /// Judges a site configuration exactly as the agent will; `file` is the

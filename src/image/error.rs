@@ -34,6 +34,9 @@ pub enum ImageError {
         /// The name.
         name: String,
     },
+    /// An OVA without a machine to describe.
+    #[error("an OVA describes a machine, and there is none")]
+    NoMachine,
     /// The disk does not fit the format.
     #[error("a disk of {size} does not fit {format}, which ends at {most}")]
     TooLarge {
@@ -85,6 +88,7 @@ impl ImageError {
             Self::UnknownLevel { .. } => "image-unknown-level",
             Self::FileName { .. } => "image-file-name",
             Self::VmdkName { .. } => "image-vmdk-name",
+            Self::NoMachine => "image-no-machine",
             Self::TooLarge { .. } => "image-too-large",
             Self::PartialSector { .. } => "image-partial-sector",
             Self::Read { .. } => "image-read",
@@ -118,6 +122,7 @@ impl ImageError {
                     names.join(", ")
                 ))
             }
+            Self::NoMachine => Some("name its appliance.toml: `--appliance FILE`".to_owned()),
             Self::Write { path, source } => write_hint(path, source),
             _ => None,
         }
@@ -131,6 +136,7 @@ impl ImageError {
             | Self::UnknownLevel { .. }
             | Self::FileName { .. }
             | Self::VmdkName { .. }
+            | Self::NoMachine
             | Self::PartialSector { .. } => ExitClass::Usage,
             Self::Pack { .. } => ExitClass::Bug,
             _ => ExitClass::Build,

@@ -14,6 +14,7 @@ mod codec;
 mod deflate;
 mod error;
 mod ordered;
+pub(crate) mod ova;
 mod pass;
 pub(crate) mod qcow2;
 mod raw;
@@ -30,6 +31,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub use error::ImageError;
+pub use ova::{Envelope, Member, PackedDisk, Sha1Hex};
 pub use spec::{Compression, FileSum, ImageFormat, ImageSpec, WriteOptions, ZstdLevel};
 
 use crate::artifact::{Artifact, ArtifactKind, PendingFile};
@@ -39,6 +41,7 @@ use crate::sparse::SparseSource;
 use crate::units::ByteSize;
 use cache::{Keeper, PackPaths, Stock};
 use codec::{Codec, Packer};
+use ova::OvaWriter;
 use pass::{CHUNK_SIZE, Container, Packed, Piece, Press, Presses};
 use qcow2::{CompressionType, Qcow2Writer};
 use raw::RawWriter;
@@ -70,18 +73,18 @@ pub fn write_all(
     specs: &[ImageSpec],
     disk: &dyn SparseSource,
     out_dir: &Path,
-    options: &WriteOptions,
+    options: &WriteOptions<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Artifact>, ImageError> {
     reporter.started(STEP);
     for spec in specs {
-        spec.check(disk.size())?;
+        spec.check(disk.size(), options.envelope)?;
     }
     let threads = pass::thread_count(options.threads);
     let presses = presses(specs, options);
     let mut outputs = specs
         .iter()
-        .map(|spec| Output::create(spec, disk.size(), out_dir, &presses))
+        .map(|spec| Output::create(spec, disk.size(), out_dir, &presses, options.envelope))
         .collect::<Result<Vec<_>, _>>()?;
     let mut memory = Memory::new(specs, options, &presses, reporter);
     let mut progress = Progress::new(disk, reporter);
@@ -119,13 +122,15 @@ fn codec(spec: &ImageSpec) -> Option<Codec> {
     match (spec.format, spec.compression) {
         (ImageFormat::Raw | ImageFormat::Vhdx | ImageFormat::Vhd, _) => None,
         (ImageFormat::RawZst, _) => Some(Codec::Stream(level.number())),
-        (ImageFormat::Vmdk, _) | (ImageFormat::Qcow2, Compression::Deflate) => Some(Codec::Deflate),
+        (ImageFormat::Vmdk | ImageFormat::Ova, _) | (ImageFormat::Qcow2, Compression::Deflate) => {
+            Some(Codec::Deflate)
+        }
         (ImageFormat::Qcow2, Compression::Zstd(_)) => Some(Codec::Zstd(level.number())),
     }
 }
 
 /// One press for each codec, however many images use it.
-fn presses(specs: &[ImageSpec], options: &WriteOptions) -> Presses {
+fn presses(specs: &[ImageSpec], options: &WriteOptions<'_>) -> Presses {
     let mut codecs: Vec<Codec> = specs.iter().filter_map(codec).collect();
     codecs.sort_unstable();
     codecs.dedup();
@@ -143,7 +148,7 @@ fn presses(specs: &[ImageSpec], options: &WriteOptions) -> Presses {
 }
 
 /// Where the packs of `codec` are, named after the first image that uses it.
-fn pack_paths(specs: &[ImageSpec], options: &WriteOptions, of: Codec) -> Option<PackPaths> {
+fn pack_paths(specs: &[ImageSpec], options: &WriteOptions<'_>, of: Codec) -> Option<PackPaths> {
     let folder = options.cluster_cache.as_deref()?;
     let image = specs.iter().find(|spec| codec(spec) == Some(of))?;
     Some(PackPaths::new(folder, &image.file_name, of))
@@ -154,7 +159,7 @@ struct Output<'a> {
     spec: &'a ImageSpec,
     path: PathBuf,
     pending: PendingFile,
-    container: Box<dyn Container>,
+    container: Box<dyn Container + 'a>,
 }
 
 impl<'a> Output<'a> {
@@ -163,17 +168,26 @@ impl<'a> Output<'a> {
         size: ByteSize,
         out_dir: &Path,
         presses: &Presses,
+        envelope: Option<&'a dyn Envelope>,
     ) -> Result<Self, ImageError> {
         let path = out_dir.join(&spec.file_name);
-        let pending = PendingFile::create(&path).map_err(|source| ImageError::Write {
+        let failed = |source| ImageError::Write {
             path: path.clone(),
             source,
-        })?;
+        };
+        let pending = PendingFile::create(&path).map_err(failed)?;
+        let container = match envelope {
+            Some(envelope) if spec.format == ImageFormat::Ova => {
+                let store = tempfile::tempfile_in(out_dir).map_err(failed)?;
+                Box::new(OvaWriter::new(size, envelope, store, packer(spec, presses)))
+            }
+            _ => container(spec, size, presses),
+        };
         Ok(Self {
             spec,
             path,
             pending,
-            container: container(spec, size, presses),
+            container,
         })
     }
 
@@ -216,26 +230,33 @@ impl<'a> Output<'a> {
     }
 }
 
-/// The writer of a format.
-fn container(spec: &ImageSpec, size: ByteSize, presses: &Presses) -> Box<dyn Container> {
-    let packer = |presses: &[Press]| {
-        presses
-            .iter()
-            .position(|press| Some(press.packer.codec()) == codec(spec))
-            .unwrap_or_default()
+/// Which of the presses is an image's own.
+fn packer(spec: &ImageSpec, presses: &Presses) -> usize {
+    let all = match spec.format {
+        ImageFormat::RawZst => &presses.chunks,
+        _ => &presses.clusters,
     };
-    let of_clusters = packer(&presses.clusters);
+    all.iter()
+        .position(|press| Some(press.packer.codec()) == codec(spec))
+        .unwrap_or_default()
+}
+
+/// The writer of a format. A package's is made where its envelope is known.
+fn container(spec: &ImageSpec, size: ByteSize, presses: &Presses) -> Box<dyn Container> {
+    let packer = packer(spec, presses);
     match spec.format {
         ImageFormat::Raw => Box::new(RawWriter::new(size)),
-        ImageFormat::RawZst => Box::new(RawZstWriter::new(size, packer(&presses.chunks))),
+        ImageFormat::RawZst => Box::new(RawZstWriter::new(size, packer)),
         ImageFormat::Qcow2 => {
             let compression = match spec.compression {
                 Compression::Deflate => CompressionType::Deflate,
                 Compression::Zstd(_) => CompressionType::Zstd,
             };
-            Box::new(Qcow2Writer::new(size, compression, of_clusters))
+            Box::new(Qcow2Writer::new(size, compression, packer))
         }
-        ImageFormat::Vmdk => Box::new(VmdkWriter::new(size, &spec.file_name, of_clusters)),
+        ImageFormat::Vmdk | ImageFormat::Ova => {
+            Box::new(VmdkWriter::new(size, &spec.file_name, packer))
+        }
         ImageFormat::Vhdx => Box::new(VhdxWriter::new(size)),
         ImageFormat::Vhd => Box::new(VhdWriter::new(size)),
     }
@@ -303,7 +324,7 @@ struct Memory<'a> {
 impl<'a> Memory<'a> {
     fn new(
         specs: &[ImageSpec],
-        options: &WriteOptions,
+        options: &WriteOptions<'_>,
         presses: &Presses,
         reporter: &'a dyn Reporter,
     ) -> Self {

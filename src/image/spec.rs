@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use std::num::NonZeroUsize;
 
-use super::{ImageError, qcow2, vhd, vhdx, vmdk};
+use super::{Envelope, ImageError, ova, qcow2, vhd, vhdx, vmdk};
 use crate::units::ByteSize;
 
 /// Bytes of a sector, which every container of machines counts in.
@@ -28,6 +28,9 @@ pub enum ImageFormat {
     Vhdx,
     /// The format of Azure and older Hyper-V, fixed.
     Vhd,
+    /// A package of a machine's description and its disk, for `VMware`,
+    /// `VirtualBox` and Proxmox.
+    Ova,
 }
 
 impl ImageFormat {
@@ -39,6 +42,7 @@ impl ImageFormat {
         Self::Vmdk,
         Self::Vhdx,
         Self::Vhd,
+        Self::Ova,
     ];
 
     /// Its name, which is the extension of its files too.
@@ -51,6 +55,7 @@ impl ImageFormat {
             Self::Vmdk => "vmdk",
             Self::Vhdx => "vhdx",
             Self::Vhd => "vhd",
+            Self::Ova => "ova",
         }
     }
 
@@ -66,7 +71,7 @@ impl ImageFormat {
         match self {
             Self::Raw | Self::RawZst => None,
             Self::Qcow2 => Some(qcow2::LIMIT),
-            Self::Vmdk => Some(vmdk::LIMIT),
+            Self::Vmdk | Self::Ova => Some(vmdk::LIMIT),
             Self::Vhdx => Some(vhdx::LIMIT),
             Self::Vhd => Some(vhd::LIMIT),
         }
@@ -194,7 +199,11 @@ impl ImageSpec {
     }
 
     /// Refuses what the format cannot hold, before anything is written.
-    pub(super) fn check(&self, size: ByteSize) -> Result<(), ImageError> {
+    pub(super) fn check(
+        &self,
+        size: ByteSize,
+        envelope: Option<&dyn Envelope>,
+    ) -> Result<(), ImageError> {
         let name = Path::new(&self.file_name);
         let is_plain = name.file_name() == Some(name.as_os_str())
             && !self.file_name.chars().any(char::is_control);
@@ -205,6 +214,9 @@ impl ImageSpec {
         }
         if self.format == ImageFormat::Vmdk {
             vmdk::check_name(&self.file_name)?;
+        }
+        if self.format == ImageFormat::Ova {
+            ova::check(envelope.ok_or(ImageError::NoMachine)?)?;
         }
         if let Some(most) = self.format.limit()
             && size > most
@@ -222,11 +234,13 @@ impl ImageSpec {
     }
 }
 
-/// What changes the speed but not the bytes.
+/// What is not of one image.
 #[derive(Debug, Clone, Default)]
-pub struct WriteOptions {
+pub struct WriteOptions<'a> {
     /// Worker threads; as many as the machine has cores when left out.
     pub threads: Option<NonZeroUsize>,
     /// Folder for packed clusters of earlier builds; none when left out.
     pub cluster_cache: Option<PathBuf>,
+    /// What an OVA says of its machine; needed for that format only.
+    pub envelope: Option<&'a dyn Envelope>,
 }

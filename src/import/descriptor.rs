@@ -680,7 +680,8 @@ mod tests {
     #[test]
     fn our_own_descriptor_is_read_whole() {
         let machine = crate::descriptor::sample::machine();
-        let xml = virt_image::render(&machine, &crate::descriptor::sample::disks()).expect("xml");
+        let xml =
+            virt_image::render(&machine, &crate::descriptor::sample::disks(), None).expect("xml");
         let read = read(xml.as_bytes(), Paths::Contained).expect("sound");
         assert_eq!(read.name.as_deref(), Some(machine.name.as_str()));
         assert_eq!(read.memory, Some(machine.memory));
@@ -810,7 +811,8 @@ mod tests {
     #[test]
     fn no_damage_makes_the_reader_panic() {
         let machine = crate::descriptor::sample::machine();
-        let xml = virt_image::render(&machine, &crate::descriptor::sample::disks()).expect("xml");
+        let xml =
+            virt_image::render(&machine, &crate::descriptor::sample::disks(), None).expect("xml");
         let sound = xml.into_bytes();
         let mut refused = 0;
         for at in 0..sound.len() {

@@ -7,6 +7,7 @@
 
 pub mod agent;
 mod kept;
+mod package;
 pub mod packages;
 
 use std::collections::BTreeMap;
@@ -16,16 +17,18 @@ use std::path::{Path, PathBuf};
 
 use crate::artifact::{Artifact, ArtifactKind, Draft, PendingFile, write_drafts};
 use crate::boot::{self, Bootable, DirectBoot};
-use crate::descriptor::{self, DiskFacts};
+use crate::descriptor::ovf::{Package, Seal};
+use crate::descriptor::{self, Direct, DiskFacts};
 use crate::disk::{Disk, DiskSpec};
 use crate::error::Error;
 use crate::fs::ext4::{Ext4Error, Ext4Volume};
 use crate::fs::fat::FatVolume;
-use crate::image::{self, ImageFormat, WriteOptions};
+use crate::image::{self, Envelope, ImageFormat, ImageSpec, WriteOptions};
 use crate::layer::spec::LayerSpec;
 use crate::layer::{self, Layer, LayerShop};
 use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
 use crate::release;
+use crate::release::certificate::PackageSigner;
 use crate::report::Reporter;
 use crate::sparse::{Bytes, SparseSource, Zeros};
 use crate::tree::{Content, FileTree, TreeError};
@@ -50,6 +53,8 @@ pub struct Workshop<'a> {
     pub threads: Option<NonZeroUsize>,
     /// The file of consign itself, for the stamp.
     pub executable: &'a Path,
+    /// Who signs packages of machine and disk.
+    pub package_signer: Option<&'a PackageSigner>,
     /// Who is told.
     pub reporter: &'a dyn Reporter,
 }
@@ -81,11 +86,8 @@ pub fn build(
     let disk = Disk::assemble(&spec, volumes(plan, bootable)?)?;
     let mut artifacts = write_images(plan, &disk, shop)?;
     let facts = disk_facts(plan, &disk, &artifacts);
-    let mut drafts = if facts.is_empty() {
-        Vec::new()
-    } else {
-        descriptor::drafts(&plan.machine, &facts, shop.out)?
-    };
+    let files = direct_files(&direct);
+    let mut drafts = descriptor::drafts(&plan.machine, &facts, Some(&files), shop.out)?;
     drafts.extend(direct_drafts(&direct, shop.out)?);
     drafts.push(roots_draft(&artifacts, shop.out));
     artifacts.extend(drafts.iter().map(Draft::artifact));
@@ -145,14 +147,13 @@ pub fn layer_owners(
 #[must_use]
 pub fn output_names(plan: &BuildPlan) -> Vec<String> {
     let images = plan.images.iter().map(|image| image.file_name.clone());
-    // A disk that only formats hold of which descriptors know nothing has none.
-    let has_descriptor = plan.images.iter().any(|image| is_described(image.format));
-    let descriptors = descriptor::file_names(&plan.machine);
+    let formats: Vec<_> = plan.images.iter().map(|image| image.format).collect();
+    let descriptors = descriptor::file_names(&plan.machine, &formats);
     let others = [ROOTS_FILE, release::sums::SUMS_FILE]
         .into_iter()
         .chain(DIRECT);
     images
-        .chain(descriptors.into_iter().filter(|_| has_descriptor))
+        .chain(descriptors)
         .chain(others.map(str::to_owned))
         .collect()
 }
@@ -211,9 +212,17 @@ fn write_images(
     disk: &Disk,
     shop: &Workshop<'_>,
 ) -> Result<Vec<Artifact>, Error> {
+    let has_package = |image: &ImageSpec| image.format == ImageFormat::Ova;
+    let package = if plan.images.iter().any(has_package) {
+        let seal = shop.package_signer.map(|signer| signer as &dyn Seal);
+        Some(Package::new(&plan.machine, plan.package.sum, seal)?)
+    } else {
+        None
+    };
     let options = WriteOptions {
         threads: shop.threads,
         cluster_cache: Some(shop.cluster_cache.clone()),
+        envelope: package.as_ref().map(|package| package as &dyn Envelope),
     };
     Ok(image::write_all(
         &plan.images,
@@ -229,7 +238,6 @@ fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<Disk
         .images
         .iter()
         .zip(artifacts)
-        .filter(|(image, _)| is_described(image.format))
         .map(|(image, artifact)| DiskFacts {
             file: image.file_name.clone(),
             format: image.format,
@@ -240,12 +248,14 @@ fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<Disk
     facts.collect()
 }
 
-/// Whether descriptors have a word for the format.
-fn is_described(format: ImageFormat) -> bool {
-    matches!(
-        format,
-        ImageFormat::Raw | ImageFormat::Qcow2 | ImageFormat::Vmdk
-    )
+/// The files for loaders on the host, as descriptors name them.
+fn direct_files(direct: &DirectBoot) -> Direct {
+    let [kernel, initrd, _] = DIRECT;
+    Direct {
+        kernel: kernel.to_owned(),
+        initrd: initrd.to_owned(),
+        command_line: direct.cmdline.clone(),
+    }
 }
 
 /// Kernel, initramfs and command line, for hosts that load them themselves.

@@ -1,5 +1,8 @@
 //! The plan itself: every decision, made once.
 
+use std::io::Read as _;
+use std::path::Path;
+
 use consign_schema::SCHEMA;
 
 use super::drift::drift;
@@ -12,7 +15,8 @@ use crate::appliance::{
     Appliance, Architecture, Firmware, ImageKind, MachineFacts, Qcow2Compression,
 };
 use crate::boot::{self, BootSpec};
-use crate::descriptor::{self, ConfigDisk, Display, Machine};
+use crate::descriptor::ovf::ManifestSum;
+use crate::descriptor::{self, ConfigDisk, Display, Machine, Property};
 use crate::digest::Digest;
 use crate::disk::DiskSpec;
 use crate::fs::ext4::Ext4Options;
@@ -27,6 +31,8 @@ const CONSOLES: [&str; 3] = ["tty0", "hvc0", "ttyS0"];
 const CONFIG_LABEL: &str = "VACONFIG";
 /// Room for a site configuration, certificates and a small payload.
 const CONFIG_SIZE: ByteSize = ByteSize::from_mib(16);
+/// Bytes of a licence at most.
+const LONGEST_EULA: u64 = 256 << 10;
 /// Digits of the plan's digest that name a build inside the image.
 const BUILD_ID: usize = 16;
 
@@ -70,8 +76,19 @@ pub struct BuildPlan {
     pub images: Vec<ImageSpec>,
     /// What descriptors say.
     pub machine: Machine,
+    /// How packages of machine and disk are made.
+    pub package: PackageSpec,
     /// Which packages, from where.
     pub lock: Lock,
+}
+
+/// How an OVA is made, besides what is in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PackageSpec {
+    /// How its manifest sums.
+    pub sum: ManifestSum,
+    /// The certificate of the key that signs it, as PEM.
+    pub certificate: Option<Vec<u8>>,
 }
 
 /// What a partition holds.
@@ -96,6 +113,10 @@ pub struct Wishes {
     pub formats: Vec<ImageFormat>,
     /// The digest of raw images too, which takes a reading of every zero.
     pub raw_sums: bool,
+    /// What the vendor's policy lets a hypervisor ask for.
+    pub properties: Vec<Property>,
+    /// How packages are made.
+    pub package: PackageSpec,
 }
 
 impl BuildPlan {
@@ -154,7 +175,8 @@ impl BuildPlan {
             disk,
             contents,
             images: images(appliance, wishes),
-            machine: machine(appliance),
+            machine: Self::machine(appliance, &wishes.properties)?,
+            package: wishes.package.clone(),
             lock: lock.clone(),
         };
         let digest = plan.digest();
@@ -167,6 +189,20 @@ impl BuildPlan {
     #[must_use]
     pub fn formats(appliance: &Appliance) -> Vec<ImageFormat> {
         formats(appliance)
+    }
+
+    /// What descriptors say of the machine, before anything is built.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::ReadFolder`] and [`PlanError::Eula`] for the licence.
+    pub fn machine(appliance: &Appliance, properties: &[Property]) -> Result<Machine, PlanError> {
+        let eula = appliance.eula.as_deref().map(read_eula).transpose()?;
+        Ok(Machine {
+            eula,
+            properties: properties.to_vec(),
+            ..machine(appliance)
+        })
     }
 
     /// The packages of a layer, dependencies first; empty for files.
@@ -189,6 +225,7 @@ fn formats(appliance: &Appliance) -> Vec<ImageFormat> {
         ImageKind::Vmdk => ImageFormat::Vmdk,
         ImageKind::Vhdx => ImageFormat::Vhdx,
         ImageKind::Vhd => ImageFormat::Vhd,
+        ImageKind::Ova => ImageFormat::Ova,
     });
     written.collect()
 }
@@ -256,9 +293,30 @@ fn machine(appliance: &Appliance) -> Machine {
         },
         consoles: CONSOLES.map(str::to_owned).to_vec(),
         os_id: os_id(appliance).into(),
+        vendor: appliance.vendor.clone().unwrap_or_default(),
+        eula: None,
+        properties: Vec::new(),
         build: Digest::from_bytes([0; 32]),
         name,
     }
+}
+
+/// The text of the licence.
+fn read_eula(path: &Path) -> Result<String, PlanError> {
+    let failed = |source| PlanError::ReadFolder {
+        path: path.to_owned(),
+        source,
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut file = file.take(LONGEST_EULA + 1);
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    let text = String::from_utf8(bytes).ok();
+    text.filter(|text| text.len() as u64 <= LONGEST_EULA)
+        .map(|text| text.replace("\r\n", "\n"))
+        .ok_or_else(|| PlanError::Eula {
+            path: path.to_owned(),
+        })
 }
 
 fn firmware_of(firmware: Firmware) -> descriptor::Firmware {

@@ -62,6 +62,12 @@ pub enum PlanError {
         /// Each difference; not empty.
         drift: Vec<Drift>,
     },
+    /// A licence that is no text, or too long.
+    #[error("the licence `{}` is no UTF-8 text of at most 256 KiB", path.display())]
+    Eula {
+        /// The file.
+        path: PathBuf,
+    },
     /// Partitions of more than 2^64 bytes.
     #[error("the partitions do not fit any disk")]
     DiskTooLarge,
@@ -87,6 +93,7 @@ impl PlanError {
             Self::LockUnreadable { .. } => "lock-unreadable",
             Self::LockInvalid { .. } => "lock-invalid",
             Self::Drift { .. } => "lock-drift",
+            Self::Eula { .. } => "plan-eula",
             Self::DiskTooLarge => "plan-disk-too-large",
             Self::NoSourceDate => "plan-no-source-date",
         }
@@ -110,6 +117,7 @@ impl PlanError {
             Self::NoSourceDate => {
                 Some("write `source_date` in [appliance] of `appliance.toml`".into())
             }
+            Self::Eula { .. } => Some("save it as plain text in UTF-8".into()),
             Self::ReadFolder { .. } | Self::LockUnreadable { .. } => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::build::BuildPlan;
+use super::build::{BuildPlan, PackageSpec};
 use crate::appliance::{Name, Version};
 use crate::digest::{Digest, derive_guid, of_fields};
 use crate::layer::spec::{ArchiveOrigin, ImageOrigin, Recipe};
@@ -58,6 +58,7 @@ impl BuildPlan {
         plan.boot.build_id.clear();
         plan.machine.build = Digest::from_bytes([0; 32]);
         plan.images.clear();
+        plan.package = PackageSpec::default();
         for layer in &mut plan.layers {
             forget_place(&mut layer.recipe);
         }
@@ -70,7 +71,7 @@ impl BuildPlan {
     /// the files that are asked for.
     #[must_use]
     pub fn outputs_digest(&self) -> Digest {
-        let images = format!("{:?}", self.images);
+        let images = format!("{:?} {:?}", self.images, self.package);
         of_fields([self.digest().bytes().as_slice(), images.as_bytes()])
     }
 }

@@ -23,7 +23,7 @@ mod request;
 mod show;
 mod stamp;
 
-pub use build::{BuildPlan, Builder, Contents, Wishes};
+pub use build::{BuildPlan, Builder, Contents, PackageSpec, Wishes};
 pub use drift::drift;
 pub use error::PlanError;
 pub use files::digest_of_folder;

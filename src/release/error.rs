@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::verify::Doubt;
+use crate::exec::ExecError;
 use crate::sign::SignError;
 use crate::units::ExitClass;
 
@@ -77,6 +78,21 @@ pub enum ReleaseError {
         /// The form of the signature.
         container: &'static str,
     },
+    /// A certificate of another key.
+    #[error("the certificate `{}` is not about the key `{}`", certificate.display(), key.display())]
+    OtherCertificate {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+    },
+    /// A program that signs is missing, or does not.
+    #[error("cannot sign with the key of another program")]
+    Exec {
+        /// Why not.
+        #[from]
+        source: ExecError,
+    },
     /// The image could not be read back.
     #[error("cannot read back the image `{}`", path.display())]
     Image {
@@ -119,6 +135,8 @@ impl ReleaseError {
             Self::NotASigner { .. } => "release-not-a-signer",
             Self::Signature { .. } => "release-signature",
             Self::Unsigned { .. } => "release-unsigned",
+            Self::OtherCertificate { .. } => "release-other-certificate",
+            Self::Exec { source } => source.slug(),
             Self::Image { .. } => "release-image",
             Self::Refused { .. } => "release-refused",
         }
@@ -133,6 +151,10 @@ impl ReleaseError {
             }
             Self::Write { .. } | Self::Read { .. } | Self::Image { .. } => None,
             Self::Sign { source } => source.hint(),
+            Self::OtherCertificate { .. } => {
+                Some("give the certificate that was issued for this key, as PEM".into())
+            }
+            Self::Exec { source } => source.hint(),
             Self::NotASigner { .. } => {
                 Some("make the release with `--signer KEY.pub`, or sign with a named key".into())
             }
@@ -155,7 +177,10 @@ impl ReleaseError {
         match self {
             Self::FileName { .. } | Self::Write { .. } | Self::Image { .. } => ExitClass::Build,
             Self::Sign { source } => source.class(),
-            Self::NotASigner { .. } | Self::State { .. } => ExitClass::Usage,
+            Self::NotASigner { .. } | Self::State { .. } | Self::OtherCertificate { .. } => {
+                ExitClass::Usage
+            }
+            Self::Exec { source } => source.class(),
             // What cannot be read is not verified.
             _ => ExitClass::Verification,
         }

@@ -11,6 +11,7 @@
 //! | `image` | what a finished image says of itself |
 //! | `signing` | signatures beside it, made and judged |
 //! | `dsse` | the envelope around the provenance |
+//! | `certificate` | the signature of an OVA's manifest by an X.509 key |
 //! | `rotation` | a new key signed by the old one |
 //! | `verify` | is a folder exactly a release? |
 //! | `state` | what was verified before |
@@ -20,6 +21,7 @@
 //! | `assemble` | the manifest of a folder |
 
 pub mod assemble;
+pub mod certificate;
 mod dsse;
 mod error;
 pub mod image;

@@ -28,9 +28,11 @@ mod formats {
     mod gpt;
     mod hostile_disks;
     mod image;
+    mod import_text;
     mod inspect;
     mod iso;
     mod lock;
+    mod ova;
     mod plan;
     mod sums;
 }

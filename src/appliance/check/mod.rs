@@ -4,6 +4,7 @@ mod machine;
 mod value;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
@@ -96,6 +97,8 @@ fn check(
         version,
         label,
         description,
+        vendor,
+        eula,
         source_date,
     } = written.appliance;
     let name = name.and_then(|name| named(&name, Name::KIND, Name::ALLOWED, Name::check, problems));
@@ -111,6 +114,8 @@ fn check(
     let label = label.map(|text| prose(text, "label", LABEL, false, problems));
     let description =
         description.map(|text| prose(text, "description", DESCRIPTION, true, problems));
+    let vendor = vendor.map(|text| prose(text, "vendor", LABEL, false, problems));
+    let eula = eula.and_then(|text| eula_file(&text, &written.folder, problems));
     let source_date = source_date.and_then(|date| moment(&date, problems));
     let layers = layers(written.system.layers.as_ref(), shelf, problems, files);
     let system = system(&written.system, problems);
@@ -127,6 +132,8 @@ fn check(
         version: version?,
         label,
         description,
+        vendor,
+        eula,
         source_date,
         system: system?,
         repositories: written.repositories,
@@ -138,6 +145,23 @@ fn check(
         values,
         layers: layers?,
     })
+}
+
+/// A file beside `appliance.toml`, or below that folder.
+fn eula_file(text: &Spanned<String>, folder: &Path, problems: &mut Problems) -> Option<PathBuf> {
+    let path = Path::new(text.get_ref());
+    let is_below = |part| matches!(part, std::path::Component::Normal(_));
+    if path.components().next().is_some() && path.components().all(is_below) {
+        return Some(folder.join(path));
+    }
+    problems.push(
+        Diagnostic::at(
+            text.span(),
+            format!("`{}` is no file beside this one", quoted(text.get_ref())),
+        )
+        .help("name a text file in the folder of `appliance.toml`, \"EULA.txt\" for example"),
+    );
+    None
 }
 
 /// Names are words, so that `@values.NAME@` can be told from other text.

@@ -1,5 +1,6 @@
 //! Containers: from the bytes of an image file to the disk inside.
 
+mod ova;
 mod qcow2;
 mod raw_zst;
 mod vhd;
@@ -75,6 +76,7 @@ pub fn open_source(
         ImageFormat::Vhdx => vhdx::open(file)?,
         ImageFormat::Vhd => vhd::open(file)?,
         ImageFormat::RawZst => raw_zst::open(file)?,
+        ImageFormat::Ova => ova::open(&file)?,
         _ => (file, "raw"),
     };
     Ok(DiskImage {
@@ -90,7 +92,7 @@ pub fn open_source(
 fn recognize(file: &dyn SparseSource) -> Result<ImageFormat, InspectError> {
     let failed = |source| InspectError::Read { offset: 0, source };
     let size = file.size().bytes();
-    let mut head = [0; 32];
+    let mut head = [0; 512];
     let length = usize::try_from(size).unwrap_or(usize::MAX).min(head.len());
     file.read_exact_at(&mut head[..length], 0).map_err(failed)?;
     let beginnings: [(&[u8], ImageFormat); 7] = [
@@ -104,6 +106,7 @@ fn recognize(file: &dyn SparseSource) -> Result<ImageFormat, InspectError> {
     ];
     let by_head = beginnings.iter().find(|(magic, _)| head.starts_with(magic));
     let by_head = by_head.map(|(_, format)| *format);
+    let by_head = by_head.or_else(|| ova::is_package(&head).then_some(ImageFormat::Ova));
     let tail = size.checked_sub(512).map(|at| read_vec(file, at, 512));
     let tail = tail.transpose().map_err(failed)?.flatten();
     let is_vhd = tail.is_some_and(|tail| tail.starts_with(b"conectix"));

@@ -12,8 +12,8 @@ use consign::descriptor::libvirt::{
     Access, Bus, Chipset, Device, Domain, DomainDisk, Kernel, Nic, NicSource, Virt,
 };
 use consign::descriptor::{
-    ConfigDisk, DiskFacts, Display, Firmware, Machine, UserDisk, libvirt, text, virt_image,
-    write_all,
+    ConfigDisk, Direct, DiskFacts, Display, Firmware, Machine, Property, PropertyKind, UserDisk,
+    libvirt, text, virt_image, write_all,
 };
 use consign::digest::{ContentRoot, Digest};
 use consign::image::ImageFormat;
@@ -22,7 +22,7 @@ use xml::reader::{EventReader, XmlEvent};
 
 use crate::support::{Checker, golden, temp_folder};
 
-fn machine() -> Machine {
+pub(super) fn machine() -> Machine {
     Machine {
         name: "wiki".into(),
         version: "1.2.0".into(),
@@ -44,7 +44,30 @@ fn machine() -> Machine {
         },
         consoles: vec!["tty0".into(), "hvc0".into(), "ttyS0".into()],
         os_id: "debian12".into(),
+        vendor: "Example Ltd".into(),
+        eula: Some("Use it.\n\n\tAs you like.\n".into()),
+        properties: vec![
+            property("hostname", "system.hostname", PropertyKind::Text),
+            property("dhcp", "nic.dhcp4", PropertyKind::Boolean),
+        ],
         build: Digest::of(b"plan"),
+    }
+}
+
+fn property(name: &str, key: &str, kind: PropertyKind) -> Property {
+    Property {
+        name: name.into(),
+        label: key.into(),
+        description: format!("What \"{name}\" is & does."),
+        kind,
+    }
+}
+
+fn direct() -> Direct {
+    Direct {
+        kernel: "vmlinuz".into(),
+        initrd: "initrd".into(),
+        command_line: "root=PARTUUID=1 console=hvc0 a=\"b & c\"".into(),
     }
 }
 
@@ -124,19 +147,26 @@ fn without_va(document: &str) -> String {
 
 #[test]
 fn the_descriptor_is_the_golden_one() {
-    let xml = virt_image::render(&machine(), &disks()).expect("renders");
+    let xml = virt_image::render(&machine(), &disks(), Some(&direct())).expect("renders");
     golden("descriptor/wiki.xml", &xml);
 }
 
 #[test]
 fn the_text_is_the_golden_one() {
-    let text = text::render(&machine(), &disks()).expect("renders");
+    let of = |format: ImageFormat| DiskFacts {
+        file: format!("wiki.{format}"),
+        format,
+        ..disks().remove(1)
+    };
+    let mut all = disks();
+    all.extend([ImageFormat::Vhdx, ImageFormat::Ova].map(of));
+    let text = text::render(&machine(), &all).expect("renders");
     golden("descriptor/wiki.txt", &text);
 }
 
 #[test]
 fn a_reader_without_namespaces_sees_a_machine_that_boots() {
-    let xml = virt_image::render(&machine(), &disks()).expect("renders");
+    let xml = virt_image::render(&machine(), &disks(), Some(&direct())).expect("renders");
     let expected = [
         "image",
         r#"image/name version="1.2.0" "wiki""#,
@@ -148,6 +178,16 @@ fn a_reader_without_namespaces_sees_a_machine_that_boots() {
         r#"image/domain/boot/guest/arch "x86_64""#,
         "image/domain/boot/os",
         r#"image/domain/boot/os/loader dev="hd""#,
+        r#"image/domain/boot/drive disk="system""#,
+        r#"image/domain/boot/drive disk="data""#,
+        r#"image/domain/boot/drive disk="config""#,
+        r#"image/domain/boot type="xen""#,
+        "image/domain/boot/guest",
+        r#"image/domain/boot/guest/arch "x86_64""#,
+        "image/domain/boot/os",
+        r#"image/domain/boot/os/kernel "vmlinuz""#,
+        r#"image/domain/boot/os/initrd "initrd""#,
+        r#"image/domain/boot/os/cmdline "root=PARTUUID=1 console=hvc0 a=\"b & c\"""#,
         r#"image/domain/boot/drive disk="system""#,
         r#"image/domain/boot/drive disk="data""#,
         r#"image/domain/boot/drive disk="config""#,
@@ -171,7 +211,7 @@ fn a_reader_without_namespaces_sees_a_machine_that_boots() {
 
 #[test]
 fn stripping_what_is_ours_leaves_the_plain_meaning_unchanged() {
-    let xml = virt_image::render(&machine(), &disks()).expect("renders");
+    let xml = virt_image::render(&machine(), &disks(), Some(&direct())).expect("renders");
     let stripped = without_va(&xml);
     assert!(!stripped.contains("va:"), "{stripped}");
     assert_eq!(plain_meaning(&stripped), plain_meaning(&xml));
@@ -180,9 +220,9 @@ fn stripping_what_is_ours_leaves_the_plain_meaning_unchanged() {
 #[test]
 fn xmllint_accepts_the_descriptor_but_not_a_shortened_one() {
     let folder = temp_folder();
-    let written = write_all(&machine(), &disks(), folder.path()).expect("written");
+    let written = write_all(&machine(), &disks(), None, folder.path()).expect("written");
     let names: Vec<_> = written.iter().map(Artifact::file_name).collect();
-    assert_eq!(names, ["appliance.xml", "wiki.libvirt.xml", "START.txt"]);
+    assert_eq!(names, ["appliance.xml", "wiki.libvirt.xml", "IMPORT.txt"]);
     let descriptor = folder.path().join("appliance.xml");
     Checker::Xmllint.accepts(&descriptor);
     let xml = std::fs::read_to_string(&descriptor).expect("read");
@@ -278,7 +318,8 @@ fn libvirts_schema_accepts_every_domain_but_not_a_damaged_one() {
 
 #[test]
 fn a_folder_that_is_not_there_is_named() {
-    let error = write_all(&machine(), &disks(), Path::new("/nonexistent")).expect_err("no folder");
+    let error =
+        write_all(&machine(), &disks(), None, Path::new("/nonexistent")).expect_err("no folder");
     assert_eq!(
         error.to_string(),
         "cannot write `/nonexistent/appliance.xml`"

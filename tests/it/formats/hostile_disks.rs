@@ -13,7 +13,7 @@ use consign::report::Silent;
 use consign::sparse::Bytes;
 use consign::units::MIB;
 
-use super::image::{Noise, disk, with_threads};
+use super::image::{Noise, disk, disk_formats, with_threads};
 use super::inspect::{mke2fs, mkfs_vfat};
 use crate::support::{consign_path, must_run, program, run, temp_folder, text_of};
 
@@ -515,7 +515,7 @@ fn run_cases(
 }
 
 fn sound_images(folder: &Path) -> Vec<PathBuf> {
-    let mut specs: Vec<ImageSpec> = ImageFormat::ALL
+    let mut specs: Vec<ImageSpec> = disk_formats()
         .iter()
         .map(|format| ImageSpec::new("disk", *format))
         .collect();

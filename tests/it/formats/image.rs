@@ -67,6 +67,13 @@ pub(super) fn disk(size: u64) -> PageMap {
     disk
 }
 
+/// All formats that need nothing but a disk.
+pub(super) fn disk_formats() -> &'static [ImageFormat] {
+    let (ova, others) = ImageFormat::ALL.split_last().expect("many");
+    assert_eq!(*ova, ImageFormat::Ova);
+    others
+}
+
 fn specs(name: &str) -> Vec<ImageSpec> {
     vec![
         ImageSpec::new(name, ImageFormat::Raw),
@@ -83,7 +90,7 @@ fn write(disk: &dyn SparseSource, folder: &Path, options: &WriteOptions) -> Vec<
     write_all(&specs("disk"), disk, folder, options, &Silent).expect("written")
 }
 
-pub(super) fn with_threads(count: usize) -> WriteOptions {
+pub(super) fn with_threads(count: usize) -> WriteOptions<'static> {
     WriteOptions {
         threads: NonZeroUsize::new(count),
         ..WriteOptions::default()
@@ -440,7 +447,7 @@ fn what_a_format_cannot_hold_is_said_before_anything_is_written() {
     assert_eq!(error.to_string(), "`qcow3` is not an image format");
     assert_eq!(
         error.hint().expect("a list"),
-        "use one or several of: raw, raw.zst, qcow2, vmdk, vhdx, vhd"
+        "use one or several of: raw, raw.zst, qcow2, vmdk, vhdx, vhd, ova"
     );
     assert!(names_in(folder.path()).is_empty());
     let nowhere = folder.path().join("missing");

@@ -12,12 +12,12 @@ use consign::report::Silent;
 use consign::sparse::SparseSource;
 use consign::units::MIB;
 
-use super::image::{disk, with_threads};
+use super::image::{disk, disk_formats, with_threads};
 use crate::support::{consign, is_root, must_run, note, program, run, temp_folder, text_of};
 
 /// Every format, written by us.
 pub(super) fn write_every(disk: &dyn SparseSource, folder: &Path) -> Vec<PathBuf> {
-    let specs: Vec<ImageSpec> = ImageFormat::ALL
+    let specs: Vec<ImageSpec> = disk_formats()
         .iter()
         .map(|format| ImageSpec::new("disk", *format))
         .collect();
@@ -35,10 +35,7 @@ fn every_container_that_we_write_is_read_back() {
     let folder = temp_folder();
     let disk = disk(40 * MIB + 512);
     let root = content_root(&disk).expect("readable");
-    for (path, format) in write_every(&disk, folder.path())
-        .iter()
-        .zip(ImageFormat::ALL)
-    {
+    for (path, format) in write_every(&disk, folder.path()).iter().zip(disk_formats()) {
         let image = inspect::open(path, None).expect("sound");
         assert_eq!(image.format, *format);
         assert_eq!(image.disk.size(), disk.size(), "{format}");
@@ -113,7 +110,7 @@ fn convert_changes_the_container_and_nothing_else() {
     let paths = write_every(&disk, folder.path());
     let root = content_root(&disk).expect("readable");
     for from in &paths {
-        for format in ImageFormat::ALL {
+        for format in disk_formats() {
             let to = folder.path().join(format!("to.{format}"));
             let mut command = consign();
             command
@@ -418,7 +415,7 @@ fn a_full_disk_leaves_no_converted_file() {
     if !mount.status().is_ok_and(|status| status.success()) {
         return note("this root may not mount a tmpfs");
     }
-    let outputs: Vec<Output> = ImageFormat::ALL
+    let outputs: Vec<Output> = disk_formats()
         .iter()
         .map(|format| {
             let mut command = consign();

@@ -311,6 +311,7 @@ fn the_command_line_chooses_formats_and_sums() {
     let wishes = Wishes {
         formats: vec![ImageFormat::Raw],
         raw_sums: true,
+        ..Wishes::default()
     };
     let lock = sample::lock(&appliance);
     let plan = BuildPlan::resolve(&appliance, &lock, &builder(), &wishes).expect("a plan");
