@@ -27,6 +27,36 @@ pub enum CliError {
         /// The folder.
         path: PathBuf,
     },
+    /// `--release` beside a folder.
+    #[error("`{}` is no disk image", path.display())]
+    NotAnImage {
+        /// As it was given.
+        path: PathBuf,
+    },
+    /// Another lock than the one that a release was made with.
+    #[error("`{}` is not the lock of the release", path.display())]
+    OtherLock {
+        /// The lock beside the appliance.
+        path: PathBuf,
+        /// The release's.
+        wanted: PathBuf,
+    },
+    /// The appliance's files are those of another release.
+    #[error("these are the files of {found}, the release is {wanted}")]
+    OtherAppliance {
+        /// Name and version of the appliance.
+        found: String,
+        /// Name and version of the release.
+        wanted: String,
+    },
+    /// A build that should give the same bytes gave others.
+    #[error("the release cannot be reproduced: {}", differences.join("; "))]
+    NotReproduced {
+        /// Everything that differs, the most telling first.
+        differences: Vec<String>,
+        /// What may explain it.
+        advice: String,
+    },
     /// No image, no release.
     #[error("the appliance has no disk image to release")]
     NoImage,
@@ -154,6 +184,10 @@ impl CliError {
             Self::Environment { .. } => "no-executable",
             Self::Chance { .. } => "no-chance",
             Self::ReleaseExists { .. } => "release-exists",
+            Self::NotAnImage { .. } => "verify-not-an-image",
+            Self::OtherLock { .. } => "reproduce-other-lock",
+            Self::OtherAppliance { .. } => "reproduce-other-appliance",
+            Self::NotReproduced { .. } => "not-reproduced",
             Self::NoImage => "release-no-image",
             Self::Threshold { .. } => "threshold",
             Self::Directory { .. } => "no-directory",
@@ -188,6 +222,19 @@ impl CliError {
                     .into(),
             ),
             Self::ReleaseExists { .. } => Some("choose another folder with `-o FOLDER`".into()),
+            Self::NotAnImage { .. } => Some(
+                "`--release` goes with a disk image; a release is verified by its folder alone"
+                    .into(),
+            ),
+            Self::OtherLock { path, wanted } => Some(format!(
+                "move `{}` away, or copy `{}` over it",
+                path.display(),
+                wanted.display()
+            )),
+            Self::OtherAppliance { .. } => {
+                Some("check out the files that the release was made from".into())
+            }
+            Self::NotReproduced { advice, .. } => Some(advice.clone()),
             Self::NoImage => Some("name a format in `[outputs]`".into()),
             Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
@@ -233,12 +280,15 @@ impl CliError {
             | Self::Directory { .. }
             | Self::Threshold { .. }
             | Self::ReleaseExists { .. }
+            | Self::NotAnImage { .. }
+            | Self::OtherLock { .. }
+            | Self::OtherAppliance { .. }
             | Self::NoImage
             | Self::NoCache
             | Self::NoLock { .. }
             | Self::NotLocked { .. }
             | Self::NotAPath { .. } => ExitClass::Usage,
-            Self::CacheDamaged { .. } => ExitClass::Verification,
+            Self::CacheDamaged { .. } | Self::NotReproduced { .. } => ExitClass::Verification,
             Self::Output { .. }
             | Self::NotBuilt { .. }
             | Self::NoSuchFile { .. }

@@ -56,6 +56,12 @@ pub(super) struct LockFlags {
 }
 
 impl LockFlags {
+    /// The lock has to be there and to answer.
+    pub(super) const LOCKED: Self = Self {
+        locked: true,
+        unlocked: false,
+    };
+
     /// Whether the lock has to be there and to answer.
     pub(super) fn is_locked(self, is_ci: bool) -> bool {
         self.locked || (is_ci && !self.unlocked)

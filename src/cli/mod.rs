@@ -23,6 +23,7 @@ mod manual;
 mod package;
 mod plan;
 mod release;
+mod reproduce;
 mod sandbox;
 mod terminal;
 mod verify;
@@ -116,6 +117,8 @@ enum Command {
     Attach(verify::AttachArgs),
     /// Verifies a release, offline.
     Verify(verify::VerifyArgs),
+    /// Builds a release once more and compares every byte.
+    Reproduce(reproduce::ReproduceArgs),
     /// Tells which sandbox packages would be installed in, and why.
     Sandbox(sandbox::SandboxArgs),
     /// Prints a completion script for a shell.
@@ -134,6 +137,7 @@ impl Command {
             Self::Sandbox(args) => args.format,
             Self::Config(command) => command.format(),
             Self::Verify(args) => args.format(),
+            Self::Reproduce(args) => args.format,
             Self::Inspect(args) => args.format(),
             Self::Cache(command) => command.format(),
             Self::Why(args) => args.format,
@@ -258,6 +262,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Sign(args) => verify::sign(args, environment, out),
         Command::Attach(args) => verify::attach(args, out),
         Command::Verify(args) => verify::run(args, context.reporter, out),
+        Command::Reproduce(args) => reproduce::run(args, &context, out),
         Command::Completion(args) => manual::completion::<Arguments>(args, out),
         Command::Man(args) => {
             manual::pages_of::<Arguments>(args.folder(), "consign", out)?;

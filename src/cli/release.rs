@@ -28,6 +28,9 @@ use crate::release::signing::Open;
 use crate::sign::{PublicKey, Signer};
 use crate::units::Timestamp;
 
+/// The vendor's own words.
+pub(super) const NOTES_FILE: &str = "RELEASE-NOTES.txt";
+
 /// Builds the appliance and makes the folder that is handed over: images,
 /// descriptors, the customer's sample, schema and form, bills of materials
 /// (SPDX and CycloneDX), provenance, `verify.sh`, and the manifest of them
@@ -76,6 +79,37 @@ pub(super) struct ReleaseArgs {
     /// Worker threads; as many as there are cores when left out.
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+}
+
+impl ReleaseArgs {
+    /// Those that make a release like an earlier one, without keys.
+    pub(super) fn again(wish: Again) -> Self {
+        Self {
+            file: wish.file,
+            output: PathBuf::new(),
+            key: Vec::new(),
+            signer: Vec::new(),
+            expires: wish.expires,
+            notes: wish.notes,
+            format: wish.format,
+            lock: LockFlags::LOCKED,
+            offline: wish.offline,
+            agent: wish.agent,
+            jobs: wish.jobs,
+        }
+    }
+}
+
+/// What an earlier release tells about how it was made.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) file: PathBuf,
+    pub(super) expires: Option<Timestamp>,
+    pub(super) notes: Option<PathBuf>,
+    pub(super) format: Vec<ImageFormat>,
+    pub(super) offline: bool,
+    pub(super) agent: Option<PathBuf>,
+    pub(super) jobs: Option<NonZeroUsize>,
 }
 
 fn date(text: &str) -> Result<Timestamp, String> {
@@ -153,7 +187,7 @@ fn signer_lines(signers: &[Signer], later: &[PublicKey]) -> Vec<SignerLine> {
 }
 
 /// Everything but the signatures.
-fn fill(
+pub(super) fn fill(
     args: &ReleaseArgs,
     context: &Context<'_>,
     folder: &Path,
@@ -223,7 +257,7 @@ fn write_texts(args: &ReleaseArgs, appliance: &Appliance, folder: &Path) -> Resu
         ("appliance.lock", read(&lock)?),
     ];
     if let Some(notes) = &args.notes {
-        files.push(("RELEASE-NOTES.txt", read(notes)?));
+        files.push((NOTES_FILE, read(notes)?));
     }
     for (name, bytes) in files {
         let path = folder.join(name);

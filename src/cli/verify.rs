@@ -13,6 +13,7 @@ use super::error::{CliError, output};
 use super::keys::signer;
 use crate::error::Error;
 use crate::plan::clock;
+use crate::release::copy;
 use crate::release::rotation::{Rotation, trusted};
 use crate::release::signing::Open;
 use crate::release::state::State;
@@ -48,12 +49,19 @@ pub(super) struct AttachArgs {
 /// Verifies a release, offline: signatures, age, and every file. Whatever is
 /// missing, changed or not listed is refused, with exit code 3.
 ///
+/// A single disk image, converted to whatever container, is verified by the
+/// content root of the disk inside; on a mismatch the partition and the first
+/// file that differ are named.
+///
 /// Take the public key from another place than the release.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct VerifyArgs {
-    /// The release.
-    #[arg(value_name = "FOLDER")]
-    folder: PathBuf,
+    /// The release, or a disk image that was made from it.
+    #[arg(value_name = "FOLDER|IMAGE")]
+    path: PathBuf,
+    /// The release that IMAGE is from; left out: the folder that IMAGE is in.
+    #[arg(long, value_name = "FOLDER")]
+    release: Option<PathBuf>,
     /// A public key that is trusted: a line of OpenSSH, a minisign key or PEM.
     #[arg(long, value_name = "KEY.pub", required = true)]
     key: Vec<PathBuf>,
@@ -142,23 +150,44 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let mut policy = policy(args)?;
+    let is_image = args.path.is_file();
+    let beside = match args.path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let folder = match &args.release {
+        Some(release) if is_image => release.as_path(),
+        Some(_) => {
+            return Err(CliError::NotAnImage {
+                path: args.path.clone(),
+            }
+            .into());
+        }
+        None if is_image => beside,
+        None => args.path.as_path(),
+    };
     let mut state = args.state.as_deref().map(State::open).transpose()?;
     if let Some(state) = &state {
-        let name = Open::folder(&args.folder)?.manifest.name;
+        let name = Open::folder(folder)?.manifest.name;
         state.tighten(&name, &mut policy);
     }
     let threads = args
         .jobs
         .or_else(|| std::thread::available_parallelism().ok())
         .map_or(1, NonZeroUsize::get);
-    let verified = verify::folder(&args.folder, &policy, threads, reporter)?;
+    let verified = if is_image {
+        copy::verify(&args.path, folder, &policy, reporter)?
+    } else {
+        verify::folder(folder, &policy, threads, reporter)?
+    };
     if let (Some(state), Some(path)) = (&mut state, &args.state) {
         state.learn(&verified);
         state.save(path)?;
     }
     let text = match args.format {
         ReportFormat::Json => format!("{}\n", verdict_json(&verified)),
-        ReportFormat::Text => verdict(&args.folder, &verified),
+        ReportFormat::Text if is_image => copy_verdict(&args.path, &verified),
+        ReportFormat::Text => verdict(folder, &verified),
     };
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
@@ -200,6 +229,19 @@ fn verdict(folder: &Path, verified: &Verified) -> String {
         manifest.name,
         manifest.version,
         manifest.files.len(),
+        verified.digest,
+        verified.signers.join("\n  by "),
+    )
+}
+
+fn copy_verdict(image: &Path, verified: &Verified) -> String {
+    let manifest = &verified.manifest;
+    format!(
+        "{}: the disk inside is that of {} {}\n  content root {}\n  manifest {}\n  by {}\n",
+        image.display(),
+        manifest.name,
+        manifest.version,
+        manifest.disk.root,
         verified.digest,
         verified.signers.join("\n  by "),
     )

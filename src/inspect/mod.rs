@@ -13,6 +13,7 @@
 
 mod blocks;
 pub mod container;
+mod difference;
 mod error;
 pub mod ext4;
 pub mod fat;
@@ -22,6 +23,7 @@ mod part;
 mod volume;
 
 pub use container::{DiskImage, open, open_source};
+pub use difference::{Difference, Place, first_difference};
 pub use error::InspectError;
 pub use overview::{FileSystem, Overview, PartitionFacts, overview};
 pub use part::Part;

@@ -101,6 +101,14 @@ pub enum ReleaseError {
         /// Why not.
         source: Box<crate::inspect::InspectError>,
     },
+    /// What should be a copy of the disk is no disk that can be read.
+    #[error("`{}` is no disk that can be verified", path.display())]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<crate::inspect::InspectError>,
+    },
     /// Something speaks against it.
     #[error("`{}` is refused: {}", path.display(), joined(doubts))]
     Refused {
@@ -138,6 +146,7 @@ impl ReleaseError {
             Self::OtherCertificate { .. } => "release-other-certificate",
             Self::Exec { source } => source.slug(),
             Self::Image { .. } => "release-image",
+            Self::Copy { .. } => "release-copy",
             Self::Refused { .. } => "release-refused",
         }
     }
@@ -164,6 +173,7 @@ impl ReleaseError {
             Self::NotAManifest { .. }
             | Self::Signature { .. }
             | Self::Unsigned { .. }
+            | Self::Copy { .. }
             | Self::Refused { .. } => Some(
                 "do not use these files; fetch the whole release again, and ask its vendor if it stays so"
                     .into(),

@@ -14,6 +14,7 @@
 //! | `certificate` | the signature of an OVA's manifest by an X.509 key |
 //! | `rotation` | a new key signed by the old one |
 //! | `verify` | is a folder exactly a release? |
+//! | `copy` | is a disk in another container the release's? |
 //! | `state` | what was verified before |
 //! | `sums` | `SHA256SUMS` |
 //! | `sbom` | what is in the image, and what made it |
@@ -22,6 +23,7 @@
 
 pub mod assemble;
 pub mod certificate;
+pub mod copy;
 mod dsse;
 mod error;
 pub mod image;

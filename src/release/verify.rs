@@ -103,6 +103,20 @@ pub enum Doubt {
         /// The file.
         name: String,
     },
+    /// A partition of a copy is not the release's.
+    Partition {
+        /// Its name.
+        name: String,
+    },
+    /// A copy's partitions are right, and what is around them is not.
+    OutsideOfPartitions,
+    /// Where a copy and an image of the release part.
+    File {
+        /// Partition, file and what of it.
+        place: String,
+    },
+    /// No image of the release is there to compare with.
+    NoSample,
 }
 
 impl fmt::Display for Doubt {
@@ -146,6 +160,14 @@ impl fmt::Display for Doubt {
                 expected.bytes()
             ),
             Self::Content { name } => write!(f, "`{name}` has another content"),
+            Self::Partition { name } => write!(f, "partition {name} has another content"),
+            Self::OutsideOfPartitions => {
+                f.write_str("another partition table, or something between the partitions")
+            }
+            Self::File { place } => write!(f, "the first difference is in {place}"),
+            Self::NoSample => f.write_str(
+                "which file differs cannot be told without a sound image beside the manifest",
+            ),
         }
     }
 }
@@ -359,7 +381,7 @@ fn judge_contents(
     Ok(doubts)
 }
 
-fn digest_of(path: &Path) -> io::Result<Digest> {
+pub(super) fn digest_of(path: &Path) -> io::Result<Digest> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::new();
     let mut piece = vec![0; PIECE];

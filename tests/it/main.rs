@@ -29,7 +29,7 @@ mod formats {
     mod hostile_disks;
     mod image;
     mod import_text;
-    mod inspect;
+    pub(crate) mod inspect;
     mod iso;
     mod lock;
     mod ova;

@@ -320,30 +320,20 @@ fn inspect_json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-#[test]
-fn a_whole_disk_is_shown_and_listed() {
-    let folder = temp_folder();
-    let source = folder.path().join("tree");
+/// A raw disk with an empty partition and one of ext4, by sgdisk and mke2fs.
+pub(crate) fn a_whole_disk(folder: &Path) -> Option<PathBuf> {
+    let source = folder.join("tree");
     make_folder(&source);
-    let (ext4, raw) = (
-        folder.path().join("volume.ext4"),
-        folder.path().join("disk.raw"),
-    );
-    if mke2fs(
+    let (ext4, raw) = (folder.join("volume.ext4"), folder.join("disk.raw"));
+    mke2fs(
         &source,
         &ext4,
         &["-U", "01234567-89ab-4cde-8f01-23456789abcd"],
-    )
-    .is_none()
-    {
-        return;
-    }
+    )?;
     fs::File::create(&raw)
         .and_then(|file| file.set_len(40 << 20))
         .expect("a disk");
-    let Some(mut sgdisk) = program("sgdisk", "gdisk") else {
-        return;
-    };
+    let mut sgdisk = program("sgdisk", "gdisk")?;
     sgdisk.args([
         "-n1:2048:4095",
         "-c1:bios",
@@ -352,13 +342,20 @@ fn a_whole_disk_is_shown_and_listed() {
         "-c2:root-a",
     ]);
     must_run(sgdisk.arg(&raw));
-    let Some(mut dd) = program("dd", "coreutils") else {
-        return;
-    };
+    let mut dd = program("dd", "coreutils")?;
     dd.args(["bs=1M", "seek=2", "conv=notrunc", "status=none"]);
     dd.arg(format!("if={}", ext4.display()))
         .arg(format!("of={}", raw.display()));
     must_run(&mut dd);
+    Some(raw)
+}
+
+#[test]
+fn a_whole_disk_is_shown_and_listed() {
+    let folder = temp_folder();
+    let Some(raw) = a_whole_disk(folder.path()) else {
+        return;
+    };
     let qcow2 = folder.path().join("disk.qcow2");
     let mut convert = consign();
     convert.arg("convert").arg(&raw).args(["-O", "qcow2", "-o"]);

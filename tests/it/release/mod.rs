@@ -1,6 +1,7 @@
 //! Releases, judged by the tools that a customer has.
 
 mod bills;
+mod copy;
 mod signatures;
 mod tamper;
 
