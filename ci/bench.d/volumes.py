@@ -40,13 +40,18 @@ def beside_mke2fs(bench, folder, what, tar, divisor, gib):
     Run([WRITER, tar, ours, str(gib * GIB_IN_MIB)])
     with mounted(ours, folder / "tree") as tree:
         runs = bench.in_turn({
-            "consign": lambda: Run([WRITER, tar, folder / "again.img", str(gib * GIB_IN_MIB)]),
+            "consign": lambda: ours_of(tar, folder / "again.img", gib),
             "mke2fs": lambda: mke2fs(tree, theirs, gib),
         }, warm_up=True)
     yield ratio(f"{what}: to an ext4 volume, against mke2fs -d",
                 runs["consign"], runs["mke2fs"], divisor)
     for image in (ours, theirs, folder / "again.img"):
         image.unlink()
+
+
+def ours_of(tar, image, gib):
+    image.unlink(missing_ok=True)
+    return Run([WRITER, tar, image, str(gib * GIB_IN_MIB)])
 
 
 def mke2fs(tree, image, gib):

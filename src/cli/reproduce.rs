@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::json;
 
@@ -14,12 +13,15 @@ use super::release::{Again, NOTES_FILE, ReleaseArgs, fill};
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::error::Error;
 use crate::image::ImageFormat;
-use crate::inspect::{first_difference, open};
+use crate::inspect::{differences as disk_differences, open};
 use crate::plan::{LOCK_FILE_NAME, Lock};
 use crate::release::ReleaseError;
 use crate::release::manifest::{MANIFEST_FILE, Manifest};
 use crate::release::signing::Open;
 use crate::units::Timestamp;
+
+/// Differing files of the disk that are named.
+const SHOWN: usize = 8;
 
 /// Builds a release once more, from the same files and its own lock, and says
 /// whether every byte is the same; otherwise names the files that differ, and
@@ -169,7 +171,7 @@ fn differences(wanted: &Manifest, found: &Manifest, release: &Path, again: &Path
     }
     let mut differences = Vec::new();
     if wanted.disk.root != found.disk.root {
-        differences.push(on_the_disk(wanted, found, release, again));
+        differences.extend(on_the_disk(wanted, found, release, again));
     }
     for line in &wanted.files {
         match found.files.iter().find(|other| other.name == line.name) {
@@ -200,22 +202,26 @@ fn differences(wanted: &Manifest, found: &Manifest, release: &Path, again: &Path
 }
 
 /// Partition, inode and file where an image is at hand, otherwise partitions.
-fn on_the_disk(wanted: &Manifest, found: &Manifest, release: &Path, again: &Path) -> String {
-    let pair = formats(wanted).into_iter().find_map(|format| {
+/// Several: that of the image's own description differs with every other.
+fn on_the_disk(wanted: &Manifest, found: &Manifest, release: &Path, again: &Path) -> Vec<String> {
+    let places = formats(wanted).into_iter().find_map(|format| {
         let name = format!("{}.{}", wanted.name, format.name());
         let first = open(&release.join(&name), None).ok()?;
         let second = open(&again.join(&name), None).ok()?;
-        let place = first_difference(&Arc::clone(&first.disk), &second.disk).ok()??;
-        Some(place.to_string())
+        disk_differences(&first.disk, &second.disk, SHOWN).ok()
     });
-    if let Some(place) = pair {
-        return place;
+    if let Some(places) = places.filter(|places| !places.is_empty()) {
+        return places.iter().map(ToString::to_string).collect();
     }
-    let mut names = wanted.partitions.iter().zip(&found.partitions);
-    match names.find(|(one, other)| one.root != other.root) {
-        Some((one, _)) => format!("partition {} differs", one.name),
-        None => "the partition table differs".into(),
+    let pairs = wanted.partitions.iter().zip(&found.partitions);
+    let differing = pairs.filter(|(one, other)| one.root != other.root);
+    let mut texts: Vec<String> = differing
+        .map(|(one, _)| format!("partition {} differs", one.name))
+        .collect();
+    if texts.is_empty() {
+        texts.push("the partition table differs".into());
     }
+    texts
 }
 
 /// The usual reasons, as far as the manifests tell.

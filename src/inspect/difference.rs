@@ -3,7 +3,6 @@
 //! The first disk is the one that is known; both are walked in step, so that
 //! the second one, whoever made it, decides neither depth nor length.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,6 +19,7 @@ use crate::units::ByteSize;
 const PIECE: usize = 1 << 20;
 /// Deepest folder that is compared.
 const MAX_DEPTH: usize = 128;
+const ONLY_SECOND: &str = "only on the second disk";
 
 /// Where two disks part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,99 +82,145 @@ impl fmt::Display for Difference {
 ///
 /// # Errors
 ///
-/// What is wrong with the first disk, and what reading either reports. What
-/// is wrong with the second one is a difference.
+/// As [`differences`].
 pub fn first_difference(
     first: &Arc<dyn SparseSource>,
     second: &Arc<dyn SparseSource>,
 ) -> Result<Option<Difference>, InspectError> {
-    let Some(at) = first_byte(first.as_ref(), second.as_ref())? else {
+    Ok(differences(first, second, 1)?.pop())
+}
+
+/// The first `limit` differences between two disks, by partition and name;
+/// of a partition without differing files one, of a disk without differing
+/// partitions one.
+///
+/// # Errors
+///
+/// What is wrong with the first disk, and what reading either reports. What
+/// is wrong with the second one is a difference.
+pub fn differences(
+    first: &Arc<dyn SparseSource>,
+    second: &Arc<dyn SparseSource>,
+    limit: usize,
+) -> Result<Vec<Difference>, InspectError> {
+    let outside = |place| Difference {
+        partition: None,
+        place,
+    };
+    let Some(offset) = first_byte(first.as_ref(), second.as_ref())? else {
         let (first, second) = (first.size(), second.size());
-        return Ok((first != second).then_some(Difference {
-            partition: None,
-            place: Place::Length { first, second },
-        }));
+        let length = (first != second).then(|| outside(Place::Length { first, second }));
+        return Ok(length.into_iter().collect());
     };
     let partitions = |disk: &Arc<dyn SparseSource>| {
         gpt::read(disk.as_ref()).map(|table| table.map_or_else(Vec::new, |table| table.partitions))
     };
     let known = partitions(first)?;
     if !partitions(second).is_ok_and(|found| found == known) {
-        return Ok(Some(Difference {
-            partition: None,
-            place: Place::Table,
-        }));
+        return Ok(vec![outside(Place::Table)]);
     }
+    let mut all = Vec::new();
     for partition in &known {
-        if let Some(place) = in_partition(first, second, partition)? {
-            return Ok(Some(Difference {
-                partition: Some(partition.name.clone()),
-                place,
-            }));
+        let mut places = Places {
+            found: Vec::new(),
+            limit: limit - all.len(),
+        };
+        in_partition(first, second, partition, &mut places)?;
+        all.extend(places.found.into_iter().map(|place| Difference {
+            partition: Some(partition.name.clone()),
+            place,
+        }));
+        if all.len() >= limit {
+            break;
         }
     }
-    Ok(Some(Difference {
-        partition: None,
-        place: Place::Bytes { offset: at },
-    }))
+    if all.is_empty() {
+        all.push(outside(Place::Bytes { offset }));
+    }
+    Ok(all)
+}
+
+/// What was found, until it is enough.
+struct Places {
+    found: Vec<Place>,
+    limit: usize,
+}
+
+impl Places {
+    fn are_enough(&self) -> bool {
+        self.found.len() >= self.limit
+    }
+
+    fn add(&mut self, folder: &str, entry: &Entry, what: &'static str) {
+        if !self.are_enough() {
+            let path = format!("{folder}/{}", String::from_utf8_lossy(&entry.name));
+            let inode = entry.inode;
+            self.found.push(Place::File { path, inode, what });
+        }
+    }
 }
 
 fn in_partition(
     first: &Arc<dyn SparseSource>,
     second: &Arc<dyn SparseSource>,
     partition: &Partition,
-) -> Result<Option<Place>, InspectError> {
+    places: &mut Places,
+) -> Result<(), InspectError> {
     let part = |disk: &Arc<dyn SparseSource>| {
         Part::new(Arc::clone(disk), partition.range.clone())
             .map(|part| -> Arc<dyn SparseSource> { Arc::new(part) })
     };
     let (Some(first), Some(second)) = (part(first), part(second)) else {
-        return Ok(None);
+        return Ok(());
     };
     let Some(offset) = first_byte(first.as_ref(), second.as_ref())? else {
-        return Ok(None);
+        return Ok(());
     };
-    let here = Place::Bytes { offset };
-    let (Some(known), Ok(Some(found))) = (Volume::open(first)?, Volume::open(second)) else {
-        return Ok(Some(here));
-    };
-    Ok(Some(in_folder(&known, &found, "", 0)?.unwrap_or(here)))
+    if let (Some(known), Ok(Some(found))) = (Volume::open(first)?, Volume::open(second)) {
+        in_folder(&known, &found, "", 0, places)?;
+    }
+    if places.found.is_empty() {
+        places.found.push(Place::Bytes { offset });
+    }
+    Ok(())
 }
 
-/// The first differing entry of `folder` and what is below it, in the order of names.
+/// The differing entries of `folder` and of what is below it, by name.
 fn in_folder(
     known: &Volume,
     found: &Volume,
     folder: &str,
     depth: usize,
-) -> Result<Option<Place>, InspectError> {
+    places: &mut Places,
+) -> Result<(), InspectError> {
     let listed = if folder.is_empty() { "/" } else { folder };
     let is_named = |entry: &Entry| entry.name != b"." && entry.name != b"..";
-    let left: Vec<Entry> = known.list(listed)?.into_iter().filter(is_named).collect();
-    let file = |entry: &Entry, what| {
-        let path = format!("{folder}/{}", String::from_utf8_lossy(&entry.name));
-        let inode = entry.inode;
-        Place::File { path, inode, what }
-    };
+    let left = known.list(listed)?.into_iter().filter(is_named);
     let Ok(right) = found.list(listed) else {
-        return Ok(Some(Place::File {
+        places.found.push(Place::File {
             path: listed.to_owned(),
             inode: 0,
             what: "cannot be read",
-        }));
+        });
+        return Ok(());
     };
     let mut right = right.into_iter().filter(is_named).peekable();
-    for entry in &left {
-        let other = match right.peek().map(|other| other.name.cmp(&entry.name)) {
-            Some(Ordering::Equal) => right.next().expect("peeked at"),
-            Some(Ordering::Less) => {
-                let extra = right.next().expect("peeked at");
-                return Ok(Some(file(&extra, "only on the second disk")));
-            }
-            Some(Ordering::Greater) | None => return Ok(Some(file(entry, "missing"))),
+    for entry in left {
+        while let Some(extra) = right.next_if(|other| other.name < entry.name) {
+            places.add(folder, &extra, ONLY_SECOND);
+        }
+        if places.are_enough() {
+            return Ok(());
+        }
+        let Some(other) = right.next_if(|other| other.name == entry.name) else {
+            places.add(folder, &entry, "missing");
+            continue;
         };
-        if let Some(what) = aspect(entry, &other) {
-            return Ok(Some(file(entry, what)));
+        if let Some(what) = aspect(&entry, &other) {
+            places.add(folder, &entry, what);
+            if entry.kind != other.kind {
+                continue;
+            }
         }
         // A name that is no text cannot be asked for; its inode was compared.
         let Ok(name) = std::str::from_utf8(&entry.name) else {
@@ -183,24 +229,23 @@ fn in_folder(
         let path = format!("{folder}/{name}");
         match entry.kind {
             Kind::Directory if depth < MAX_DEPTH => {
-                if let Some(place) = in_folder(known, found, &path, depth + 1)? {
-                    return Ok(Some(place));
-                }
+                in_folder(known, found, &path, depth + 1, places)?;
             }
-            Kind::File => {
+            Kind::File if aspect(&entry, &other).is_none() => {
                 let expected = content(known, &path)?;
                 match content(found, &path) {
                     Ok(sum) if sum == expected => {}
-                    Ok(_) => return Ok(Some(file(entry, "content"))),
-                    Err(_) => return Ok(Some(file(entry, "cannot be read"))),
+                    Ok(_) => places.add(folder, &entry, "content"),
+                    Err(_) => places.add(folder, &entry, "cannot be read"),
                 }
             }
             _ => {}
         }
     }
-    Ok(right
-        .next()
-        .map(|extra| file(&extra, "only on the second disk")))
+    for extra in right {
+        places.add(folder, &extra, ONLY_SECOND);
+    }
+    Ok(())
 }
 
 /// What two entries of one name do not share.

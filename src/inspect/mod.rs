@@ -23,7 +23,7 @@ mod part;
 mod volume;
 
 pub use container::{DiskImage, open, open_source};
-pub use difference::{Difference, Place, first_difference};
+pub use difference::{Difference, Place, differences, first_difference};
 pub use error::InspectError;
 pub use overview::{FileSystem, Overview, PartitionFacts, overview};
 pub use part::Part;

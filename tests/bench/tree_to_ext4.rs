@@ -8,8 +8,11 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::File;
+use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use consign::fs::ext4::{Ext4Options, Ext4Volume};
 use consign::layer::tar::read_delta;
@@ -40,19 +43,34 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// On all cores, as a build does it: a volume answers for any place at once.
 fn write(volume: &Ext4Volume, image: &Path) -> std::io::Result<()> {
     let file = File::create(image)?;
     file.set_len(volume.size().bytes())?;
-    let mut buf = vec![0; PIECE];
-    for range in volume.data_ranges() {
-        let mut at = range.start;
-        while at < range.end {
-            let left = usize::try_from(range.end - at).unwrap_or(PIECE);
-            let part = &mut buf[..left.min(PIECE)];
-            volume.read_exact_at(part, at)?;
-            file.write_all_at(part, at)?;
-            at += part.len() as u64;
+    let pieces: Vec<(u64, usize)> = volume.data_ranges().flat_map(pieces).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> std::io::Result<()> {
+        let mut buf = vec![0; PIECE];
+        while let Some((at, length)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let part = &mut buf[..*length];
+            volume.read_exact_at(part, *at)?;
+            file.write_all_at(part, *at)?;
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let ends = workers.into_iter().map(|worker| worker.join());
+        ends.into_iter()
+            .try_for_each(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
+fn pieces(range: Range<u64>) -> impl Iterator<Item = (u64, usize)> {
+    let end = range.end;
+    range.step_by(PIECE).map(move |at| {
+        let left = usize::try_from(end - at).unwrap_or(PIECE);
+        (at, left.min(PIECE))
+    })
 }
