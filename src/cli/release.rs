@@ -94,6 +94,7 @@ impl ReleaseArgs {
             format: wish.format,
             lock: LockFlags::LOCKED,
             offline: wish.offline,
+            package: wish.package,
             agent: wish.agent,
             jobs: wish.jobs,
         }
@@ -108,6 +109,7 @@ pub(super) struct Again {
     pub(super) notes: Option<PathBuf>,
     pub(super) format: Vec<ImageFormat>,
     pub(super) offline: bool,
+    pub(super) package: PackageArgs,
     pub(super) agent: Option<PathBuf>,
     pub(super) jobs: Option<NonZeroUsize>,
 }

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::build::Context;
 use super::draw::ReportFormat;
 use super::error::{CliError, output};
+use super::package::PackageArgs;
 use super::release::{Again, NOTES_FILE, ReleaseArgs, fill};
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::error::Error;
@@ -41,6 +42,9 @@ pub(super) struct ReproduceArgs {
     /// Uses no network.
     #[arg(long)]
     offline: bool,
+    /// As the release was packed.
+    #[command(flatten)]
+    package: PackageArgs,
     /// The first-boot agent, instead of the one beside consign or in its checkout.
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
@@ -81,6 +85,7 @@ pub(super) fn run(
         notes: notes.is_file().then_some(notes),
         format: formats(&manifest),
         offline: args.offline,
+        package: args.package.clone(),
         agent: args.agent.clone(),
         jobs: args.jobs,
     };

@@ -13,6 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use consign::fs::ext4::{Ext4Options, Ext4Volume};
 use consign::layer::tar::read_delta;
@@ -61,8 +62,9 @@ fn write(volume: &Ext4Volume, image: &Path) -> std::io::Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let ends = workers.into_iter().map(|worker| worker.join());
-        ends.into_iter()
+        workers
+            .into_iter()
+            .map(ScopedJoinHandle::join)
             .try_for_each(|end| end.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
