@@ -7,12 +7,12 @@ use std::path::Path;
 
 use consign::machine::{Disk, Firmware, Format, GuestSpec, GuestState, HotPlug, StateLine, Writes};
 
-use super::loader::{ENVIRONMENT, environment};
+use super::loader::{ENVIRONMENT, environment, try_slot_b};
 use crate::support::appliance::{
     Address, Esp, PORT, appliance, config_disk, foreign_config_disk, site,
 };
 use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
-use crate::support::{Checker, temp_folder};
+use crate::support::{Checker, must_run, program, temp_folder};
 
 fn next_state(guest: &mut TestGuest) -> StateLine {
     match guest.guest.next_state(PATIENCE) {
@@ -179,31 +179,126 @@ fn ask_and_switch_off(
     Some((said, console))
 }
 
-/// What the loader decides when no slot has tries left, and what the agent
-/// makes of it. On the way: nothing on the consoles that worries anybody.
+/// What a person leaves on a machine, and a disk for data.
+const LEAVES: &str = "\
+    for place in /home/ann /root /srv /srv/data; do echo $place > $place/kept; done; \
+    chown ann: /home/ann/kept; ";
+
+/// What has to outlive a change of the slot.
+const KEPT: &str = "\
+    echo machine-id=$(cat /etc/machine-id); \
+    echo host-key=$(cat /var/lib/consign/ssh/ssh_host_ed25519_key.pub); \
+    echo recipient=$(cat /var/lib/consign/recipient); \
+    echo generation=$(sha256sum < /var/lib/consign/gen/0001/manifest.toml); \
+    echo ann=$(getent passwd ann); \
+    echo files=$(cat /home/ann/kept /root/kept /srv/kept /srv/data/kept); \
+    echo owner=$(stat -c %U /home/ann/kept); \
+    echo data=$(findmnt -n -o FSTYPE,TARGET -T /srv/data/.); ";
+
+/// Sectors that the early step writes to the system's disk when everything is
+/// in place; the journal is out of the way.
+const SECOND_APPLY: &str = "\
+    disk=$(lsblk -n -o PKNAME $(findmnt -n -o SOURCE /var)); \
+    written() { set -- $(cat /sys/block/$disk/stat); echo $7; }; \
+    journalctl --relinquish-var; \
+    appliance config >/dev/null 2>&1; sync; before=$(written); \
+    appliance config >/dev/null 2>&1; sync; \
+    echo second-apply=$(($(written) - before)); ";
+
+/// The bytes of slot a's root, in slot b.
+fn copy_root(disk: &Path) -> Option<()> {
+    let output = must_run(program("sfdisk", "fdisk")?.arg("-J").arg(disk));
+    let table: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let place = |number: usize, key: &str| {
+        let value = &table["partitiontable"]["partitions"][number - 1][key];
+        value.as_u64().expect("a number") * 512
+    };
+    let (from, to, size) = (place(3, "start"), place(4, "start"), place(3, "size"));
+    assert!(place(4, "size") >= size);
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(disk)
+        .expect("open");
+    let mut piece = vec![0; 1 << 20];
+    for at in (0..size).step_by(piece.len()) {
+        let length = piece.len().min(usize::try_from(size - at).expect("small"));
+        file.read_exact_at(&mut piece[..length], from + at)
+            .expect("read");
+        if piece[..length].iter().any(|byte| *byte != 0) {
+            file.write_all_at(&piece[..length], to + at)
+                .expect("written");
+        }
+    }
+    Some(())
+}
+
+/// The life of a machine: a first boot with a disk for data, a change of the
+/// slot, and what the loader decides when no slot has tries left. On the way:
+/// nothing on the consoles that worries anybody.
 #[test]
-fn as_a_last_resort_a_configured_machine_comes_up_with_its_services_down() {
+fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
     let folder = temp_folder();
     let disk = appliance().copy(folder.path());
     let Some((key, public)) = ssh_key(folder.path()) else {
         return;
     };
     let mut spec = GuestSpec::new(Firmware::Bios);
-    let config = config_disk(folder.path(), &site("fenced", &public, Address::Fixed));
-    spec.disks = vec![disk.clone(), config];
+    let site = site("fenced", &public, Address::Fixed)
+        + &format!(
+            "\n[user.ann]\nssh_keys = [\"{public}\"]\n\n[disk.data]\nmin_size = \"32 MiB\"\n"
+        );
+    let config = kept(config_disk(folder.path(), &site));
+    let data = folder.path().join("data.raw");
+    File::create(&data)
+        .and_then(|file| file.set_len(64 << 20))
+        .expect("a blank disk");
+    let data = Disk {
+        path: data,
+        ..disk.clone()
+    };
+    spec.disks = vec![disk.clone(), config.clone(), data.clone()];
     spec.network = Some(network(&[22]));
     let Some(mut guest) = TestGuest::start(&spec) else {
         return;
     };
     gets_ready(&mut guest);
     let states = "systemctl is-active nginx.service appliance-ready.target";
-    let Some((said, console)) = ask_and_switch_off(&mut guest, &key, states) else {
+    let command = format!("{LEAVES}{KEPT}{SECOND_APPLY}{states}");
+    let Some((said, console)) = ask_and_switch_off(&mut guest, &key, &command) else {
         return;
     };
-    assert_eq!(said, "active\nactive\n");
+    let (first, rest) = said.split_once("second-apply=").expect("all of it");
+    assert_eq!(rest, "0\nactive\nactive\n", "{first}");
+    assert!(
+        first.contains("files=/home/ann /root /srv /srv/data\n"),
+        "{first}"
+    );
+    assert!(
+        first.contains("owner=ann\ndata=ext4 /var/srv/data\n"),
+        "{first}"
+    );
     for words in ["regulatory", "is ignored", "Failed unmounting"] {
         assert!(!console.contains(words), "`{words}` in {console}");
     }
+    Checker::E2fsck.accepts(&data.path);
+    reports_back(&config.path);
+
+    if copy_root(&disk.path).is_none() || try_slot_b(&Esp::of(&disk)).is_none() {
+        return;
+    }
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    let line = match guest.guest.wait_ready(PATIENCE) {
+        Ok(line) => line,
+        Err(error) => panic!("{error}\n{}", guest.console()),
+    };
+    assert_eq!(line.field("slot"), Some("b"), "{}", line.text);
+    let Some((other, _)) = ask_and_switch_off(&mut guest, &key, &format!("{KEPT}true")) else {
+        return;
+    };
+    assert_eq!(other, first, "the other slot is another machine");
 
     let block = environment(&["order=b a", "good=a", "a_tries=0", "b_tries=0"]);
     if Esp::of(&disk).write(ENVIRONMENT, &block).is_none() {
@@ -227,4 +322,20 @@ fn as_a_last_resort_a_configured_machine_comes_up_with_its_services_down() {
     ] {
         assert!(console.contains(words), "no `{words}` in {console}");
     }
+}
+
+/// The report is in the config disk's own file, and the volume is whole.
+fn reports_back(config: &Path) {
+    if let Some(mut fsck) = program("fsck.vfat", "dosfstools") {
+        must_run(fsck.arg("-n").arg(config));
+    }
+    let Some(mut mtype) = program("mtype", "mtools") else {
+        return;
+    };
+    mtype.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(config);
+    let output = must_run(mtype.arg("::report.json"));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["kind"], "consign-report");
+    assert_eq!(report["status"]["state"], "ready", "{report}");
+    assert_eq!(report["machine"]["host"], "fenced", "{report}");
 }

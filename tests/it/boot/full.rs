@@ -17,6 +17,8 @@ use crate::support::{digest_of, temp_folder};
 struct Identity {
     machine: String,
     host_key: String,
+    recipient: String,
+    seed: String,
 }
 
 /// Identities of all guests of this run.
@@ -27,6 +29,8 @@ const FACTS: &str = "\
     echo hostname=$(cat /proc/sys/kernel/hostname); \
     echo machine-id=$(cat /etc/machine-id); \
     echo host-key=$(cut -d' ' -f2 /var/lib/consign/ssh/ssh_host_ed25519_key.pub); \
+    echo recipient=$(cat /var/lib/consign/recipient); \
+    echo seed=$(sha256sum < /var/lib/systemd/random-seed); \
     echo system=$(systemctl is-system-running); \
     echo failed=$(systemctl --failed --plain --no-legend | cut -d' ' -f1 | tr '\\n' ' '); \
     echo agent-done=$(systemctl show -P ActiveEnterTimestampMonotonic appliance-config.service); \
@@ -128,7 +132,10 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
     let identity = Identity {
         machine: fact("machine-id").to_owned(),
         host_key: fact("host-key").to_owned(),
+        recipient: fact("recipient").to_owned(),
+        seed: fact("seed").to_owned(),
     };
+    assert!(identity.recipient.starts_with("age1"), "{identity:?}");
     assert_eq!(identity.machine.len(), 32, "{identity:?}");
     assert!(identity.host_key.len() > 60, "{identity:?}");
     let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,6 +148,8 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
             other.host_key, identity.host_key,
             "two guests, one host key"
         );
+        assert_ne!(other.recipient, identity.recipient, "one age identity");
+        assert_ne!(other.seed, identity.seed, "one random seed");
     }
     seen.push(identity);
 }

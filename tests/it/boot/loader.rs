@@ -29,7 +29,7 @@ fn spec(firmware: Firmware, disk: &Disk) -> GuestSpec {
 
 /// Puts a kernel into slot b, whose root stays empty, and lets it be tried
 /// twice before slot a.
-fn try_slot_b(esp: &Esp) -> Option<()> {
+pub(super) fn try_slot_b(esp: &Esp) -> Option<()> {
     esp.make_folder("/slot-b")?;
     for name in ["vmlinuz", "initrd"] {
         let content = esp.read(&format!("/slot-a/{name}"))?;
