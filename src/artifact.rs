@@ -126,9 +126,22 @@ impl PendingFile {
     /// What `fsync`, `chmod`, `link` or `rename` report; the old file is then
     /// intact.
     pub fn commit(self) -> io::Result<()> {
+        self.commit_as(0o644)
+    }
+
+    /// The same for its owner alone: mode 0600, at every moment.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    pub fn commit_private(self) -> io::Result<()> {
+        self.commit_as(0o600)
+    }
+
+    fn commit_as(self, mode: u32) -> io::Result<()> {
         self.file().sync_all()?;
         let folder = self.folder.clone();
-        self.commit_unsynced()?;
+        self.name_it(mode)?;
         File::open(folder)?.sync_all()
     }
 
@@ -139,7 +152,11 @@ impl PendingFile {
     ///
     /// What `chmod`, `link` or `rename` report; the old file is then intact.
     pub fn commit_unsynced(self) -> io::Result<()> {
-        fchmod(self.file(), Mode::from_raw_mode(0o644))?;
+        self.name_it(0o644)
+    }
+
+    fn name_it(self, mode: u32) -> io::Result<()> {
+        fchmod(self.file(), Mode::from_raw_mode(mode))?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let old = open(&self.target, flags, Mode::empty());
         match self.bytes {

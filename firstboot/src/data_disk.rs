@@ -102,7 +102,8 @@ pub fn look(root: &Root, medium: Option<&str>) -> io::Result<Option<Vec<Found>>>
             serial => serial.to_owned(),
         };
         let place = root.read_link(&folder)?.unwrap_or_default();
-        let holds = holds(root, &name, size)?;
+        // One that cannot be read is nobody's blank disk, and no reason to stop.
+        let holds = holds(root, &name, size).unwrap_or(Holds::Other(UNREADABLE));
         if holds == Holds::Medium {
             continue;
         }
@@ -143,17 +144,21 @@ fn own_disks(root: &Root) -> io::Result<Vec<String>> {
     Ok(own)
 }
 
+/// A disk with bytes that no table below knows, as a cut mkfs leaves it.
+const UNKNOWN: &str = "data that is not known here";
+const UNREADABLE: &str = "nothing that can be read";
+
 fn holds(root: &Root, name: &str, size: u64) -> io::Result<Holds> {
     let Ok(disk) = File::open(root.outside(&format!("/dev/{name}"))) else {
         // A drive without a medium.
-        return Ok(Holds::Other("nothing that can be read"));
+        return Ok(Holds::Other(UNREADABLE));
     };
     let head = read(&disk, 0, (128 << 10).min(size))?;
     if let Some(known) = known(&head) {
         return Ok(known);
     }
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    let other = Holds::Other("data that is not known here");
+    let other = Holds::Other(UNKNOWN);
     let step = (size / SAMPLES).max(SAMPLE);
     let samples = (0..SAMPLES).map(|sample| (sample * step, SAMPLE));
     let head = (0..HEAD / TAIL).map(|piece| (piece * TAIL, TAIL));
@@ -201,6 +206,10 @@ fn known(head: &[u8]) -> Option<Holds> {
         ));
     }
     if is(0, b"XFSB") {
+        // `sb_inprogress`: mkfs.xfs clears it last.
+        if at(126, 1) != Some(&[0]) {
+            return Some(Holds::Other(UNKNOWN));
+        }
         return Some(Holds::Files(DiskFileSystem::Xfs, uuid_text(at(32, 16)?)));
     }
     let others: [(usize, &[u8], &str); 7] = [
@@ -318,7 +327,8 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
     let is_free = match &found.holds {
         Holds::Blank => true,
         // Ours, half made: nothing else was there when the intent was noted.
-        Holds::Other(_) => is_half,
+        // What somebody else's tool would know is not.
+        Holds::Other(what) => is_half && *what == UNKNOWN,
         Holds::Files(..) | Holds::Medium => false,
     };
     if !is_free || disk.usage != DiskUse::Format {
@@ -347,7 +357,9 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
     record.save(root, &disk.name)?;
     // udev may have looked before, and looks again when it is told to.
     let uevent = format!("{BLOCK}/{}/uevent", found.fact.name);
-    std::fs::write(root.outside(&uevent), "change")?;
+    if let Err(error) = std::fs::write(root.outside(&uevent), "change") {
+        complain!("{uevent} cannot be written: {error}");
+    }
     Ok(Change::Written)
 }
 

@@ -112,6 +112,20 @@ fn a_format_that_was_cut_is_done_again_and_only_then() {
     settle(&folder.root, &data).expect_err("it was another disk");
     record.serial = "S-vdb".into();
     record.save(&folder.root, "data").expect("noted");
+    // Another disk of that size and serial came there, and it is somebody's.
+    write(&folder, "vdb", 0, b"LUKS\xba\xbe");
+    settle(&folder.root, &data).expect_err("an encrypted volume");
+    // mkfs.xfs writes its head with the identifier first, and says last that it is whole.
+    let mut head = [0; 128];
+    head[..4].copy_from_slice(b"XFSB");
+    let uuid = data.uuid.replace('-', "");
+    for (place, digits) in uuid.as_bytes().chunks(2).enumerate() {
+        let digits = std::str::from_utf8(digits).expect("digits");
+        head[32 + place] = u8::from_str_radix(digits, 16).expect("hex");
+    }
+    head[126] = 1;
+    assert_eq!(known(&head), Some(Holds::Other(UNKNOWN)));
+    write(&folder, "vdb", 0, &head);
     assert_eq!(settle(&folder.root, &data).expect("again"), Change::Written);
     assert_eq!(settle(&folder.root, &data).expect("there"), Change::Same);
     // Later it is missing: that is not the time to stop everything.

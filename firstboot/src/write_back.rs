@@ -26,12 +26,17 @@ const DISKS: &str = "/run/consign/media";
 /// What stands where something was that the machine has taken.
 pub const TAKEN: &str = "# Taken by the appliance, and erased from this medium.\n";
 /// What is wiped.
-const SPENT: [&str; 2] = ["secrets.age", "claim.txt"];
+const SPENT: [&str; 2] = [SECRETS, "claim.txt"];
+const SECRETS: &str = "secrets.age";
 
 /// Takes note of media that something may be written to.
 pub fn note(root: &Root, found: &Found) {
-    let has_slots = |candidate: &&Candidate| !candidate.slots.is_empty();
-    let disks = found.candidates.iter().filter(has_slots);
+    // One that cannot be written counts too, where secrets stay on it.
+    let concerns = |candidate: &&Candidate| {
+        let mut spent = SPENT.iter();
+        !candidate.slots.is_empty() || spent.any(|name| candidate.files.contains_key(*name))
+    };
+    let disks = found.candidates.iter().filter(concerns);
     let text: String = disks
         .flat_map(|candidate| [candidate.disk.as_str(), "\n"])
         .collect();
@@ -60,7 +65,7 @@ pub fn write_back(root: &Root, roots: &Roots, status: &Status) -> Vec<String> {
 }
 
 /// What a medium gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     /// The machine waits for its configuration.
     is_waiting: bool,
@@ -68,6 +73,8 @@ struct Plan {
     has_report: bool,
     /// The configuration on it is in use and stays.
     is_taken: bool,
+    /// The `secrets.age` that is in use.
+    secrets: Option<Vec<u8>>,
 }
 
 impl Plan {
@@ -78,6 +85,7 @@ impl Plan {
                 is_waiting: true,
                 has_report: true,
                 is_taken: false,
+                secrets: None,
             });
         };
         let generation = Generation::load(root, &state).ok()?;
@@ -90,6 +98,7 @@ impl Plan {
             is_waiting: false,
             has_report,
             is_taken: state.phase == Phase::Active,
+            secrets: generation.secrets,
         })
     }
 
@@ -135,10 +144,19 @@ impl Plan {
             let Some(found) = candidate.files.get(name) else {
                 continue;
             };
-            if found.starts_with(TAKEN.as_bytes()) {
+            // A claim code is shorter than the words.
+            let taken = TAKEN.as_bytes();
+            let taken = taken.get(..found.len()).unwrap_or(taken);
+            if found.starts_with(taken) {
                 continue;
             }
-            match put(name, TAKEN.as_bytes(), b'\n', notes) {
+            if name == SECRETS && self.secrets.as_ref() != Some(found) {
+                notes.push(format!(
+                    "{device}: {name} is not the one in use; raise the serial of {SITE_FILE}"
+                ));
+                continue;
+            }
+            match put(name, taken, b'\n', notes) {
                 Some(Put::Written) => {
                     notes.push(format!("{device}: {name} is taken, and erased there"));
                 }

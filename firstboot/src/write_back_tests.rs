@@ -166,6 +166,29 @@ fn a_waiting_machine_asks_and_a_configured_one_reports_and_wipes() {
     );
     assert!(machine.text("report.json").contains("all services run"));
     assert_eq!(machine.write_back(&ready), [""; 0]);
+
+    // New ones that nobody has taken stay, and it is said why they were not.
+    let path = machine.image.to_str().expect("UTF-8");
+    let newer = run("age", &["-r", &recipient], b"db = \"NEWER\"\n").expect("age");
+    run("mcopy", &["-o", "-i", path, "-", "::secrets.age"], &newer).expect("copied");
+    let notes = machine.write_back(&ready);
+    assert_eq!(
+        notes,
+        ["vdb: secrets.age is not the one in use; raise the serial of site.toml"]
+    );
+    assert!(machine.text("secrets.age").starts_with("age-encryption"));
+    // A claim code is shorter than what is written over it.
+    run("mdel", &["-i", path, "::secrets.age"], b"").expect("gone");
+    run(
+        "mcopy",
+        &["-i", path, "-", "::claim.txt"],
+        b"ABCDEFGHJKLM\n",
+    )
+    .expect("copied");
+    let notes = machine.write_back(&ready);
+    assert_eq!(notes, ["vdb: claim.txt is taken, and erased there"]);
+    assert_eq!(machine.text("claim.txt"), TAKEN[..13]);
+    assert_eq!(machine.write_back(&ready), [""; 0]);
 }
 
 #[test]

@@ -218,8 +218,12 @@ pub fn read(bytes: &[u8], paths: Paths) -> Result<Descriptor, Vec<Finding>> {
 /// Whether a host accepts it as a guest's name, and a file system as a folder's.
 pub(super) fn is_guest_name(name: &str) -> bool {
     let is_bad = |c: char| c.is_control() || c == '/' || c == '\\';
-    // A number is what libvirt calls a running guest by.
-    !name.bytes().all(|byte| byte.is_ascii_digit())
+    // A number or a UUID is what libvirt calls another guest by.
+    let digits = name.trim_start_matches('+');
+    let hex: Vec<u8> = name.bytes().filter(|byte| *byte != b'-').collect();
+    let is_uuid = hex.len() == 32 && hex.iter().all(u8::is_ascii_hexdigit);
+    !digits.bytes().all(|byte| byte.is_ascii_digit())
+        && !is_uuid
         && name.len() <= 200
         && !name.starts_with(['.', '-'])
         && !name.contains(is_bad)
@@ -828,7 +832,18 @@ mod tests {
 
     #[test]
     fn names_that_lead_elsewhere_are_no_names() {
-        for name in ["", ".", "..", "a/b", "-x", " a", "a\n", "12"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "-x",
+            " a",
+            "a\n",
+            "12",
+            "+12",
+            "01234567-89ab-cdef-0123-456789abcdef",
+        ] {
             assert!(!is_guest_name(name), "{name:?}");
         }
         for name in ["a", "Größe 1", "a.b-c_d"] {

@@ -151,17 +151,19 @@ impl Host {
             return Ok(usual.to_owned());
         }
         let xml = virsh.description(name)?;
-        Ok(recorded_folder(&xml).unwrap_or_else(|| usual.to_owned()))
+        Ok(recorded_folder(&xml, name).unwrap_or_else(|| usual.to_owned()))
     }
 }
 
-/// The folder that an import wrote into a guest's description.
-fn recorded_folder(xml: &str) -> Option<PathBuf> {
+/// The folder that an import wrote into the description of this guest. A copy
+/// under another name carries the words along, and none of the files are its own.
+fn recorded_folder(xml: &str, name: &str) -> Option<PathBuf> {
     let domain = super::xml::parse(xml.as_bytes()).ok()?;
     let metadata = domain.first("metadata")?;
     let import: &Element = metadata.all_of(Some(NAMESPACE), "import").next()?;
     let folder = PathBuf::from(import.attribute("folder")?);
-    folder.is_absolute().then_some(folder)
+    let is_its_own = import.attribute("name") == Some(name);
+    (is_its_own && folder.is_absolute()).then_some(folder)
 }
 
 fn is_bridge(name: &str) -> bool {

@@ -18,7 +18,7 @@ use crate::report::Reporter;
 use crate::units::ByteSize;
 
 /// The id that a config disk has in descriptors.
-const CONFIG: &str = "config";
+pub(super) const CONFIG: &str = "config";
 
 /// A guest, decided.
 #[derive(Debug)]

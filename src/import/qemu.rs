@@ -76,7 +76,7 @@ pub(super) fn machine(
         }
         args.extend(["-append".into(), kernel.cmdline.clone()]);
     }
-    args.extend(screen(&plan.graphics));
+    args.extend(screen(&plan.graphics, &plan.folder));
     Ok(args)
 }
 
@@ -97,7 +97,7 @@ fn board(plan: &Plan, accelerator: Accelerator) -> Vec<String> {
     };
     let mut args = vec![
         "-name".into(),
-        comma_text(&plan.name),
+        format!("guest={}", comma_text(&plan.name)),
         "-nodefaults".into(),
         "-no-user-config".into(),
         "-machine".into(),
@@ -207,7 +207,7 @@ fn card(nic: &Nic, index: usize, addresses: Guid) -> Vec<String> {
     ]
 }
 
-fn screen(graphics: &Graphics) -> Vec<String> {
+fn screen(graphics: &Graphics, folder: &Path) -> Vec<String> {
     let words: Vec<String> = match graphics {
         Graphics::None => vec!["-display".into(), "none".into()],
         Graphics::Sdl => vec!["-vga".into(), "std".into(), "-display".into(), "sdl".into()],
@@ -219,14 +219,15 @@ fn screen(graphics: &Graphics) -> Vec<String> {
             vec!["-vga".into(), "std".into(), "-display".into(), display]
         }
         Graphics::Spice => {
-            let spice = "unix=on,addr=spice.sock,disable-ticketing=on";
+            let socket = comma(&folder.join("spice.sock"));
+            let spice = format!("unix=on,addr={socket},disable-ticketing=on");
             vec![
                 "-vga".into(),
                 "std".into(),
                 "-display".into(),
                 "none".into(),
                 "-spice".into(),
-                spice.into(),
+                spice,
             ]
         }
     };
@@ -286,15 +287,19 @@ pub(super) fn control(folder: &Path) -> Option<UnixStream> {
 /// Ends it as if its power were cut.
 pub(super) fn cut_power(folder: &Path) -> Result<(), ImportError> {
     if let Some(socket) = control(folder) {
-        let mut line = Qmp::open(socket)?;
-        line.execute("quit", &json!({}))?;
+        // It may be gone before it has answered.
+        let told = Qmp::open(socket).and_then(|mut line| line.execute("quit", &json!({})));
         // The line is closed when QEMU is gone, and with it its hold on the disks.
-        for _ in 0..200 {
+        for _ in 0..1500 {
             if control(folder).is_none() {
-                break;
+                return Ok(());
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
+        told?;
+        return Err(ImportError::Running {
+            name: super::store::name_of(folder),
+        });
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use xml::escape::{escape_str_attribute, escape_str_pcdata};
 use super::domain;
 use super::error::ImportError;
 use super::host::Host;
-use super::plan::{Make, Plan};
+use super::plan::{CONFIG, Make, Plan};
 use super::qemu;
 use super::run::{Acts, Imported, finish, free_name, introduce, renewed, start};
 use super::store::{self, Record, RecordDisk, Undo, is_replaced, name_of};
@@ -37,7 +37,9 @@ pub(super) fn replace(
 ) -> Result<Imported, ImportError> {
     let name = plan.name.clone();
     let old_folder = host.folder_of(&name, &plan.folder)?;
-    let record = Record::open(&old_folder)?;
+    bring_back(&old_folder, &name)?;
+    let aside = aside_of(&old_folder, &name);
+    let record = Record::open(&old_folder)?.filter(|record| record.name == name);
     let old_xml = match host {
         Host::Libvirt { virsh, .. } if virsh.state(&name)?.is_some() => {
             Some(virsh.description(&name)?)
@@ -52,6 +54,9 @@ pub(super) fn replace(
         Some(record) => keep_user_disks(plan, record),
         None => Vec::new(),
     };
+    if let Some(record) = &record {
+        no_user_disk_is_lost(&name, record, &kept)?;
+    }
     let was_running = host.is_running(&name, &old_folder)?;
     host.stop(&name, &old_folder, true)?;
     let plan = &*plan;
@@ -66,14 +71,20 @@ pub(super) fn replace(
             }
         });
     }
-    let aside = old_folder.with_file_name(format!(".{}.consign-old", plan.name));
     if record.is_some() {
         rename(&old_folder, &aside)?;
         let (aside, old_folder) = (aside.clone(), old_folder.clone());
         undo.on_failure(move || drop(fs::rename(aside, old_folder)));
     }
     let mut new_record = Record::of(plan, host.uri());
-    store::make_folder(&new_record, &plan.folder, &mut undo)?;
+    // Until all is done the new guest's record does not speak of the user's
+    // disks: what a killed import left behind is removed by its record.
+    let mut unfinished = new_record.clone();
+    unfinished
+        .disks
+        .retain(|disk| kept.iter().all(|(_, file)| *file != disk.file));
+    store::make_folder(&unfinished, &plan.folder, &mut undo)?;
+    store::fill(plan, &|| host.qemu_img(), reporter)?;
     for (index, file) in &kept {
         let (from, to) = (aside.join(file), plan.folder.join(file));
         rename(&from, &to)?;
@@ -87,7 +98,6 @@ pub(super) fn replace(
             *new = old.clone();
         }
     }
-    store::fill(plan, &|| host.qemu_img(), reporter)?;
     introduce_again(plan, host, accelerator, acts, &mut new_record, &mut undo)?;
     if acts.start {
         start(plan, host, &new_record)?;
@@ -97,6 +107,48 @@ pub(super) fn replace(
         record.remove_files(&aside)?;
     }
     finish(plan, host, Some(accelerator), acts)
+}
+
+/// A replacement that was killed left the guest before it aside: it comes
+/// back first. Neither is touched when the one in its place is whole.
+pub(super) fn bring_back(folder: &Path, name: &str) -> Result<(), ImportError> {
+    let aside = aside_of(folder, name);
+    if !aside.exists() {
+        return Ok(());
+    }
+    match Record::open(folder)? {
+        Some(record) if !record.is_whole => record.remove_files(folder)?,
+        None if !folder.exists() => {}
+        _ => {
+            return Err(ImportError::FolderTaken { path: aside });
+        }
+    }
+    rename(&aside, folder)
+}
+
+/// Where a guest's files are while it is replaced.
+fn aside_of(folder: &Path, name: &str) -> PathBuf {
+    folder.with_file_name(format!(".{name}.consign-old"))
+}
+
+/// A disk that the user keeps data on, and that the new descriptor does not
+/// name, would go with the old guest.
+fn no_user_disk_is_lost(
+    name: &str,
+    record: &Record,
+    kept: &[(usize, String)],
+) -> Result<(), ImportError> {
+    let is_kept = |disk: &RecordDisk| kept.iter().any(|(_, file)| *file == disk.file);
+    let lost = record
+        .disks
+        .iter()
+        .find(|disk| disk.usage == "user" && disk.id != CONFIG && !is_kept(disk));
+    lost.map_or(Ok(()), |disk| {
+        Err(ImportError::OtherAppliance {
+            name: name.to_owned(),
+            id: disk.id.clone(),
+        })
+    })
 }
 
 /// As [`introduce`], but what is taken back is the new description only.
@@ -112,6 +164,9 @@ fn introduce_again<'a>(
         Host::Libvirt { virsh, .. } => {
             virsh.define(&plan.name, &domain::render(plan, accelerator))?;
             undo.on_failure(|| drop(virsh.destroy(&plan.name)));
+            if plan.autostart {
+                virsh.autostart(&plan.name)?;
+            }
             record.is_whole = true;
             record.save(&plan.folder)
         }
@@ -188,6 +243,12 @@ pub(super) fn swap(
             for arg in &mut new_record.qemu {
                 *arg = edit_argument(arg, folder, &pairs);
             }
+            if let Some(kernel) = &plan.kernel
+                && let Some(at) = new_record.qemu.iter().position(|arg| arg == "-append")
+                && let Some(words) = new_record.qemu.get_mut(at + 1)
+            {
+                words.clone_from(&kernel.cmdline);
+            }
             let path = folder.join("start.sh");
             let text = qemu::script(call.path(), &new_record.qemu);
             let old_text = qemu::script(call.path(), &record.qemu);
@@ -230,6 +291,8 @@ fn swap_kernel<'a>(plan: &'a Plan, undo: &mut Undo<'a>) -> Result<(), ImportErro
         if path.exists() {
             rename(path, &old)?;
             undo.on_failure(move || drop(fs::rename(old, path)));
+        } else {
+            undo.on_failure(move || drop(fs::remove_file(path)));
         }
         store::copy(master, path, false, &crate::report::Silent)?;
     }

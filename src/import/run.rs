@@ -76,6 +76,7 @@ pub fn import(
     let accelerator = host.accelerator(plan.virt, reporter)?;
     let storage = plan.folder.parent().unwrap_or(Path::new("/"));
     store::check_room(plan, storage)?;
+    super::replace::bring_back(&plan.folder, &plan.name)?;
     if is_taken(plan, host)? {
         if acts.replace {
             return super::replace::replace(plan, host, accelerator, acts, reporter);
@@ -236,7 +237,8 @@ pub fn upgrade(
     }
     plan.digest_overlays(reporter)?;
     let folder = host.folder_of(&plan.name, &plan.folder)?;
-    let record = Record::open(&folder)?.ok_or_else(|| ImportError::NotOurs {
+    let record = Record::open(&folder)?.filter(|record| record.name == plan.name);
+    let record = record.ok_or_else(|| ImportError::NotOurs {
         name: plan.name.clone(),
     })?;
     let new: Vec<&PlannedDisk> = plan.disks.iter().filter(|disk| is_replaced(disk)).collect();
@@ -265,7 +267,7 @@ pub fn remove(
     force: bool,
 ) -> Result<PathBuf, ImportError> {
     let folder = host.folder_of(name, &storage.join(name))?;
-    let record = Record::open(&folder)?;
+    let record = Record::open(&folder)?.filter(|record| record.name == name);
     let is_known = host.state(name)?.is_some();
     let Some(record) = record else {
         return Err(if is_known {

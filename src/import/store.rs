@@ -23,10 +23,11 @@ use crate::units::ByteSize;
 /// The record, in the guest's folder.
 pub(super) const RECORD_FILE: &str = "import.json";
 /// What a running guest makes beside its disks, besides its console's log.
-pub(super) const RUNTIME: [&str; 5] = [
+pub(super) const RUNTIME: [&str; 6] = [
     "nvram.fd",
     "start.sh",
     "qmp.sock",
+    "spice.sock",
     "console.sock",
     "qemu.pid",
 ];
@@ -392,8 +393,7 @@ fn write(path: &Path, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<(), 
     };
     let pending = PendingFile::create(path).map_err(write)?;
     fill(pending.file()).map_err(write)?;
-    pending.commit().map_err(write)?;
-    restrict(path)
+    pending.commit_private().map_err(write)
 }
 
 fn restrict(path: &Path) -> Result<(), ImportError> {

@@ -69,6 +69,8 @@ impl<'m> Offer<'m> {
     pub fn of(candidate: &'m Candidate) -> Option<Self> {
         let file = |name: &str| candidate.files.get(name).map(Vec::as_slice);
         let claim = file(CLAIM_FILE).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        // What was used is written over: nobody claims with it.
+        let claim = claim.filter(|text| !text.trim().is_empty() && !text.starts_with('#'));
         Some(Self {
             file: format!("{}: {SITE_FILE}", candidate.device),
             device: &candidate.device,

@@ -92,7 +92,7 @@ struct TakeArgs {
     #[arg(long, value_enum, value_name = "TOOL", group = "only")]
     emit: Option<EmitFor>,
     /// Waits until the guest says that it is ready; exit code 5 when it does not.
-    #[arg(long, value_name = "SECONDS", conflicts_with = "noreboot")]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "noreboot", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait_ready: Option<u64>,
     /// What to print.
     #[arg(long, value_enum, default_value_t)]
@@ -125,7 +125,7 @@ struct UpgradeArgs {
     #[arg(long)]
     start: bool,
     /// Waits until the guest says that it is ready.
-    #[arg(long, value_name = "SECONDS", requires = "start")]
+    #[arg(long, value_name = "SECONDS", requires = "start", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     wait_ready: Option<u64>,
     /// What to print.
     #[arg(long, value_enum, default_value_t)]
@@ -233,7 +233,8 @@ fn take(
     })?;
     let is_acting = !(args.dry_run || args.print_xml || args.emit.is_some());
     let connection = Connection::choose(&args.place, environment);
-    let is_verifying = !args.trust.skip_checksum && (args.trust.verify || !args.dry_run);
+    let is_wanted = args.trust.verify || !args.trust.key.is_empty() || !args.dry_run;
+    let is_verifying = !args.trust.skip_checksum && is_wanted;
     let wishes = Wishes {
         config: config(args, made.path())?,
         storage: args.place.storage(&connection, environment)?,

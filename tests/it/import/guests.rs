@@ -383,3 +383,57 @@ fn what_a_killed_import_left_is_taken_away_by_the_next() {
         "another name",
     );
 }
+
+#[test]
+fn no_replacement_takes_the_users_data() {
+    let (small, storage) = (Small::new(), temp_folder());
+    let import = |small: &Small, args: &[&str]| {
+        let mut command = small.import(&["--connect", "none", "--virt-type", "qemu", "--noreboot"]);
+        command.args(args).arg("--storage").arg(storage.path());
+        command
+    };
+    succeeds(&mut import(&small, &[]));
+    let folder = storage.path().join("small");
+    let data = folder.join("data.raw");
+    let is_kept = || fs::read_to_string(&data).is_ok_and(|text| text == "the user's");
+    fs::write(&data, "the user's").expect("written");
+
+    // The next version calls the disk something else.
+    let renamed = Small::new();
+    let text = fs::read_to_string(renamed.descriptor()).expect("read");
+    let other = text.replace("disk=\"data\"", "disk=\"state\"");
+    let other = other.replace("id=\"data\"", "id=\"state\"");
+    assert_ne!(text, other);
+    fs::write(renamed.descriptor(), other).expect("written");
+    fails(
+        &mut import(&renamed, &["--replace"]),
+        "import-other-appliance",
+        2,
+        "data",
+        "another name",
+    );
+    assert!(is_kept());
+
+    // Killed while it copies: the guest before stands aside, the new one is partial.
+    let aside = storage.path().join(".small.consign-old");
+    let record = fs::read_to_string(folder.join("import.json")).expect("a record");
+    fs::rename(&folder, &aside).expect("renamed");
+    fs::create_dir(&folder).expect("a folder");
+    let partial = record.replace("\"is_whole\": true", "\"is_whole\": false");
+    let partial = partial.replace("\"data.raw\"", "\"never-made.raw\"");
+    fs::write(folder.join("import.json"), partial).expect("written");
+    fs::write(folder.join("system.raw"), "half").expect("written");
+    succeeds(&mut import(&small, &["--replace"]));
+    assert!(is_kept());
+    assert_eq!(names(storage.path()), ["small"]);
+
+    // A copy under another name has no files of its own.
+    let copy = storage.path().join("copy");
+    fs::create_dir(&copy).expect("a folder");
+    fs::write(copy.join("import.json"), record).expect("written");
+    fs::write(copy.join("data.raw"), "another's").expect("written");
+    let mut remove = virt_image();
+    remove.args(["remove", "copy", "--connect", "none", "--storage"]);
+    fails(remove.arg(storage.path()), "import-no-guest", 2, "copy", "");
+    assert!(copy.join("data.raw").exists());
+}
