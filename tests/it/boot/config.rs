@@ -283,6 +283,8 @@ fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
     }
     Checker::E2fsck.accepts(&data.path);
     reports_back(&config.path);
+    // Its turn is the next one's.
+    drop(guest);
 
     if copy_root(&disk.path).is_none() || try_slot_b(&Esp::of(&disk)).is_none() {
         return;
@@ -299,6 +301,7 @@ fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
         return;
     };
     assert_eq!(other, first, "the other slot is another machine");
+    drop(guest);
 
     let block = environment(&["order=b a", "good=a", "a_tries=0", "b_tries=0"]);
     if Esp::of(&disk).write(ENVIRONMENT, &block).is_none() {
