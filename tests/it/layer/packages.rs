@@ -25,7 +25,7 @@ use consign::report::{Event, Outcome, Recorder, Silent};
 use consign::tree::TreePath;
 use consign::units::{ExitClass, Timestamp};
 
-use crate::support::consign_path;
+use crate::support::{consign_path, copy_program};
 
 /// An ordinary user with subordinate ids, made by `ci/install`.
 pub(super) const USER: &str = "consign-test";
@@ -310,8 +310,8 @@ pub(super) fn built_elsewhere(
     let place = folder.path();
     let at = |name: &str| place.join(name);
     // Where the user may read and run them, whoever owns the checkout.
-    std::fs::copy(consign_path(), at("consign")).expect("copy");
-    std::fs::copy(std::env::current_exe().expect("a path"), at("tests")).expect("copy");
+    copy_program(consign_path(), &at("consign"));
+    copy_program(&std::env::current_exe().expect("a path"), &at("tests"));
     let mut debs = Vec::new();
     for spec in specs {
         let Recipe::Packages(recipe) = &spec.recipe else {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::packages::{
     Archive, Files, SANDBOX, USER, assert_success, homemade, must_skip, search_path, shop, spec,
 };
-use crate::support::{consign_path, program, temp_folder};
+use crate::support::{consign_path, copy_program, program, temp_folder};
 
 /// Packages of the archive, and those made here.
 #[derive(Debug)]
@@ -318,7 +318,7 @@ fn a_user_without_ids_is_told_the_command_that_gives_them() {
     }
     let folder = temp_folder();
     let copy = folder.path().join("consign");
-    std::fs::copy(consign_path(), &copy).expect("copy");
+    copy_program(consign_path(), &copy);
     let open = Command::new("chmod")
         .args(["-R", "a+rX"])
         .arg(folder.path())

@@ -149,6 +149,14 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
+/// Copies a program that is run from its new place. Not in this process: a
+/// child that another test starts meanwhile would hold the copy open for
+/// writing, and it could not be run ("Text file busy").
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let mut copy = program("cp", "coreutils").expect("it is everywhere");
+    must_run(copy.arg(from).arg(to));
+}
+
 /// Runs `command` and panics with all it said when it does not end well.
 pub(crate) fn must_run(command: &mut Command) -> Output {
     let output = run(command);
