@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 
 use crate::support::{TestFolder, consign_path, digest_of, note, program, run, temp_folder};
 
-/// Whatever leaves bytes or names behind.
+/// Whatever leaves bytes or names behind, and opens them.
 const CALLS: [&str; 9] = [
     "openat",
     "write",
@@ -113,8 +113,8 @@ impl Ground {
         )
     }
 
-    /// Names of the folder, but for hidden leftovers that only a kill between
-    /// the link and the rename can leave.
+    /// Names in the folder, hidden ones too: only a kill between the link and
+    /// the rename can leave one of those.
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.out).expect("read");
         let mut names: Vec<String> = entries
