@@ -71,6 +71,21 @@ pub enum Outcome {
 pub trait Reporter: fmt::Debug + Send + Sync {
     /// Takes one event. It must not fail and must not block for long.
     fn event(&self, event: Event);
+
+    /// Whether somebody asked for an end. Work that can be taken back looks
+    /// here between its steps, and takes itself back.
+    fn stop(&self) -> Option<Stop> {
+        None
+    }
+}
+
+/// How somebody asked for an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Ctrl-C: SIGINT.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
 }
 
 impl dyn Reporter + '_ {

@@ -367,6 +367,10 @@ pub enum ExitClass {
     Guest,
     /// A bug in consign.
     Bug,
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
 }
 
 impl ExitClass {
@@ -380,6 +384,9 @@ impl ExitClass {
             Self::Tool => 4,
             Self::Guest => 5,
             Self::Bug => 70,
+            // As a shell says of a program that a signal ended.
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
         }
     }
 }

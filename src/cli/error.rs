@@ -66,6 +66,12 @@ pub enum CliError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not let us hear of Ctrl-C.
+    #[error("cannot listen for signals")]
+    Signals {
+        /// What the system said.
+        source: io::Error,
+    },
     /// More signatures demanded than keys given.
     #[error("{threshold} signatures are demanded, but only {keys} keys are trusted")]
     Threshold {
@@ -183,6 +189,7 @@ impl CliError {
             Self::Output { .. } => "output-failed",
             Self::Environment { .. } => "no-executable",
             Self::Chance { .. } => "no-chance",
+            Self::Signals { .. } => "no-signals",
             Self::ReleaseExists { .. } => "release-exists",
             Self::NotAnImage { .. } => "verify-not-an-image",
             Self::OtherLock { .. } => "reproduce-other-lock",
@@ -263,6 +270,7 @@ impl CliError {
             }
             Self::Output { .. }
             | Self::Chance { .. }
+            | Self::Signals { .. }
             | Self::Read { .. }
             | Self::Write { .. }
             | Self::Environment { .. }
@@ -297,7 +305,7 @@ impl CliError {
             | Self::Write { .. }
             | Self::Folder { .. }
             | Self::NotWritable { .. } => ExitClass::Build,
-            Self::Environment { .. } => ExitClass::Bug,
+            Self::Environment { .. } | Self::Signals { .. } => ExitClass::Bug,
         }
     }
 }

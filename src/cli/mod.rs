@@ -25,6 +25,7 @@ mod plan;
 mod release;
 mod reproduce;
 mod sandbox;
+mod signals;
 mod terminal;
 mod verify;
 mod why;
@@ -72,7 +73,7 @@ struct Arguments {
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 build or fetch failed; 2 usage, appliance.toml or \
 site.toml; 3 verification failed; 4 an external tool is missing or failed; 5 the guest did not \
-get ready; 70 a bug in consign.";
+get ready; 70 a bug in consign; 130 and 143 stopped by Ctrl-C or SIGTERM.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -34,11 +34,11 @@ pub fn render(machine: &Machine, disks: &[DiskFacts]) -> Result<String, Descript
     let ova = file(ImageFormat::Ova);
     let tested = vec![
         system.map(|_| with_consign()),
+        system.map(|system| with_virt_install(machine, system)),
         system.map(|system| with_qemu(machine, system)),
         ova.map(with_virt_v2v),
     ];
     let from_manuals = vec![
-        system.map(|system| with_virt_install(machine, system)),
         system.map(|system| with_qm(machine, system)),
         ova.map(|ova| with_vmware(machine, ova)),
         ova.map(|ova| with_virtualbox(machine, ova)),
@@ -253,7 +253,7 @@ fn with_qm(machine: &Machine, system: &DiskFacts) -> String {
          qm create 9000 --name {name} --ostype l26 --machine q35 \\\n      \
          --memory {memory} --cores {cpus} --serial0 socket{firmware} \\\n      \
          --scsihw virtio-scsi-single \\\n      \
-         --scsi0 local-lvm:0,import-from=$PWD/{file}{more} \\\n      \
+         --scsi0 \"local-lvm:0,import-from=$PWD/{file}\"{more} \\\n      \
          --ide2 local:iso/{CONFIG_CD_FILE},media=cdrom --boot order=scsi0\n    \
          qm start 9000\n",
         name = machine.name,

@@ -10,6 +10,7 @@
 //! What stands in the namespace [`NAMESPACE`] is advice: without it there is
 //! still a machine.
 
+use std::fmt;
 use std::path::{Component, Path};
 
 use super::error::{Finding, Problem};
@@ -86,6 +87,17 @@ pub enum BootKind {
     Hvm,
     /// A Xen guest.
     Xen,
+}
+
+impl BootKind {
+    /// As the descriptor spells it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hvm => "hvm",
+            Self::Xen => "xen",
+        }
+    }
 }
 
 /// A disk.
@@ -167,6 +179,25 @@ pub enum Checksum {
     Sha256(Digest),
     /// SHA-1: against accidents only.
     Sha1([u8; 20]),
+}
+
+impl Checksum {
+    /// Reads what [`fmt::Display`] writes.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("sha1:") {
+            Some(digits) => hex::<20>(digits).map(Self::Sha1),
+            None => Digest::parse(text).map(Self::Sha256),
+        }
+    }
+}
+
+impl fmt::Display for Checksum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sha256(digest) => digest.fmt(f),
+            Self::Sha1(bytes) => write!(f, "sha1:{}", super::master::hex(bytes)),
+        }
+    }
 }
 
 /// What only modern importers understand; all of it may be missing.

@@ -62,6 +62,16 @@ pub fn emit(
             }
             let addresses = Guid::from_hash(first_half(plan.digest.bytes()));
             let args = qemu::machine(plan, ovmf.as_ref(), accelerator, addresses)?;
+            for disk in &plan.disks {
+                if let Make::Overlay {
+                    master,
+                    checksum: Some(checksum),
+                    ..
+                } = &disk.make
+                {
+                    out.push_str(&qemu::check_line(&master.path, &checksum.to_string()));
+                }
+            }
             out.push_str("exec qemu-system-x86_64");
             for arg in args {
                 out.push_str(if arg.starts_with('-') { " \\\n  " } else { " " });
@@ -112,6 +122,11 @@ fn copy(out: &mut String, disk: &PlannedDisk) {
     match &disk.make {
         Make::Kept => {}
         Make::Blank => line(out, &["truncate", "-s", &size, &path]),
+        Make::Copy { .. } if let Some(recipe) = &disk.recipe => {
+            let mut words: Vec<&str> = recipe.command.iter().map(String::as_str).collect();
+            words.extend(["-o", &path]);
+            line(out, &words);
+        }
         Make::Copy { master, .. } => {
             let master = shown(&master.path);
             line(
@@ -133,13 +148,16 @@ fn copy(out: &mut String, disk: &PlannedDisk) {
                     "qemu-img", "convert", "-f", format, "-O", "raw", &master, &path,
                 ],
             );
+            if disk.grows {
+                line(out, &["truncate", "-s", &size, &path]);
+            }
         }
         Make::Overlay { master, format, .. } => {
             let (master, format) = (shown(&master.path), format.name());
             line(
                 out,
                 &[
-                    "qemu-img", "create", "-f", "qcow2", "-F", format, "-b", &master, &path,
+                    "qemu-img", "create", "-f", "qcow2", "-F", format, "-b", &master, &path, &size,
                 ],
             );
         }
@@ -280,6 +298,7 @@ fn qm(out: &mut String, plan: &Plan) {
     say("--scsihw", "virtio-scsi-pci".into());
     let mut counts = std::collections::BTreeMap::new();
     let mut first = None;
+    let mut made = String::new();
     for disk in &plan.disks {
         let bus = match (disk.bus, disk.is_cd) {
             (Bus::Ide, _) => "ide",
@@ -291,6 +310,13 @@ fn qm(out: &mut String, plan: &Plan) {
         let device = format!("{bus}{count}");
         *count += 1;
         let value = match disk.make.master() {
+            Some(_) if let Some(recipe) = &disk.recipe => {
+                made.push_str("MADE=$(mktemp -d)\ntrap 'rm -rf \"$MADE\"' EXIT\n");
+                let words: Vec<String> = recipe.command.iter().map(|word| quote(word)).collect();
+                writeln!(made, "{} -o \"$MADE/{}.raw\"", words.join(" "), disk.id)
+                    .expect("a string takes all");
+                format!("\"$STORE:0,import-from=$MADE/{}.raw\"", disk.id)
+            }
             Some((master, _)) => format!(
                 "\"$STORE:0\"{}",
                 quote(&format!(",import-from={}", shown(&master.path)))
@@ -309,6 +335,7 @@ fn qm(out: &mut String, plan: &Plan) {
             format!("\"{},bridge=$BRIDGE\"", nic.model),
         );
     }
+    out.push_str(&made);
     // These words are quoted already: some hold the script's variables.
     out.push_str("qm");
     for word in words {

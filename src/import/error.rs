@@ -9,6 +9,7 @@ use crate::exec::{ExecError, escape};
 use crate::inspect::InspectError;
 use crate::machine::MachineError;
 use crate::release::ReleaseError;
+use crate::report::Stop;
 use crate::units::{ByteSize, ExitClass};
 
 /// What is wrong at one place of a descriptor.
@@ -458,6 +459,16 @@ pub enum ImportError {
         /// The disk.
         id: String,
     },
+    /// A newer appliance that cannot be started as the guest is.
+    #[error("the guest `{}` starts as {kind} on {}, and the descriptor has no boot descriptor of that kind", name.escape_debug(), escape(arch))]
+    OtherBoot {
+        /// The guest.
+        name: String,
+        /// `hvm` or `xen`.
+        kind: String,
+        /// The architecture.
+        arch: String,
+    },
     /// A host that does not serve this kind of boot descriptor.
     #[error("boot descriptor {index} is for {kind}, which plain QEMU does not run")]
     NotForQemu {
@@ -466,9 +477,37 @@ pub enum ImportError {
         /// Its kind.
         kind: String,
     },
+    /// The guest's memory was saved to go on with the disks that it had.
+    #[error("the guest `{}` is saved: its memory waits to go on with the disks that it has", name.escape_debug())]
+    Saved {
+        /// The guest.
+        name: String,
+    },
+    /// Somebody stopped it.
+    #[error("{}", stopped(*stop, running.as_deref()))]
+    Stopped {
+        /// How.
+        stop: Stop,
+        /// The guest that runs all the same: only the wait was left.
+        running: Option<String>,
+    },
     /// Running the guest.
     #[error(transparent)]
     Guest(#[from] MachineError),
+}
+
+fn stopped(stop: Stop, running: Option<&str>) -> String {
+    let by = match stop {
+        Stop::Interrupted => "Ctrl-C",
+        Stop::Terminated => "SIGTERM",
+    };
+    match running {
+        Some(name) => format!(
+            "stopped by {by} while waiting; the guest `{}` runs",
+            name.escape_debug()
+        ),
+        None => format!("stopped by {by}; what was begun was taken back"),
+    }
 }
 
 fn count(findings: usize) -> String {
@@ -535,7 +574,10 @@ impl ImportError {
             Self::Running { .. } => "import-guest-running",
             Self::Record { .. } => "import-record",
             Self::OtherAppliance { .. } => "import-other-appliance",
+            Self::OtherBoot { .. } => "import-other-boot",
             Self::NotForQemu { .. } => "import-not-for-qemu",
+            Self::Saved { .. } => "import-guest-saved",
+            Self::Stopped { .. } => "interrupted",
             Self::Guest(error) => error.slug(),
         }
     }
@@ -620,8 +662,14 @@ impl ImportError {
             Self::Running { .. } => {
                 "shut it down first; `--force` cuts its power and may lose data"
             }
+            Self::Saved { .. } => {
+                "start it and shut it down; `--force` drops what was saved, as if its power were cut"
+            }
+            Self::Stopped {
+                running: Some(_), ..
+            } => "look at its console, or remove it: `virt-image remove NAME --force`",
             Self::Record { .. } => "remove the folder by hand",
-            Self::OtherAppliance { .. } => "import it under another name",
+            Self::OtherAppliance { .. } | Self::OtherBoot { .. } => "import it under another name",
             Self::NotForQemu { .. } => "choose another with `--boot N`",
             Self::Guest(error) => return error.hint(),
             _ => return None,
@@ -650,6 +698,10 @@ impl ImportError {
             | Self::Network { .. }
             | Self::Bridge { .. }
             | Self::Kvm { .. } => ExitClass::Tool,
+            Self::Stopped { stop, .. } => match stop {
+                Stop::Interrupted => ExitClass::Interrupted,
+                Stop::Terminated => ExitClass::Terminated,
+            },
             Self::Tool(error) => error.class(),
             Self::Guest(error) => error.class(),
             _ => ExitClass::Usage,

@@ -126,15 +126,53 @@ impl Host {
         }
     }
 
-    /// Sees that the guest is off.
-    pub(super) fn stop(&self, name: &str, folder: &Path, force: bool) -> Result<(), ImportError> {
+    /// Whether the guest's memory is saved, to go on with its disks as they are.
+    pub(super) fn is_saved(&self, name: &str) -> Result<bool, ImportError> {
+        match self {
+            Self::Libvirt { virsh, .. } if virsh.state(name)?.is_some() => virsh.is_saved(name),
+            _ => Ok(false),
+        }
+    }
+
+    /// Refuses a guest that is not off, in memory or on disk; says whether it
+    /// runs where that may be ended.
+    pub(super) fn check_off(
+        &self,
+        name: &str,
+        folder: &Path,
+        force: bool,
+    ) -> Result<bool, ImportError> {
+        let name = || name.to_owned();
+        let is_running = self.is_running(&name(), folder)?;
+        match () {
+            () if force => Ok(is_running),
+            () if is_running => Err(ImportError::Running { name: name() }),
+            () if self.is_saved(&name())? => Err(ImportError::Saved { name: name() }),
+            () => Ok(false),
+        }
+    }
+
+    /// Drops what was saved of the guest, if anything, and says so.
+    pub(super) fn drop_save(&self, name: &str, reporter: &dyn Reporter) -> Result<(), ImportError> {
+        if let Self::Libvirt { virsh, .. } = self
+            && self.is_saved(name)?
+        {
+            virsh.drop_save(name)?;
+            reporter.warn(
+                format!(
+                    "what was saved of `{}` was dropped: it fits the old disks only",
+                    escape(name)
+                ),
+                None,
+            );
+        }
+        Ok(())
+    }
+
+    /// Cuts the power of a guest that runs.
+    pub(super) fn cut_power(&self, name: &str, folder: &Path) -> Result<(), ImportError> {
         if !self.is_running(name, folder)? {
             return Ok(());
-        }
-        if !force {
-            return Err(ImportError::Running {
-                name: name.to_owned(),
-            });
         }
         match self {
             Self::Libvirt { virsh, .. } => virsh.destroy(name),

@@ -273,6 +273,9 @@ impl Master {
         loop {
             match self.file.read_at(&mut piece, at) {
                 Ok(0) => return Ok(()),
+                Ok(_) if reporter.stop().is_some() => {
+                    return Err(self.read_error(io::ErrorKind::Interrupted.into()));
+                }
                 Ok(count) => {
                     take(piece.get(..count).unwrap_or_default());
                     at += count as u64;

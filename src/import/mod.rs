@@ -27,6 +27,6 @@ mod xml;
 pub use error::{Finding, ImportError, NetworkState, Problem, Refusal};
 pub use host::Host;
 pub use plan::{HostFirmware, Plan, plan};
-pub use run::{Acts, Imported, import, remove, upgrade};
+pub use run::{Acts, Imported, import, plan_upgrade, remove, start_again, upgrade};
 pub use wishes::Wishes;
 pub use xml::Place;

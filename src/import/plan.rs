@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::descriptor::{self, Boot, BootKind, Checksum, Descriptor, DiskFormat, Usage};
+use super::descriptor::{self, Boot, BootKind, Checksum, Descriptor, DiskFormat, Paths, Usage};
 use super::error::ImportError;
 use super::master::{Folder, Master, read_bounded};
 use super::wishes::{
-    Board, Bus, CloneKind, Config, Graphics, Memory, Network, NicWish, NicWishes, Virt, Wishes,
+    Board, Bus, CloneKind, Config, Graphics, Memory, Network, NicWish, NicWishes, Recipe, Virt,
+    Wishes,
 };
 use crate::descriptor::Firmware;
 use crate::digest::Digest;
@@ -110,6 +111,8 @@ pub struct PlannedDisk {
     pub grows: bool,
     /// Whether the command line named its content.
     pub is_asked: bool,
+    /// How its master was made, when that is gone after the import.
+    pub recipe: Option<Recipe>,
     /// How it is made.
     pub make: Make,
 }
@@ -148,6 +151,16 @@ pub enum Make {
     Blank,
     /// It is there already.
     Kept,
+}
+
+impl PlannedDisk {
+    /// The file that it is made of, as the user knows it.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Path> {
+        let master = self.make.master().map(|(master, _)| master.path.as_path());
+        let recipe = self.recipe.as_ref();
+        recipe.map(|recipe| recipe.site.as_path()).or(master)
+    }
 }
 
 impl Make {
@@ -269,16 +282,7 @@ impl HostFirmware {
 /// [`ImportError`] for a descriptor that is wrong, and for wishes that it, or
 /// the host's firmware, cannot fulfil.
 pub fn plan(path: &Path, wishes: Wishes, host: HostFirmware) -> Result<Plan, ImportError> {
-    let read = |source| ImportError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    let bytes = read_bounded(path, super::xml::MAX_BYTES).map_err(read)?;
-    let described =
-        descriptor::read(&bytes, wishes.paths).map_err(|findings| ImportError::Descriptor {
-            path: path.to_owned(),
-            findings,
-        })?;
+    let (described, digest) = described(path, wishes.paths)?;
     let folder = Folder::of(path, wishes.paths)?;
     let absolute = folder.path().join(path.file_name().unwrap_or_default());
     let planner = Planner {
@@ -287,7 +291,22 @@ pub fn plan(path: &Path, wishes: Wishes, host: HostFirmware) -> Result<Plan, Imp
         folder,
         remarks: Vec::new(),
     };
-    planner.plan(absolute, Digest::of(&bytes), host)
+    planner.plan(absolute, digest, host)
+}
+
+/// The descriptor at `path`, with its digest.
+pub(super) fn described(path: &Path, paths: Paths) -> Result<(Descriptor, Digest), ImportError> {
+    let read = |source| ImportError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let bytes = read_bounded(path, super::xml::MAX_BYTES).map_err(read)?;
+    let described =
+        descriptor::read(&bytes, paths).map_err(|findings| ImportError::Descriptor {
+            path: path.to_owned(),
+            findings,
+        })?;
+    Ok((described, Digest::of(&bytes)))
 }
 
 struct Planner {
@@ -556,6 +575,7 @@ impl Planner {
                     size,
                     grows: false,
                     is_asked: false,
+                    recipe: None,
                     make: Make::Blank,
                 }),
                 _ => Err(ImportError::NoFile {
@@ -580,6 +600,14 @@ impl Planner {
             });
         }
         self.remark_on(&disk, &master);
+        if self.wishes.clone == CloneKind::Overlay && disk.usage == Usage::System && !is_cd {
+            self.remarks.push(format!(
+                "disk `{}` lies on `{}`, which must stay as it is; `virt-image start` and the \
+                 guest's start.sh look at that, `virsh start` and autostart cannot",
+                disk.id,
+                master.path.display()
+            ));
+        }
         let checksum = disk.checksum.clone();
         let is_system = disk.usage == Usage::System && !is_cd;
         let (make, format) = match (self.wishes.clone, disk.format) {
@@ -625,6 +653,7 @@ impl Planner {
             size,
             grows: size > inside.size,
             is_asked: false,
+            recipe: None,
             make,
         })
     }
@@ -657,8 +686,12 @@ impl Planner {
     ) -> Result<Option<PlannedDisk>, ImportError> {
         let (path, is_cd) = match &self.wishes.config {
             Config::Descriptor | Config::None => return Ok(None),
-            Config::Volume(path) => (path, false),
+            Config::Volume(path) | Config::Made { volume: path, .. } => (path, false),
             Config::Cd(path) => (path, true),
+        };
+        let recipe = match &self.wishes.config {
+            Config::Made { recipe, .. } => Some(recipe.clone()),
+            _ => None,
         };
         let master = Master::open(CONFIG, path)?;
         let extension = if is_cd { "iso" } else { "raw" };
@@ -673,6 +706,7 @@ impl Planner {
             size: master.size,
             grows: false,
             is_asked: true,
+            recipe,
             make: Make::Copy {
                 master,
                 checksum: None,
@@ -837,11 +871,7 @@ impl Plan {
 }
 
 fn kind_name(boot: &Boot) -> String {
-    let kind = match boot.kind {
-        BootKind::Hvm => "hvm",
-        BootKind::Xen => "xen",
-    };
-    format!("{kind} on {}", boot.arch)
+    format!("{} on {}", boot.kind.name(), boot.arch)
 }
 
 /// Systems whose kernels have had virtio for ten years.
@@ -947,6 +977,7 @@ mod tests {
             size: ByteSize::from_mib(1),
             grows: false,
             is_asked: false,
+            recipe: None,
             make: Make::Blank,
         }
     }

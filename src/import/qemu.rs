@@ -10,6 +10,7 @@ use super::descriptor::BootKind;
 use super::domain::{CONSOLE_LOG, serial};
 use super::error::ImportError;
 use super::plan::{Nic, Plan, PlannedDisk};
+use super::store::Record;
 use super::wishes::{Board, Bus, Graphics, Network};
 use crate::descriptor::Firmware;
 use crate::exec::{Call, ExecError};
@@ -304,9 +305,35 @@ pub(super) fn cut_power(folder: &Path) -> Result<(), ImportError> {
     Ok(())
 }
 
-/// A script that starts it again.
-pub(super) fn script(program: &Path, args: &[String]) -> String {
-    let mut text = String::from("#!/bin/sh\nexec ");
+/// A script that starts it again, unless a file that an overlay lies on is
+/// another one by then.
+pub(super) fn script(program: &Path, record: &Record) -> String {
+    let mut text = String::from("#!/bin/sh\n");
+    for disk in &record.disks {
+        if let Some((master, checksum)) = disk.lies_on() {
+            text.push_str(&check_line(master, checksum));
+        }
+    }
+    text.push_str(&call_line(program, &record.qemu));
+    text
+}
+
+/// A line that ends a script with exit code 3 unless the file at `master` has
+/// that checksum, written as `sha256:HEX` or `sha1:HEX`.
+pub(super) fn check_line(master: &Path, checksum: &str) -> String {
+    let (kind, hex) = checksum.split_once(':').unwrap_or(("sha256", checksum));
+    let master = quote(&master.display().to_string());
+    // Read from a pipe: of a file, its name would have to be escaped.
+    format!(
+        "[ \"$({kind}sum <{master})\" = '{hex}  -' ] || {{ echo {} >&2; exit 3; }}\n",
+        quote(&format!(
+            "the file under the overlay is missing or not the one that was imported: {master}"
+        )),
+    )
+}
+
+fn call_line(program: &Path, args: &[String]) -> String {
+    let mut text = String::from("exec ");
     text.push_str(&quote(&program.display().to_string()));
     for arg in args {
         text.push_str(if arg.starts_with('-') { " \\\n  " } else { " " });
@@ -357,8 +384,8 @@ mod tests {
     #[test]
     fn a_script_calls_every_word() {
         let args = ["-name".to_owned(), "a b".to_owned()];
-        let text = script(Path::new("/usr/bin/qemu"), &args);
-        assert_eq!(text, "#!/bin/sh\nexec /usr/bin/qemu \\\n  -name 'a b'\n");
+        let text = call_line(Path::new("/usr/bin/qemu"), &args);
+        assert_eq!(text, "exec /usr/bin/qemu \\\n  -name 'a b'\n");
     }
 
     #[test]

@@ -58,9 +58,12 @@ pub(super) fn replace(
         no_user_disk_is_lost(&name, record, &kept)?;
     }
     let was_running = host.is_running(&name, &old_folder)?;
-    host.stop(&name, &old_folder, true)?;
+    host.cut_power(&name, &old_folder)?;
     let plan = &*plan;
     let mut undo = Undo::default();
+    if let (Host::Plain { call, .. }, Some(record), true) = (host, &record, was_running) {
+        undo.on_failure(move || drop(qemu::start(call, &record.qemu)));
+    }
     if let (Some(xml), Host::Libvirt { virsh, .. }) = (&old_xml, host) {
         let name = &plan.name;
         undo.on_failure(move || {
@@ -98,15 +101,21 @@ pub(super) fn replace(
             *new = old.clone();
         }
     }
+    store::go_on(reporter)?;
     introduce_again(plan, host, accelerator, acts, &mut new_record, &mut undo)?;
+    store::go_on(reporter)?;
+    // The last thing that can go wrong is the start, which would go on from
+    // what was saved.
+    host.drop_save(&plan.name, reporter)?;
     if acts.start {
-        start(plan, host, &new_record)?;
+        start(&plan.name, host, &new_record)?;
     }
+    store::go_on(reporter)?;
     undo.keep();
-    if let Some(record) = record {
+    if let Some(record) = &record {
         record.remove_files(&aside)?;
     }
-    finish(plan, host, Some(accelerator), acts)
+    finish(plan, host, Some(accelerator), acts, reporter)
 }
 
 /// A replacement that was killed left the guest before it aside: it comes
@@ -221,15 +230,28 @@ pub(super) fn swap(
         taken.push(disk.path.clone());
     }
     let plan = &*plan;
+    let was_running = host.is_running(&plan.name, folder)?;
     let mut undo = Undo::default();
+    if was_running {
+        // Taken back last: by then everything else is as it was.
+        undo.on_failure(move || {
+            if host.is_running(&plan.name, folder).is_ok_and(|runs| !runs) {
+                drop(start(&plan.name, host, record));
+            }
+        });
+    }
     let mut pairs: Vec<(RecordDisk, RecordDisk)> = Vec::new();
     for disk in plan.disks.iter().filter(|disk| is_replaced(disk)) {
+        store::go_on(reporter)?;
         undo.on_failure(|| drop(fs::remove_file(&disk.path)));
         store::make_disk(disk, plan.is_pinned, &|| host.qemu_img(), reporter)?;
         let old = record.disks.iter().find(|old| old.id == disk.id);
         let old = old.expect("upgrade looked for it");
         pairs.push((old.clone(), RecordDisk::of(disk)));
     }
+    store::go_on(reporter)?;
+    // The guest is away no longer than it must be: its disks are made by now.
+    host.cut_power(&plan.name, folder)?;
     swap_kernel(plan, &mut undo)?;
     let mut new_record = renewed(record, plan, &pairs);
     match host {
@@ -250,8 +272,8 @@ pub(super) fn swap(
                 words.clone_from(&kernel.cmdline);
             }
             let path = folder.join("start.sh");
-            let text = qemu::script(call.path(), &new_record.qemu);
-            let old_text = qemu::script(call.path(), &record.qemu);
+            let text = qemu::script(call.path(), &new_record);
+            let old_text = qemu::script(call.path(), record);
             let failed = |source| ImportError::Write {
                 path: path.clone(),
                 source,
@@ -264,9 +286,12 @@ pub(super) fn swap(
     new_record.save(folder)?;
     let old_record = record.clone();
     undo.on_failure(move || drop(old_record.save(folder)));
+    store::go_on(reporter)?;
+    host.drop_save(&plan.name, reporter)?;
     if acts.start {
-        start(plan, host, &new_record)?;
+        start(&plan.name, host, &new_record)?;
     }
+    store::go_on(reporter)?;
     undo.keep();
     let old_files = pairs.iter().map(|(old, _)| old.file.clone());
     for file in old_files.chain(["kernel.old".into(), "initrd.old".into()]) {
@@ -278,7 +303,7 @@ pub(super) fn swap(
             _ => {}
         }
     }
-    finish(plan, host, None, acts)
+    finish(plan, host, None, acts, reporter)
 }
 
 fn swap_kernel<'a>(plan: &'a Plan, undo: &mut Undo<'a>) -> Result<(), ImportError> {

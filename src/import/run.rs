@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use super::domain::{self, CONSOLE_LOG};
 use super::error::ImportError;
 use super::host::Host;
-use super::plan::{Plan, PlannedDisk};
+use super::descriptor::is_guest_name;
+use super::plan::{HostFirmware, Plan, PlannedDisk};
 use super::qemu;
-use super::store::{self, Record, RecordDisk, Undo, is_replaced, name_of};
-use super::wishes::Network;
+use super::store::{self, Record, RecordBoot, RecordDisk, Undo, is_replaced, name_of};
+use super::wishes::{Network, Wishes};
 use crate::artifact::write_file;
 use crate::machine::kvm::Accelerator;
 use crate::machine::{GuestState, MachineError, StateLine};
@@ -68,6 +69,32 @@ pub fn import(
     acts: &Acts,
     reporter: &dyn Reporter,
 ) -> Result<Imported, ImportError> {
+    or_stopped(reporter, import_all(plan, host, acts, reporter))
+}
+
+/// What goes wrong after somebody asked for an end goes wrong by that: a child
+/// gets Ctrl-C too.
+fn or_stopped<T>(
+    reporter: &dyn Reporter,
+    result: Result<T, ImportError>,
+) -> Result<T, ImportError> {
+    result.map_err(|error| match (reporter.stop(), &error) {
+        (Some(stop), error) if !matches!(error, ImportError::Stopped { .. }) => {
+            ImportError::Stopped {
+                stop,
+                running: None,
+            }
+        }
+        _ => error,
+    })
+}
+
+fn import_all(
+    plan: &mut Plan,
+    host: &Host,
+    acts: &Acts,
+    reporter: &dyn Reporter,
+) -> Result<Imported, ImportError> {
     if acts.verify {
         plan.verify(reporter)?;
     }
@@ -90,12 +117,15 @@ pub fn import(
     let mut record = Record::of(plan, host.uri());
     store::make_folder(&record, &plan.folder, &mut undo)?;
     store::fill(plan, &|| host.qemu_img(), reporter)?;
+    store::go_on(reporter)?;
     introduce(plan, host, accelerator, acts, &mut record, &mut undo)?;
+    store::go_on(reporter)?;
     if acts.start {
-        start(plan, host, &record)?;
+        start(&plan.name, host, &record)?;
     }
+    store::go_on(reporter)?;
     undo.keep();
-    finish(plan, host, Some(accelerator), acts)
+    finish(plan, host, Some(accelerator), acts, reporter)
 }
 
 /// Whether the host has a guest of that name, whoever made it.
@@ -137,7 +167,7 @@ pub(super) fn introduce<'a>(
             let mut args = qemu::machine(plan, ovmf.as_ref(), accelerator, acts.addresses)?;
             args.extend(qemu::background(&plan.folder)?);
             record.qemu = args;
-            write_script(plan, &qemu::script(call.path(), &record.qemu))?;
+            write_script(plan, &qemu::script(call.path(), record))?;
             undo.on_failure(|| drop(qemu::cut_power(&plan.folder)));
         }
     }
@@ -152,9 +182,9 @@ fn write_script(plan: &Plan, text: &str) -> Result<(), ImportError> {
         .map_err(|source| ImportError::Write { path, source })
 }
 
-pub(super) fn start(plan: &Plan, host: &Host, record: &Record) -> Result<(), ImportError> {
+pub(super) fn start(name: &str, host: &Host, record: &Record) -> Result<(), ImportError> {
     match host {
-        Host::Libvirt { virsh, .. } => virsh.start(&plan.name),
+        Host::Libvirt { virsh, .. } => virsh.start(name),
         Host::Plain { call, .. } => qemu::start(call, &record.qemu),
     }
 }
@@ -164,9 +194,20 @@ pub(super) fn finish(
     host: &Host,
     accelerator: Option<Accelerator>,
     acts: &Acts,
+    reporter: &dyn Reporter,
 ) -> Result<Imported, ImportError> {
     let ready = match acts.wait_ready {
-        Some(limit) if acts.start => Some(wait_ready(plan, host, limit)?),
+        Some(limit) if acts.start => {
+            let line = wait_ready(&plan.name, &plan.folder, host, limit, reporter);
+            // A virsh that got Ctrl-C too is no reason to say anything else.
+            Some(line.map_err(|error| match reporter.stop() {
+                Some(stop) => ImportError::Stopped {
+                    stop,
+                    running: Some(plan.name.clone()),
+                },
+                None => error,
+            })?)
+        }
         _ => None,
     };
     Ok(Imported {
@@ -180,8 +221,14 @@ pub(super) fn finish(
 }
 
 /// Reads the guest's console until it says what it is.
-fn wait_ready(plan: &Plan, host: &Host, limit: Duration) -> Result<StateLine, ImportError> {
-    let log = plan.folder.join(CONSOLE_LOG);
+fn wait_ready(
+    name: &str,
+    folder: &Path,
+    host: &Host,
+    limit: Duration,
+    reporter: &dyn Reporter,
+) -> Result<StateLine, ImportError> {
+    let log = folder.join(CONSOLE_LOG);
     let deadline = Instant::now() + limit;
     let mut looks = 0_u32;
     loop {
@@ -196,9 +243,13 @@ fn wait_ready(plan: &Plan, host: &Host, limit: Duration) -> Result<StateLine, Im
             }
             None => {}
         }
+        if let Some(stop) = reporter.stop() {
+            let running = Some(name.to_owned());
+            return Err(ImportError::Stopped { stop, running });
+        }
         looks += 1;
         // Asking whether it still runs costs more than reading a file.
-        if looks.is_multiple_of(20) && !host.is_running(&plan.name, &plan.folder)? {
+        if looks.is_multiple_of(20) && !host.is_running(name, folder)? {
             return Err(MachineError::WentOff { console }.into());
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -221,12 +272,50 @@ fn read_log(path: &Path) -> Result<String, ImportError> {
     }
 }
 
+/// The plan of an upgrade: it follows the boot descriptor that the guest was
+/// imported by, wherever the newer appliance has it.
+///
+/// # Errors
+///
+/// As [`plan`](super::plan::plan); [`ImportError::NoBoot`] when the newer
+/// appliance has none of that kind.
+pub fn plan_upgrade(
+    descriptor: &Path,
+    mut wishes: Wishes,
+    host: &Host,
+) -> Result<Plan, ImportError> {
+    let (described, _) = super::plan::described(descriptor, wishes.paths)?;
+    let name = wishes.name.as_ref().or(described.name.as_ref());
+    if let Some(name) = name.filter(|name| is_guest_name(name)) {
+        let folder = host.folder_of(name, &wishes.storage.join(name))?;
+        let boot = Record::open(&folder)?.and_then(|record| record.boot);
+        if let Some(boot) = boot {
+            let place = boot.place(&described.boots);
+            wishes.boot = Some(place.ok_or_else(|| ImportError::OtherBoot {
+                name: name.clone(),
+                kind: boot.kind,
+                arch: boot.arch,
+            })?);
+        }
+    }
+    super::plan::plan(descriptor, wishes, HostFirmware::all())
+}
+
 /// Replaces the guest's system disks by those of the plan, and keeps all else.
 ///
 /// # Errors
 ///
-/// [`ImportError`]; then the guest is as it was.
+/// [`ImportError`]; then the guest is as it was, and runs if it ran.
 pub fn upgrade(
+    plan: &mut Plan,
+    host: &Host,
+    acts: &Acts,
+    reporter: &dyn Reporter,
+) -> Result<Imported, ImportError> {
+    or_stopped(reporter, upgrade_all(plan, host, acts, reporter))
+}
+
+fn upgrade_all(
     plan: &mut Plan,
     host: &Host,
     acts: &Acts,
@@ -250,37 +339,83 @@ pub fn upgrade(
             });
         }
     }
+    if plan.kernel.is_some() != record.files.iter().any(|file| file == "kernel") {
+        return Err(ImportError::OtherAppliance {
+            name: plan.name.clone(),
+            id: "kernel".into(),
+        });
+    }
     store::check_room(plan, &folder)?;
-    host.stop(&plan.name, &folder, acts.force)?;
+    host.check_off(&plan.name, &folder, acts.force)?;
     super::replace::swap(plan, host, &folder, &record, acts, reporter)
+}
+
+/// Starts a guest that was imported, after a look at the disks that it needs
+/// and does not own: an overlay is nothing, or worse, on another file.
+///
+/// # Errors
+///
+/// [`ImportError::NoGuest`], `NotOurs`, `Running`; `NoFile` and `Checksum` of
+/// an overlay's master; what starting and waiting report.
+pub fn start_again(
+    name: &str,
+    storage: &Path,
+    host: &Host,
+    wait: Option<Duration>,
+    reporter: &dyn Reporter,
+) -> Result<Imported, ImportError> {
+    let (folder, record) = of_ours(name, storage, host)?;
+    if host.is_running(name, &folder)? {
+        return Err(ImportError::Running {
+            name: name.to_owned(),
+        });
+    }
+    record.verify_masters(reporter)?;
+    store::go_on(reporter)?;
+    start(name, host, &record)?;
+    let ready = wait.map(|limit| wait_ready(name, &folder, host, limit, reporter));
+    Ok(Imported {
+        name: name.to_owned(),
+        accelerator: None,
+        connect: host.uri().map(str::to_owned),
+        is_running: true,
+        ready: ready.transpose()?,
+        folder,
+    })
+}
+
+/// The folder and the record of a guest that was imported.
+fn of_ours(name: &str, storage: &Path, host: &Host) -> Result<(PathBuf, Record), ImportError> {
+    let folder = host.folder_of(name, &storage.join(name))?;
+    let record = Record::open(&folder)?.filter(|record| record.name == name);
+    match record {
+        Some(record) => Ok((folder, record)),
+        None if host.state(name)?.is_some() => Err(ImportError::NotOurs {
+            name: name.to_owned(),
+        }),
+        None => Err(ImportError::NoGuest {
+            name: name.to_owned(),
+        }),
+    }
 }
 
 /// Removes a guest that was imported, with its files and nothing else.
 ///
 /// # Errors
 ///
-/// [`ImportError::NoGuest`], `NotOurs`, `Running`, and what removing reports.
+/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, and what removing
+/// reports.
 pub fn remove(
     name: &str,
     storage: &Path,
     host: &Host,
     force: bool,
 ) -> Result<PathBuf, ImportError> {
-    let folder = host.folder_of(name, &storage.join(name))?;
-    let record = Record::open(&folder)?.filter(|record| record.name == name);
+    let (folder, record) = of_ours(name, storage, host)?;
     let is_known = host.state(name)?.is_some();
-    let Some(record) = record else {
-        return Err(if is_known {
-            ImportError::NotOurs {
-                name: name.to_owned(),
-            }
-        } else {
-            ImportError::NoGuest {
-                name: name.to_owned(),
-            }
-        });
-    };
-    host.stop(name, &folder, force)?;
+    if host.check_off(name, &folder, force)? {
+        host.cut_power(name, &folder)?;
+    }
     if is_known && let Host::Libvirt { virsh, .. } = host {
         virsh.undefine(name)?;
     }
@@ -304,6 +439,7 @@ pub(super) fn renewed(record: &Record, plan: &Plan, disks: &[(RecordDisk, Record
             *disk = new.clone();
         }
     }
+    record.boot = Some(RecordBoot::of(plan));
     record.version.clone_from(&plan.version);
     record.descriptor.clone_from(&plan.descriptor);
     record.descriptor_sha256 = plan.digest.hex();

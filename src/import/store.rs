@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{ioctl_ficlone, statvfs};
 use serde::{Deserialize, Serialize};
 
-use super::descriptor::{Checksum, DiskFormat, Usage};
+use super::descriptor::{Boot, Checksum, DiskFormat, Usage};
 use super::error::ImportError;
-use super::master::{Master, hex, read_bounded};
+use super::master::{Master, read_bounded};
 use super::plan::{Make, Plan, PlannedDisk};
 use crate::artifact::{PendingFile, write_file};
 use crate::exec::Call;
@@ -83,9 +83,23 @@ pub(super) struct Record {
     pub disks: Vec<RecordDisk>,
     /// Its other files, by name.
     pub files: Vec<String>,
+    /// The boot descriptor that it follows; older records do not say.
+    #[serde(default)]
+    pub boot: Option<RecordBoot>,
     /// How QEMU is called, where nothing else knows.
     #[serde(default)]
     pub qemu: Vec<String>,
+}
+
+/// A boot descriptor, so that the one of a newer appliance can be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RecordBoot {
+    /// Its place in the list, from 0.
+    pub index: usize,
+    /// `hvm` or `xen`.
+    pub kind: String,
+    /// The architecture.
+    pub arch: String,
 }
 
 /// A disk that was made.
@@ -126,6 +140,7 @@ impl Record {
             connect: connect.map(str::to_owned),
             disks: plan.disks.iter().map(RecordDisk::of).collect(),
             files: files.collect(),
+            boot: Some(RecordBoot::of(plan)),
             qemu: Vec::new(),
         }
     }
@@ -159,6 +174,27 @@ impl Record {
         let mut text = serde_json::to_vec_pretty(self).expect("a record is plain data");
         text.push(b'\n');
         write_file(&path, &text).map_err(|source| ImportError::Write { path, source })
+    }
+
+    /// Holds what overlays lie on against the checksums that it had.
+    pub(super) fn verify_masters(&self, reporter: &dyn Reporter) -> Result<(), ImportError> {
+        for disk in &self.disks {
+            let Some((master, checksum)) = disk.lies_on() else {
+                continue;
+            };
+            let no_record = || ImportError::Record {
+                path: PathBuf::from(RECORD_FILE),
+            };
+            let checksum = Checksum::parse(checksum).ok_or_else(no_record)?;
+            if !master.exists() {
+                return Err(ImportError::NoFile {
+                    id: disk.id.clone(),
+                    path: master.to_owned(),
+                });
+            }
+            Master::open(&disk.id, master)?.verify(&checksum, reporter)?;
+        }
+        Ok(())
     }
 
     /// Removes the files of the guest, and its folder when nothing else is in it.
@@ -199,6 +235,24 @@ impl Record {
     }
 }
 
+impl RecordBoot {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self {
+            index: plan.boot,
+            kind: plan.kind.name().to_owned(),
+            arch: plan.arch.clone(),
+        }
+    }
+
+    /// Its place in another list: the same one, else the first of its kind.
+    pub(super) fn place(&self, boots: &[Boot]) -> Option<usize> {
+        let is_same = |boot: &Boot| boot.kind.name() == self.kind && boot.arch == self.arch;
+        let here = boots.get(self.index).is_some_and(is_same);
+        here.then_some(self.index)
+            .or_else(|| boots.iter().position(is_same))
+    }
+}
+
 impl RecordDisk {
     pub(super) fn of(disk: &PlannedDisk) -> Self {
         let (master, checksum) = disk.make.master().unzip();
@@ -207,13 +261,16 @@ impl RecordDisk {
             usage: disk.usage.name().to_owned(),
             file: name_of(&disk.path),
             format: disk.format.to_owned(),
-            master: master.map(|master| master.path.clone()),
-            checksum: checksum.flatten().map(|checksum| match checksum {
-                Checksum::Sha256(digest) => digest.to_string(),
-                Checksum::Sha1(bytes) => format!("sha1:{}", hex(bytes)),
-            }),
+            master: master.map(|master| disk.origin().unwrap_or(&master.path).to_owned()),
+            checksum: checksum.flatten().map(Checksum::to_string),
             is_overlay: matches!(disk.make, Make::Overlay { .. }),
         }
+    }
+
+    /// The file that it needs for ever, with its checksum.
+    pub(super) fn lies_on(&self) -> Option<(&Path, &str)> {
+        let needs = self.master.as_deref().zip(self.checksum.as_deref());
+        needs.filter(|_| self.is_overlay)
     }
 }
 
@@ -264,6 +321,16 @@ pub(super) fn make_folder<'a>(
     record.save(folder)
 }
 
+/// Goes no further when somebody asked for an end.
+pub(super) fn go_on(reporter: &dyn Reporter) -> Result<(), ImportError> {
+    reporter.stop().map_or(Ok(()), |stop| {
+        Err(ImportError::Stopped {
+            stop,
+            running: None,
+        })
+    })
+}
+
 /// Refuses at once what cannot fit.
 pub(super) fn check_room(plan: &Plan, storage: &Path) -> Result<(), ImportError> {
     let Some(there) = storage.ancestors().find(|path| path.is_dir()) else {
@@ -303,6 +370,7 @@ pub(super) fn fill(
 ) -> Result<(), ImportError> {
     reporter.started("copy");
     for disk in &plan.disks {
+        go_on(reporter)?;
         make_disk(disk, plan.is_pinned, qemu_img, reporter)?;
     }
     if let Some(kernel) = &plan.kernel {
@@ -442,6 +510,9 @@ fn copy_ranges(source: &dyn SparseSource, file: &File, reporter: &dyn Reporter) 
     for range in ranges {
         let mut at = range.start;
         while at < range.end {
+            if reporter.stop().is_some() {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let length = usize::try_from(range.end - at).unwrap_or(PIECE).min(PIECE);
             let piece = buffer.get_mut(..length).expect("at most a piece");
             source.read_exact_at(piece, at)?;

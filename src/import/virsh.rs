@@ -116,6 +116,19 @@ impl Virsh {
         Ok(())
     }
 
+    /// Whether the guest's memory is kept, to go on from there.
+    pub(super) fn is_saved(&self, name: &str) -> Result<bool, ImportError> {
+        let info = self.do_it("look at", name, &["dominfo", name], b"")?;
+        Ok(field(&info, "Managed save:") == Some("yes"))
+    }
+
+    /// Drops what [`Self::is_saved`] tells of.
+    pub(super) fn drop_save(&self, name: &str) -> Result<(), ImportError> {
+        let args = ["managedsave-remove", name];
+        self.do_it("drop what was saved of", name, &args, b"")?;
+        Ok(())
+    }
+
     /// Cuts its power.
     pub(super) fn destroy(&self, name: &str) -> Result<(), ImportError> {
         self.do_it("stop", name, &["destroy", name], b"")?;

@@ -58,6 +58,15 @@ pub struct Wishes {
     pub without: Vec<&'static str>,
 }
 
+/// How a config disk is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recipe {
+    /// Of which site.toml.
+    pub site: PathBuf,
+    /// The words of the command, before the name of its output.
+    pub command: Vec<String>,
+}
+
 /// Memory of a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -242,6 +251,13 @@ pub enum Config {
     None,
     /// A copy of this volume, writable.
     Volume(PathBuf),
+    /// The same of a volume that was just made, and will be gone.
+    Made {
+        /// The volume.
+        volume: PathBuf,
+        /// How it was made.
+        recipe: Recipe,
+    },
     /// A copy of this CD.
     Cd(PathBuf),
 }

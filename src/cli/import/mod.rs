@@ -12,6 +12,7 @@ use serde_json::json;
 use super::draw::ReportFormat;
 use super::environment::Environment;
 use super::error::{CliError, output};
+use super::signals::Stoppable;
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::error::Error;
 use crate::exec::{Call, Tool};
@@ -19,7 +20,7 @@ use crate::factory::{Beside, ConfigMedia, Shelf, config_disk};
 use crate::import::emit::{Dialect, emit};
 use crate::import::plan::HostFirmware;
 use crate::import::virsh::Virsh;
-use crate::import::wishes::{Config, Network};
+use crate::import::wishes::{Config, Network, Recipe};
 use crate::import::{Acts, Finding, Host, ImportError, Imported, Plan, Wishes, domain, host};
 use crate::machine::kvm::Accelerator;
 use crate::plan::{chance, clock};
@@ -51,6 +52,8 @@ pub(super) struct ImportArgs {
 enum Command {
     /// Replaces a guest's system disks by newer ones and keeps its user disks.
     Upgrade(UpgradeArgs),
+    /// Starts a guest, after a look at the files that its overlays lie on.
+    Start(StartArgs),
     /// Removes a guest that was imported, with its files and nothing else.
     Remove(RemoveArgs),
 }
@@ -118,7 +121,7 @@ struct UpgradeArgs {
     /// How disks are copied.
     #[arg(long, value_enum, default_value_t = options::CloneOption::Full)]
     clone: options::CloneOption,
-    /// Cuts the power of a running guest.
+    /// Cuts the power of a running guest, and drops what was saved of one.
     #[arg(long)]
     force: bool,
     /// Starts the guest afterwards.
@@ -133,13 +136,28 @@ struct UpgradeArgs {
 }
 
 #[derive(Debug, Clone, clap::Args)]
+struct StartArgs {
+    /// The guest.
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Waits until the guest says that it is ready.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    wait_ready: Option<u64>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t)]
+    format: ReportFormat,
+}
+
+#[derive(Debug, Clone, clap::Args)]
 struct RemoveArgs {
     /// The guest.
     #[arg(value_name = "NAME")]
     name: String,
     #[command(flatten)]
     place: PlaceArgs,
-    /// Cuts the power of a running guest.
+    /// Cuts the power of a running guest, and drops what was saved of one.
     #[arg(long)]
     force: bool,
     /// What to print.
@@ -187,6 +205,7 @@ impl ImportArgs {
     pub(super) fn format(&self) -> ReportFormat {
         match &self.command {
             Some(Command::Upgrade(args)) => args.format,
+            Some(Command::Start(args)) => args.format,
             Some(Command::Remove(args)) => args.format,
             None => self.take.format,
         }
@@ -209,9 +228,12 @@ pub(super) fn run(
     reporter: &dyn Reporter,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
+    let reporter: &dyn Reporter =
+        &Stoppable::listen(reporter).map_err(|source| CliError::Signals { source })?;
     let text = match &args.command {
         None => take(&args.take, environment, reporter)?,
         Some(Command::Upgrade(args)) => upgrade(args, environment, reporter)?,
+        Some(Command::Start(args)) => start(args, environment, reporter)?,
         Some(Command::Remove(args)) => remove(args, environment)?,
     };
     out.write_all(text.as_bytes()).map_err(output)?;
@@ -450,9 +472,25 @@ fn config(args: &TakeArgs, folder: &Path) -> Result<Config, Error> {
         None if appliance.is_file() => Shelf::of_appliance(&Appliance::open(appliance)?)?,
         None => Shelf::default(),
     };
-    let disk = folder.join("site.img");
-    config_disk(&shelf, &site, ConfigMedia::Fat, &Beside::default(), &disk)?;
-    Ok(Config::Volume(disk))
+    let volume = folder.join("site.img");
+    config_disk(&shelf, &site, ConfigMedia::Fat, &Beside::default(), &volume)?;
+    let full = |path: &Path| {
+        absolute(path).map_err(|source| CliError::Read {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let text = |path: &Path| full(path).map(|path| path.display().to_string());
+    let mut command: Vec<String> = ["consign", "config", "disk"].map(Into::into).into();
+    command.push(text(&site)?);
+    match &args.roles {
+        Some(roles) => command.extend(["--roles".into(), text(roles)?]),
+        None if appliance.is_file() => command.extend(["--file".into(), text(appliance)?]),
+        None => {}
+    }
+    let site = full(&site)?;
+    let recipe = Recipe { site, command };
+    Ok(Config::Made { volume, recipe })
 }
 
 /// ISO 9660 says `CD001` in its 17th sector (ECMA-119, 8.1.2).
@@ -529,13 +567,12 @@ fn upgrade(
         ..wishes(&guest, &connection)
     };
     let manifest = signed(&args.descriptor, &args.trust, reporter)?;
-    let firmware = HostFirmware::all();
-    let mut plan = crate::import::plan(&args.descriptor, wishes, firmware)?;
+    let host = connection.open(environment)?;
+    let mut plan = crate::import::plan_upgrade(&args.descriptor, wishes, &host)?;
     if let Some(manifest) = &manifest {
         plan.pin(manifest)?;
     }
     say_remarks(&plan, &args.trust, reporter);
-    let host = connection.open(environment)?;
     let acts = Acts {
         start: args.start,
         replace: false,
@@ -546,6 +583,19 @@ fn upgrade(
     };
     let imported = crate::import::upgrade(&mut plan, &host, &acts, reporter)?;
     Ok(imported_text(&imported, args.format, "upgraded"))
+}
+
+fn start(
+    args: &StartArgs,
+    environment: &Environment,
+    reporter: &dyn Reporter,
+) -> Result<String, Error> {
+    let connection = Connection::choose(&args.place, environment);
+    let storage = args.place.storage(&connection, environment)?;
+    let host = connection.open(environment)?;
+    let wait = args.wait_ready.map(Duration::from_secs);
+    let started = crate::import::start_again(&args.name, &storage, &host, wait, reporter)?;
+    Ok(imported_text(&started, args.format, "started"))
 }
 
 fn remove(args: &RemoveArgs, environment: &Environment) -> Result<String, Error> {

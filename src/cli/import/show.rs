@@ -64,8 +64,9 @@ fn machine(plan: &Plan) -> String {
 }
 
 fn disk_line(disk: &PlannedDisk) -> String {
-    let from = match disk.make.master() {
-        Some((master, _)) => format!("{} of {}", disk.make.name(), master.path.display()),
+    let from = match disk.origin() {
+        Some(path) if disk.recipe.is_some() => format!("made of {}", path.display()),
+        Some(path) => format!("{} of {}", disk.make.name(), path.display()),
         None => "new and empty".into(),
     };
     format!(
@@ -118,7 +119,6 @@ pub(super) fn json(plan: &Plan) -> Value {
 }
 
 fn disk_json(disk: &PlannedDisk) -> Value {
-    let master = disk.make.master().map(|(master, _)| &master.path);
     let checked = matches!(disk.make.master(), Some((_, Some(_))));
     json!({
         "id": disk.id,
@@ -129,7 +129,7 @@ fn disk_json(disk: &PlannedDisk) -> Value {
         "path": disk.path,
         "size_bytes": disk.size.bytes(),
         "make": disk.make.name(),
-        "from": master,
+        "from": disk.origin(),
         "has_checksum": checked,
         "is_new": matches!(disk.make, Make::Blank),
     })

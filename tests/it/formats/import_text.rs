@@ -4,18 +4,23 @@
     reason = "tests call foreign programs themselves"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use consign::descriptor::{DiskFacts, Firmware, Machine, UserDisk, text};
+use consign::descriptor::{DiskFacts, Display, Firmware, Machine, UserDisk, text, virt_image};
 use consign::image::ImageFormat;
 use consign::units::ByteSize;
 
 use super::descriptor::machine;
 use crate::support::sector::{Then, boot_sector};
-use crate::support::{must_run, program, search_path, temp_folder};
+use crate::support::libvirt::Libvirt;
+use crate::support::{
+    consign_path, digest_of, must_run, program, search_path, temp_folder, text_of,
+};
 
 const SAYS: &str = "hello from the disk";
 
@@ -106,6 +111,128 @@ fn the_command_for_qemu_starts_the_machine() {
     }
     guest.kill().expect("ended by us");
     guest.wait().expect("ended");
+}
+
+/// The part of the text that is said to be run by us.
+fn said_to_be_run(text: &str) -> Vec<String> {
+    let (_, behind) = text.split_once("RUN BY OUR TESTS").expect("a title");
+    let (part, _) = behind.split_once("FROM THE DOCUMENTATION").expect("a title");
+    commands(part, "With consign")
+}
+
+fn wait_for(log: &Path, words: &str) {
+    let deadline = Instant::now() + Duration::from_mins(2);
+    loop {
+        let said = fs::read(log).unwrap_or_default();
+        if String::from_utf8_lossy(&said).contains(words) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "no `{words}` in {}", log.display());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Runs a command of the text where the tests' libvirt is the system's.
+#[track_caller]
+fn run_as_it_stands(libvirt: &Libvirt, line: &str, folder: &Path) -> String {
+    let bin = consign_path().parent().expect("its folder").to_owned();
+    let path = std::env::join_paths(
+        std::iter::once(bin).chain(std::env::split_paths(&search_path())),
+    );
+    let mut command = libvirt.as_the_systems(line);
+    command.env("PATH", path.expect("a path")).current_dir(folder);
+    command.env_remove("LIBVIRT_DEFAULT_URI").stdin(Stdio::null());
+    text_of(&must_run(&mut command))
+}
+
+/// Everything under that title but QEMU's own line, which has a test above:
+/// as it stands in the text, in a folder as it is handed over.
+#[test]
+fn what_is_said_to_be_run_is_run() {
+    let Some(libvirt) = Libvirt::alone() else {
+        return;
+    };
+    for (name, package) in [("virt-install", "virtinst"), ("virt-v2v", "virt-v2v")] {
+        if program(name, package).is_none() {
+            return;
+        }
+    }
+    let folder = temp_folder();
+    let at = |name: &str| folder.path().join(name);
+    // No network of a host is asked for: there may be none to attach to.
+    let machine = Machine {
+        nics: 0,
+        display: Display::Headless,
+        ..small_machine()
+    };
+    super::ova::of_machine(&machine, folder.path());
+    fs::write(at("wiki.raw"), boot_sector(SAYS, Then::Stops)).expect("write");
+    let master = digest_of(&at("wiki.raw"));
+    let system = DiskFacts {
+        digest: Some(master),
+        ..disk()
+    };
+    let ova = DiskFacts {
+        file: "wiki.ova".into(),
+        format: ImageFormat::Ova,
+        ..disk()
+    };
+    let disks = [system, ova];
+    let descriptor = virt_image::render(&machine, &disks, None).expect("renders");
+    fs::write(at("appliance.xml"), descriptor).expect("write");
+    let site = "schema = 1\n[config]\nid = \"text\"\nserial = 1\n[system]\nhostname = \"text\"\n";
+    fs::write(at("site.toml"), site).expect("write");
+    fs::write(at("site.img"), vec![0; 1 << 20]).expect("write");
+    let pools = libvirt.ask(&["pool-list", "--all", "--name"]);
+
+    let text = text::render(&machine, &disks).expect("renders");
+    let mut seen = BTreeSet::new();
+    for line in said_to_be_run(&text) {
+        let program = line.split(' ').next().expect("a word").to_owned();
+        match program.as_str() {
+            "virt-image" => {
+                run_as_it_stands(&libvirt, &line, folder.path());
+                let files = libvirt.state_folder().join("images/wiki");
+                wait_for(&files.join("console.log"), SAYS);
+                assert!(files.join("config.raw").is_file());
+                let remove = "virt-image remove wiki --force";
+                run_as_it_stands(&libvirt, remove, folder.path());
+                assert_eq!(digest_of(&at("wiki.raw")), master);
+            }
+            "virt-install" => {
+                run_as_it_stands(&libvirt, &line, folder.path());
+                assert_eq!(libvirt.ask(&["domstate", "wiki"]), "running");
+            }
+            // A console ends with its guest; it wants a terminal.
+            "virsh" => {
+                let line = format!(
+                    "(sleep 2; virsh --connect qemu:///system destroy wiki) >&2 & \
+                     sleep 4 | script -qec '{line}' /dev/null || true"
+                );
+                let said = run_as_it_stands(&libvirt, &line, folder.path());
+                assert!(said.contains("Connected to domain 'wiki'"), "{said}");
+                libvirt.ask(&["undefine", "wiki"]);
+            }
+            "virt-v2v" => {
+                let said = run_as_it_stands(&libvirt, &line, folder.path());
+                assert!(said.contains("source name: wiki"), "{said}");
+            }
+            "truncate" => drop(run_as_it_stands(&libvirt, &line, folder.path())),
+            "qemu-system-x86_64" => {}
+            other => panic!("nobody runs {other}: {line}"),
+        }
+        seen.insert(program);
+    }
+    assert_eq!(seen.len(), 6, "{seen:?}");
+    for pool in libvirt
+        .ask(&["pool-list", "--all", "--name"])
+        .split_whitespace()
+    {
+        if !pools.contains(pool) {
+            libvirt.ask(&["pool-destroy", pool]);
+            libvirt.ask(&["pool-undefine", pool]);
+        }
+    }
 }
 
 #[test]

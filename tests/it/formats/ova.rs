@@ -44,10 +44,15 @@ fn write(
 }
 
 fn small(folder: &Path) -> PathBuf {
-    let (disk, machine) = (disk(24 * MIB), machine());
+    of_machine(&machine(), folder)
+}
+
+/// The package of a small disk and this machine.
+pub(super) fn of_machine(machine: &Machine, folder: &Path) -> PathBuf {
+    let disk = disk(24 * MIB);
     write(
         &disk,
-        &machine,
+        machine,
         ManifestSum::Sha256,
         None,
         &with_threads(2),

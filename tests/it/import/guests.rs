@@ -11,28 +11,28 @@ use crate::support::{TestFolder, program, temp_folder};
 /// How long a boot sector may take to say a line.
 const PATIENCE: &str = "120";
 
-fn at(small: &Small, libvirt: &Libvirt, storage: &TestFolder, args: &[&str]) -> Command {
+pub(super) fn at(small: &Small, libvirt: &Libvirt, storage: &TestFolder, args: &[&str]) -> Command {
     let mut command = small.import(&["--connect", &libvirt.uri, "--virt-type", "qemu"]);
     command.arg("--storage").arg(storage.path()).args(args);
     command.current_dir("/");
     command
 }
 
-fn remove(libvirt: &Libvirt, name: &str, storage: &TestFolder, args: &[&str]) -> Command {
+pub(super) fn remove(libvirt: &Libvirt, name: &str, storage: &TestFolder, args: &[&str]) -> Command {
     let mut command = virt_image();
     command.args(["remove", name, "--connect", &libvirt.uri]);
     command.arg("--storage").arg(storage.path()).args(args);
     command
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub(super) fn names(folder: &Path) -> Vec<String> {
     let entries = consign::tree::list_folder(folder).unwrap_or_default();
     let names = entries.iter().map(|entry| entry.name.to_string_lossy());
     names.map(String::from).collect()
 }
 
 /// The line of a guest's description with `word`.
-fn line(xml: &str, word: &str) -> String {
+pub(super) fn line(xml: &str, word: &str) -> String {
     let line = xml.lines().find(|line| line.contains(word));
     line.unwrap_or_else(|| panic!("no {word} in\n{xml}"))
         .trim()
@@ -52,6 +52,13 @@ fn two_guests_of_one_appliance_run_side_by_side() {
         assert!(said.contains("VA state=ready"), "{said}");
         assert_eq!(libvirt.ask(&["domstate", name]), "running");
     }
+    // A preview changes nothing there either.
+    let running = (libvirt.inventory(), names(storage.path()));
+    for preview in [&["--dry-run"][..], &["-p"], &["--emit", "virt-install"]] {
+        let args = [&["--name", "t3", "-w", "default"], preview].concat();
+        succeeds(&mut at(&small, &libvirt, &storage, &args));
+    }
+    assert_eq!((libvirt.inventory(), names(storage.path())), running);
     let one = libvirt.ask(&["dumpxml", "t1"]);
     let two = libvirt.ask(&["dumpxml", "t2"]);
     for word in ["<uuid>", "<mac ", "system.raw"] {

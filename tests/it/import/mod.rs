@@ -5,6 +5,7 @@
     reason = "the tests start virt-image and judges"
 )]
 
+mod ends;
 mod errors;
 mod full;
 mod guests;

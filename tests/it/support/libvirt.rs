@@ -18,46 +18,7 @@ use super::{
 /// Binds the private folders over the host's in a mount namespace of its own,
 /// then becomes the daemon. A `/dev` without kvm: one that is there and does
 /// not work would be probed at every call.
-const START: &str = r#"
-set -e
-W=$1
-for d in dev etc lib run cache log sock; do mkdir -p "$W/$d"; done
-mount -t tmpfs -o mode=755 tmpfs "$W/dev"
-for n in null zero full random urandom tty console; do
-  if [ -e /dev/$n ]; then cp -a /dev/$n "$W/dev/"; fi
-done
-mkdir "$W/dev/pts" "$W/dev/shm" "$W/dev/net"
-mount --rbind /dev/pts "$W/dev/pts"
-mount --rbind /dev/shm "$W/dev/shm" || mount -t tmpfs tmpfs "$W/dev/shm"
-ln -s pts/ptmx "$W/dev/ptmx"
-ln -s /proc/self/fd "$W/dev/fd"
-cat >"$W/etc/qemu.conf" <<X
-user = "root"
-group = "root"
-dynamic_ownership = 0
-security_driver = "none"
-namespaces = []
-cgroup_controllers = []
-X
-cat >"$W/etc/libvirtd.conf" <<X
-unix_sock_dir = "$W/sock"
-auth_unix_rw = "none"
-auth_unix_ro = "none"
-unix_sock_group = "root"
-unix_sock_ro_perms = "0700"
-unix_sock_rw_perms = "0700"
-X
-: >"$W/etc/virtlogd.conf"
-mkdir -p /run/libvirt
-mount --rbind "$W/dev" /dev
-mount --bind "$W/etc" /etc/libvirt
-mount --bind "$W/lib" /var/lib/libvirt
-mount --bind "$W/cache" /var/cache/libvirt
-mount --bind "$W/log" /var/log/libvirt
-mount --bind "$W/run" /run/libvirt
-virtlogd -p "$W/virtlogd.pid" >"$W/log/virtlogd.txt" 2>&1 &
-exec libvirtd -f "$W/etc/libvirtd.conf" -p "$W/libvirtd.pid"
-"#;
+const START: &str = include_str!("libvirt.sh");
 
 /// A running libvirt; it ends, with its guests, when nobody uses it any more.
 #[derive(Debug)]
@@ -157,6 +118,30 @@ impl Libvirt {
             std::thread::sleep(Duration::from_millis(50));
         }
         Some(libvirt)
+    }
+
+    /// A shell's script in a place where this libvirt is the system's own
+    /// one, at `qemu:///system`, and KVM does not work.
+    pub(crate) fn as_the_systems(&self, script: &str) -> Command {
+        const PLACE: &str = r#"
+set -e
+mkdir -p /run/libvirt /var/lib/libvirt
+mount --bind "$1/sock" /run/libvirt
+mount --bind "$1/lib" /var/lib/libvirt
+if [ -e /dev/kvm ]; then mount --bind /dev/null /dev/kvm; fi
+exec sh -ec "$2"
+"#;
+        let mut unshare = program("unshare", "util-linux").expect("looked for at the start");
+        unshare
+            .args(["-m", "--propagation", "private", "sh", "-c", PLACE, "sh"])
+            .arg(self.folder.path())
+            .arg(script);
+        unshare
+    }
+
+    /// The folder that is `/var/lib/libvirt` to it.
+    pub(crate) fn state_folder(&self) -> PathBuf {
+        self.folder.path().join("lib")
     }
 
     /// A call of virsh.
