@@ -10,6 +10,7 @@ use super::descriptor::BootKind;
 use super::plan::{Nic, Plan, PlannedDisk};
 use super::wishes::{Board, Bus, Graphics, Network};
 use crate::descriptor::Firmware;
+use crate::descriptor::libvirt::{EMULATED_CPU, OSINFO, osinfo_id};
 use crate::machine::kvm::Accelerator;
 use crate::units::KIB;
 
@@ -57,13 +58,12 @@ fn metadata(out: &mut Lines, plan: &Plan) {
     out.open("metadata");
     out.line(&import_element(plan));
     if let Some(os) = &plan.os
-        && let Some(address) = os_address(os)
+        && let Some(address) = osinfo_id(os)
     {
-        out.open(
-            "libosinfo:libosinfo xmlns:libosinfo='http://libosinfo.org/xmlns/libvirt/domain/1.0'",
-        );
-        out.line(&format!("<libosinfo:os{}/>", attribute("id", &address)));
-        out.close("libosinfo:libosinfo");
+        let (prefix, namespace) = OSINFO;
+        out.open(&format!("{prefix}:libosinfo xmlns:{prefix}='{namespace}'"));
+        out.line(&format!("<{prefix}:os{}/>", attribute("id", &address)));
+        out.close(&format!("{prefix}:libosinfo"));
     }
     out.close("metadata");
 }
@@ -78,21 +78,6 @@ pub(super) fn import_element(plan: &Plan) -> String {
     line.push_str(&attribute("descriptor", &plan.digest.to_string()));
     line.push_str(&attribute("folder", &plan.folder.display().to_string()));
     line + "/>"
-}
-
-/// libosinfo's address of a system, for the families whose addresses follow a rule.
-fn os_address(id: &str) -> Option<String> {
-    let split = id.find(|c: char| c.is_ascii_digit())?;
-    let (family, version) = id.split_at(split);
-    let vendor = match family {
-        "debian" => "debian.org/debian",
-        "ubuntu" => "ubuntu.com/ubuntu",
-        "fedora" => "fedoraproject.org/fedora",
-        "centos" | "centos-stream" => "centos.org/centos",
-        "rhel" => "redhat.com/rhel",
-        _ => return None,
-    };
-    Some(format!("http://{vendor}/{version}"))
 }
 
 fn boot(out: &mut Lines, plan: &Plan) {
@@ -158,8 +143,7 @@ fn cpu(out: &mut Lines, plan: &Plan, accelerator: Accelerator) {
         (Some("host" | "host-passthrough"), _) => "host-passthrough",
         (Some(model), _) => model,
         (None, Accelerator::Kvm) => "host-model",
-        // As `consign boot`: wide vector units cost time to imitate.
-        (None, Accelerator::Tcg) if plan.arch == "x86_64" => "Nehalem",
+        (None, Accelerator::Tcg) if plan.arch == "x86_64" => EMULATED_CPU,
         (None, Accelerator::Tcg) => return,
     };
     match model {

@@ -13,6 +13,7 @@ use super::plan::{Make, Plan, PlannedDisk};
 use super::qemu::{self, quote};
 use super::wishes::{Bus, Graphics, Network};
 use crate::descriptor::Firmware;
+use crate::descriptor::libvirt::EMULATED_CPU;
 use crate::machine::kvm::Accelerator;
 use crate::units::{GIB, Guid};
 
@@ -193,7 +194,7 @@ fn virt_install(out: &mut String, plan: &Plan, accelerator: Accelerator, connect
         Accelerator::Kvm => say("--virt-type", "kvm".into()),
         Accelerator::Tcg => {
             say("--virt-type", "qemu".into());
-            say("--cpu", "Nehalem".into());
+            say("--cpu", EMULATED_CPU.into());
         }
     }
     // A name that its database lacks is an error, and so is no name at all.

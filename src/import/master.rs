@@ -12,7 +12,8 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, open, openat, openat2};
 use rustix::io::Errno;
 
 use super::descriptor::{Checksum, DiskFormat, Paths};
-use super::error::{ImportError, Refusal};
+use super::error::ImportError;
+use super::finding::Refusal;
 use crate::digest::{Digest, Hasher};
 use crate::image::ImageFormat;
 use crate::inspect::container;

@@ -9,11 +9,15 @@
 //! libvirt's schema, a libvirt of the tests' own, hostile descriptors
 //! (`tests/it/import/`).
 
+mod decide;
 pub mod descriptor;
+mod devices;
 pub mod domain;
 pub mod emit;
 mod error;
+mod finding;
 pub mod host;
+mod host_firmware;
 pub mod master;
 pub mod plan;
 mod qemu;
@@ -24,9 +28,12 @@ pub mod virsh;
 pub mod wishes;
 mod xml;
 
-pub use error::{Finding, ImportError, NetworkState, Problem, Refusal};
+pub use decide::plan;
+pub use error::ImportError;
+pub use finding::{Finding, NetworkState, Problem, Refusal};
 pub use host::Host;
-pub use plan::{HostFirmware, Plan, plan};
+pub use host_firmware::HostFirmware;
+pub use plan::Plan;
 pub use run::{Acts, Imported, import, plan_upgrade, remove, start_again, upgrade};
 pub use wishes::Wishes;
 pub use xml::Place;

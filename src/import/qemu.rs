@@ -13,6 +13,7 @@ use super::plan::{Nic, Plan, PlannedDisk};
 use super::store::Record;
 use super::wishes::{Board, Bus, Graphics, Network};
 use crate::descriptor::Firmware;
+use crate::descriptor::libvirt::EMULATED_CPU;
 use crate::exec::{Call, ExecError};
 use crate::machine::firmware::{self, Ovmf};
 use crate::machine::kvm::Accelerator;
@@ -94,7 +95,7 @@ fn board(plan: &Plan, accelerator: Accelerator) -> Vec<String> {
         (None | Some("host-passthrough" | "host-model"), Accelerator::Kvm) => "host",
         (Some("host-passthrough" | "host-model" | "maximum"), _) => "max",
         (Some(model), _) => model,
-        (None, Accelerator::Tcg) => "Nehalem",
+        (None, Accelerator::Tcg) => EMULATED_CPU,
     };
     let mut args = vec![
         "-name".into(),

@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::decide;
+use super::descriptor::is_guest_name;
 use super::domain::{self, CONSOLE_LOG};
 use super::error::ImportError;
 use super::host::Host;
-use super::descriptor::is_guest_name;
-use super::plan::{HostFirmware, Plan, PlannedDisk};
+use super::host_firmware::HostFirmware;
+use super::plan::{Plan, PlannedDisk};
 use super::qemu;
 use super::store::{self, Record, RecordBoot, RecordDisk, Undo, is_replaced, name_of};
 use super::wishes::{Network, Wishes};
@@ -277,14 +279,14 @@ fn read_log(path: &Path) -> Result<String, ImportError> {
 ///
 /// # Errors
 ///
-/// As [`plan`](super::plan::plan); [`ImportError::NoBoot`] when the newer
+/// As [`plan`](decide::plan); [`ImportError::NoBoot`] when the newer
 /// appliance has none of that kind.
 pub fn plan_upgrade(
     descriptor: &Path,
     mut wishes: Wishes,
     host: &Host,
 ) -> Result<Plan, ImportError> {
-    let (described, _) = super::plan::described(descriptor, wishes.paths)?;
+    let (described, _) = decide::described(descriptor, wishes.paths)?;
     let name = wishes.name.as_ref().or(described.name.as_ref());
     if let Some(name) = name.filter(|name| is_guest_name(name)) {
         let folder = host.folder_of(name, &wishes.storage.join(name))?;
@@ -298,7 +300,7 @@ pub fn plan_upgrade(
             })?);
         }
     }
-    super::plan::plan(descriptor, wishes, HostFirmware::all())
+    decide::plan(descriptor, wishes, HostFirmware::all())
 }
 
 /// Replaces the guest's system disks by those of the plan, and keeps all else.

@@ -6,7 +6,8 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use super::error::{ImportError, NetworkState};
+use super::error::ImportError;
+use super::finding::NetworkState;
 use crate::exec::{Call, ExecError, Tool};
 
 /// A connection.

@@ -8,7 +8,7 @@
 use xml::common::Position as _;
 use xml::reader::{ErrorKind, EventReader, ParserConfig, XmlEvent};
 
-use super::error::{Finding, Problem};
+use super::finding::{Finding, Problem};
 
 /// Longest descriptor that is read; real ones have a few KiB.
 pub(super) const MAX_BYTES: u64 = 1 << 20;

@@ -1,6 +1,7 @@
 //! `consign import` and `virt-image`: a guest out of a descriptor.
 
 mod options;
+mod place;
 mod show;
 
 use std::io::Write;
@@ -15,13 +16,10 @@ use super::error::{CliError, output};
 use super::signals::Stoppable;
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::error::Error;
-use crate::exec::{Call, Tool};
 use crate::factory::{Beside, ConfigMedia, Shelf, config_disk};
 use crate::import::emit::{Dialect, emit};
-use crate::import::plan::HostFirmware;
-use crate::import::virsh::Virsh;
-use crate::import::wishes::{Config, Network, Recipe};
-use crate::import::{Acts, Finding, Host, ImportError, Imported, Plan, Wishes, domain, host};
+use crate::import::wishes::{Config, Recipe};
+use crate::import::{Acts, HostFirmware, ImportError, Plan, Wishes, domain, host};
 use crate::machine::kvm::Accelerator;
 use crate::plan::{chance, clock};
 use crate::release::manifest::Manifest;
@@ -30,9 +28,8 @@ use crate::report::Reporter;
 use crate::sign::PublicKey;
 use crate::units::Guid;
 use options::GuestOptions;
-
-/// Where a system's libvirt keeps disks.
-const SYSTEM_STORAGE: &str = "/var/lib/libvirt/images";
+use place::Connection;
+pub(super) use show::{finding_lines, finding_objects};
 
 /// Makes a guest of an appliance, as virt-image did, and leaves the
 /// appliance's files as they are.
@@ -289,7 +286,7 @@ fn take(
     };
     say_remarks(&plan, &args.trust, reporter);
     let imported = crate::import::import(&mut plan, &host, &acts, reporter)?;
-    Ok(imported_text(&imported, args.format, "imported"))
+    Ok(show::imported(&imported, args.format, "imported"))
 }
 
 fn preview(
@@ -353,94 +350,6 @@ fn wishes(guest: &GuestOptions, connection: &Connection) -> Wishes {
         autostart: guest.autostart,
         paths: guest.paths(),
         without: guest.without(),
-    }
-}
-
-/// Where guests go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Connection {
-    Libvirt(String),
-    Plain,
-}
-
-impl Connection {
-    /// The one that was named; else the user's usual one; else, where virsh
-    /// is not installed, QEMU alone.
-    fn choose(place: &PlaceArgs, environment: &Environment) -> Self {
-        match place.connect.as_deref() {
-            Some("none") => Self::Plain,
-            Some(uri) => Self::Libvirt(uri.to_owned()),
-            None => match &environment.libvirt {
-                Some(uri) => Self::Libvirt(uri.clone()),
-                None if Call::find(Tool::Virsh, &environment.search_path).is_err() => Self::Plain,
-                None if rustix::process::geteuid().is_root() => {
-                    Self::Libvirt("qemu:///system".into())
-                }
-                None => Self::Libvirt("qemu:///session".into()),
-            },
-        }
-    }
-
-    fn uri(&self) -> Option<&str> {
-        match self {
-            Self::Libvirt(uri) => Some(uri),
-            Self::Plain => None,
-        }
-    }
-
-    fn is_system(&self) -> bool {
-        self.uri().is_some_and(|uri| uri.contains("/system"))
-    }
-
-    /// A user's own libvirt has no networks.
-    fn default_network(&self) -> Network {
-        if self.is_system() {
-            Network::Named("default".into())
-        } else {
-            Network::User
-        }
-    }
-
-    fn open(&self, environment: &Environment) -> Result<Host, ImportError> {
-        match self {
-            Self::Libvirt(uri) => {
-                Host::libvirt(uri, &environment.search_path, &environment.for_virsh)
-            }
-            Self::Plain => Host::plain(&environment.search_path),
-        }
-    }
-}
-
-impl PlaceArgs {
-    fn storage(
-        &self,
-        connection: &Connection,
-        environment: &Environment,
-    ) -> Result<PathBuf, Error> {
-        let pool = self
-            .storage
-            .as_deref()
-            .and_then(Path::to_str)
-            .and_then(|text| text.strip_prefix("pool="));
-        let folder = match (pool, &self.storage, connection.uri()) {
-            (Some(pool), _, Some(uri)) => {
-                Virsh::connect(uri, &environment.search_path, &environment.for_virsh)?
-                    .pool_folder(pool)?
-            }
-            (_, Some(folder), _) => folder.clone(),
-            (_, None, _) if connection.is_system() => SYSTEM_STORAGE.into(),
-            (_, None, _) => environment
-                .user_data
-                .as_ref()
-                .ok_or(CliError::NoCache)?
-                .join("consign/guests"),
-        };
-        absolute(&folder)
-            .map_err(|source| ImportError::Folder {
-                path: folder,
-                source,
-            })
-            .map_err(Error::from)
     }
 }
 
@@ -582,7 +491,7 @@ fn upgrade(
         addresses: random_guid()?,
     };
     let imported = crate::import::upgrade(&mut plan, &host, &acts, reporter)?;
-    Ok(imported_text(&imported, args.format, "upgraded"))
+    Ok(show::imported(&imported, args.format, "upgraded"))
 }
 
 fn start(
@@ -595,7 +504,7 @@ fn start(
     let host = connection.open(environment)?;
     let wait = args.wait_ready.map(Duration::from_secs);
     let started = crate::import::start_again(&args.name, &storage, &host, wait, reporter)?;
-    Ok(imported_text(&started, args.format, "started"))
+    Ok(show::imported(&started, args.format, "started"))
 }
 
 fn remove(args: &RemoveArgs, environment: &Environment) -> Result<String, Error> {
@@ -610,62 +519,4 @@ fn remove(args: &RemoveArgs, environment: &Environment) -> Result<String, Error>
         }
         ReportFormat::Text => format!("removed `{}` and its files\n", args.name),
     })
-}
-
-fn imported_text(imported: &Imported, format: ReportFormat, did: &str) -> String {
-    let accelerator = imported.accelerator.map(|accelerator| match accelerator {
-        Accelerator::Kvm => "kvm",
-        Accelerator::Tcg => "qemu",
-    });
-    if format == ReportFormat::Json {
-        let object = json!({
-            did: imported.name,
-            "folder": imported.folder,
-            "connect": imported.connect,
-            "accelerator": accelerator,
-            "is_running": imported.is_running,
-            "ready": imported.ready.as_ref().map(|line| &line.text),
-        });
-        return format!("{object}\n");
-    }
-    let (name, folder) = (&imported.name, imported.folder.display());
-    let next = match (&imported.connect, imported.is_running) {
-        (Some(uri), true) => {
-            format!("it runs; its console: virsh --connect {uri} console {name}")
-        }
-        (Some(uri), false) => format!("start it: virsh --connect {uri} start {name}"),
-        (None, true) => "it runs; its console is kept in console.log there".to_owned(),
-        (None, false) => "start it: start.sh there".to_owned(),
-    };
-    let ready = imported.ready.as_ref();
-    let ready = ready.map(|line| format!("  {}\n", crate::exec::escape(&line.text)));
-    let ready = ready.unwrap_or_default();
-    format!("{did} `{name}`\n  files in {folder}\n  {next}\n{ready}")
-}
-
-/// What is wrong in a descriptor, one line each.
-pub(super) fn finding_lines(error: &ImportError) -> Vec<String> {
-    let Some((file, findings)) = error.findings() else {
-        return Vec::new();
-    };
-    let line = |finding: &Finding| format!("{file}:{finding}");
-    findings.iter().map(line).collect()
-}
-
-/// The same for programs.
-pub(super) fn finding_objects(error: &ImportError) -> Vec<serde_json::Value> {
-    let Some((file, findings)) = error.findings() else {
-        return Vec::new();
-    };
-    let object = |finding: &Finding| {
-        json!({
-            "file": file,
-            "line": finding.place.line,
-            "column": finding.place.column,
-            "element": finding.element,
-            "message": finding.problem.to_string(),
-            "help": null,
-        })
-    };
-    findings.iter().map(object).collect()
 }

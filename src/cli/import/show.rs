@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use crate::cli::draw::ReportFormat;
 use crate::exec::escape;
-use crate::import::Plan;
 use crate::import::descriptor::BootKind;
 use crate::import::plan::{Make, Nic, PlannedDisk};
 use crate::import::wishes::{Graphics, Network, Virt};
+use crate::import::{Finding, ImportError, Imported, Plan};
+use crate::machine::kvm::Accelerator;
 
 /// The plan for people; units are always shown.
 pub(super) fn text(plan: &Plan) -> String {
@@ -142,4 +144,63 @@ fn nic_json(nic: &Nic) -> Value {
         Network::User => ("user", None),
     };
     json!({ "type": kind, "name": name, "model": nic.model, "mac": nic.mac })
+}
+
+/// What became of it.
+pub(super) fn imported(imported: &Imported, format: ReportFormat, did: &str) -> String {
+    let accelerator = imported.accelerator.map(|accelerator| match accelerator {
+        Accelerator::Kvm => "kvm",
+        Accelerator::Tcg => "qemu",
+    });
+    if format == ReportFormat::Json {
+        let object = json!({
+            did: imported.name,
+            "folder": imported.folder,
+            "connect": imported.connect,
+            "accelerator": accelerator,
+            "is_running": imported.is_running,
+            "ready": imported.ready.as_ref().map(|line| &line.text),
+        });
+        return format!("{object}\n");
+    }
+    let (name, folder) = (&imported.name, imported.folder.display());
+    let next = match (&imported.connect, imported.is_running) {
+        (Some(uri), true) => {
+            format!("it runs; its console: virsh --connect {uri} console {name}")
+        }
+        (Some(uri), false) => format!("start it: virsh --connect {uri} start {name}"),
+        (None, true) => "it runs; its console is kept in console.log there".to_owned(),
+        (None, false) => "start it: start.sh there".to_owned(),
+    };
+    let ready = imported.ready.as_ref();
+    let ready = ready.map(|line| format!("  {}\n", escape(&line.text)));
+    let ready = ready.unwrap_or_default();
+    format!("{did} `{name}`\n  files in {folder}\n  {next}\n{ready}")
+}
+
+/// What is wrong in a descriptor, one line each.
+pub(in crate::cli) fn finding_lines(error: &ImportError) -> Vec<String> {
+    let Some((file, findings)) = error.findings() else {
+        return Vec::new();
+    };
+    let line = |finding: &Finding| format!("{file}:{finding}");
+    findings.iter().map(line).collect()
+}
+
+/// The same for programs.
+pub(in crate::cli) fn finding_objects(error: &ImportError) -> Vec<serde_json::Value> {
+    let Some((file, findings)) = error.findings() else {
+        return Vec::new();
+    };
+    let object = |finding: &Finding| {
+        json!({
+            "file": file,
+            "line": finding.place.line,
+            "column": finding.place.column,
+            "element": finding.element,
+            "message": finding.problem.to_string(),
+            "help": null,
+        })
+    };
+    findings.iter().map(object).collect()
 }

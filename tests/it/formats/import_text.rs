@@ -16,8 +16,8 @@ use consign::image::ImageFormat;
 use consign::units::ByteSize;
 
 use super::descriptor::machine;
-use crate::support::sector::{Then, boot_sector};
 use crate::support::libvirt::Libvirt;
+use crate::support::sector::{Then, boot_sector};
 use crate::support::{
     consign_path, digest_of, must_run, program, search_path, temp_folder, text_of,
 };
@@ -116,7 +116,9 @@ fn the_command_for_qemu_starts_the_machine() {
 /// The part of the text that is said to be run by us.
 fn said_to_be_run(text: &str) -> Vec<String> {
     let (_, behind) = text.split_once("RUN BY OUR TESTS").expect("a title");
-    let (part, _) = behind.split_once("FROM THE DOCUMENTATION").expect("a title");
+    let (part, _) = behind
+        .split_once("FROM THE DOCUMENTATION")
+        .expect("a title");
     commands(part, "With consign")
 }
 
@@ -127,7 +129,11 @@ fn wait_for(log: &Path, words: &str) {
         if String::from_utf8_lossy(&said).contains(words) {
             return;
         }
-        assert!(Instant::now() < deadline, "no `{words}` in {}", log.display());
+        assert!(
+            Instant::now() < deadline,
+            "no `{words}` in {}",
+            log.display()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -136,12 +142,15 @@ fn wait_for(log: &Path, words: &str) {
 #[track_caller]
 fn run_as_it_stands(libvirt: &Libvirt, line: &str, folder: &Path) -> String {
     let bin = consign_path().parent().expect("its folder").to_owned();
-    let path = std::env::join_paths(
-        std::iter::once(bin).chain(std::env::split_paths(&search_path())),
-    );
+    let path =
+        std::env::join_paths(std::iter::once(bin).chain(std::env::split_paths(&search_path())));
     let mut command = libvirt.as_the_systems(line);
-    command.env("PATH", path.expect("a path")).current_dir(folder);
-    command.env_remove("LIBVIRT_DEFAULT_URI").stdin(Stdio::null());
+    command
+        .env("PATH", path.expect("a path"))
+        .current_dir(folder);
+    command
+        .env_remove("LIBVIRT_DEFAULT_URI")
+        .stdin(Stdio::null());
     text_of(&must_run(&mut command))
 }
 

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::guests::{at, line, names, remove};
 use super::{Small, fails, succeeds, virt_image};
 use crate::support::libvirt::Libvirt;
-use crate::support::{TestFolder, digest_of, program, run, temp_folder, text_of};
+use crate::support::{TestFolder, digest_of, program, run, search_path, temp_folder, text_of};
 
 const PATIENCE: &str = "120";
 
@@ -108,7 +108,10 @@ fn an_overlay_starts_only_on_the_file_that_was_imported() {
         &["--noreboot", "--clone", "overlay"],
     ));
     let said = text_of(&said);
-    assert!(said.contains("`virsh start` and autostart cannot"), "{said}");
+    assert!(
+        said.contains("`virsh start` and autostart cannot"),
+        "{said}"
+    );
     let again = || plain(&["start", "small"], None, &storage);
     let said = succeeds(again().args(["--wait-ready", PATIENCE]));
     assert!(said.contains("VA state=ready"), "{said}");
@@ -126,7 +129,11 @@ fn an_overlay_starts_only_on_the_file_that_was_imported() {
     fs::write(small.file("disk.raw"), &disk).expect("written");
     let output = run(&mut Command::new(&script));
     assert_eq!(output.status.code(), Some(3), "{}", text_of(&output));
-    assert!(text_of(&output).contains("disk.raw"), "{}", text_of(&output));
+    assert!(
+        text_of(&output).contains("disk.raw"),
+        "{}",
+        text_of(&output)
+    );
     fails(&mut again(), "import-checksum", 3, "system", "fetch");
     fs::remove_file(small.file("disk.raw")).expect("removed");
     fails(&mut again(), "import-no-file", 2, "system", "whole folder");
@@ -206,7 +213,10 @@ fn what_was_saved_of_a_guest_does_not_meet_other_disks() {
     let output = run(&mut upgrade(&force));
     let said = text_of(&output);
     assert!(output.status.success() && said.contains("v=2"), "{said}");
-    assert!(said.contains("what was saved of `saved` was dropped"), "{said}");
+    assert!(
+        said.contains("what was saved of `saved` was dropped"),
+        "{said}"
+    );
     assert!(!is_saved());
 
     // Historic: `--replace` ends the guest, however it is.
@@ -214,7 +224,10 @@ fn what_was_saved_of_a_guest_does_not_meet_other_disks() {
     let again = ["-n", "saved", "--replace", "--wait-ready", PATIENCE];
     let output = run(&mut at(&small, &libvirt, &storage, &again));
     let said = text_of(&output);
-    assert!(output.status.success() && said.contains("fw=bios"), "{said}");
+    assert!(
+        output.status.success() && said.contains("fw=bios"),
+        "{said}"
+    );
     assert!(said.contains("was dropped"), "{said}");
     libvirt.ask(&["managedsave", "saved"]);
     succeeds(&mut remove(&libvirt, "saved", &storage, &["--force"]));
@@ -239,15 +252,27 @@ fn an_upgrade_follows_the_boot_descriptor_that_was_chosen() {
     let newer = Small::saying("VA state=ready v=2\r\n", "2.0");
     with_a_kernel(&small, "which=one", "kernel one");
     with_a_kernel(&newer, "which=two", "kernel two");
-    succeeds(&mut import(&small, &storage, &["--noreboot", "--boot", "1"]));
+    succeeds(&mut import(
+        &small,
+        &storage,
+        &["--noreboot", "--boot", "1"],
+    ));
     let file = |name: &str| {
         let path: PathBuf = storage.path().join("small").join(name);
         fs::read_to_string(path).unwrap_or_default()
     };
-    assert!(file("start.sh").contains("which=one"), "{}", file("start.sh"));
+    assert!(
+        file("start.sh").contains("which=one"),
+        "{}",
+        file("start.sh")
+    );
     let upgrade = |small: &Small| plain(&["upgrade"], Some(&small.descriptor()), &storage);
     succeeds(&mut upgrade(&newer));
-    assert!(file("start.sh").contains("which=two"), "{}", file("start.sh"));
+    assert!(
+        file("start.sh").contains("which=two"),
+        "{}",
+        file("start.sh")
+    );
     assert_eq!(file("kernel"), "kernel two");
 
     // Its place in the list is nothing to go by when another kind has it.
@@ -277,10 +302,12 @@ fn disks_of(mut emit: Command, storage: &TestFolder) -> String {
     let path = storage.path().join("emitted.sh");
     fs::write(&path, disks).expect("written");
     let bin = crate::support::consign_path().parent().expect("its folder");
-    let paths = std::env::var("PATH").unwrap_or_default();
+    let bin = std::iter::once(bin.to_owned());
+    let paths = search_path();
+    let paths = std::env::join_paths(bin.chain(std::env::split_paths(&paths)));
     let mut sh = Command::new("sh");
     sh.arg(&path);
-    sh.env("PATH", format!("{}:{paths}", bin.display()));
+    sh.env("PATH", paths.expect("a path"));
     succeeds(&mut sh);
     script
 }
@@ -310,7 +337,10 @@ fn an_emitted_script_makes_disks_of_the_size_that_was_asked_for() {
             .arg(small.file("disk.raw"))
             .arg(small.file("disk.vmdk")),
     );
-    small.edit("file=\"disk.raw\" format=\"raw\"", "file=\"disk.vmdk\" format=\"vmdk\"");
+    small.edit(
+        "file=\"disk.raw\" format=\"raw\"",
+        "file=\"disk.vmdk\" format=\"vmdk\"",
+    );
     let sum = digest_of(&small.file("disk.raw")).hex();
     small.edit(&sum, &digest_of(&small.file("disk.vmdk")).hex());
     disks_of(import(&small, &storage, &sized), &storage);
@@ -336,7 +366,9 @@ fn an_emitted_script_makes_the_config_disk_itself() {
     disks_of(emit("qemu"), &storage);
     let disk = storage.path().join("small/config.raw");
     let mut mdir = program("mdir", "mtools").expect("mtools");
-    mdir.env("MTOOLS_SKIP_CHECK", "1").args(["-b", "-i"]).arg(&disk);
+    mdir.env("MTOOLS_SKIP_CHECK", "1")
+        .args(["-b", "-i"])
+        .arg(&disk);
     let listed = succeeds(mdir.arg("::"));
     assert!(listed.contains("site.toml"), "{listed}");
     for tool in ["virt-install", "qm"] {
@@ -346,5 +378,8 @@ fn an_emitted_script_makes_the_config_disk_itself() {
         assert!(!script.contains("site.img"), "{script}");
     }
     let shown = succeeds(import(&small, &storage, &["--dry-run", "--config"]).arg(&site));
-    assert!(shown.contains("made of") && !shown.contains("site.img"), "{shown}");
+    assert!(
+        shown.contains("made of") && !shown.contains("site.img"),
+        "{shown}"
+    );
 }

@@ -7,9 +7,7 @@ use super::{Small, succeeds, virt_image};
 use crate::support::appliance::{Address, appliance, config_disk, site};
 use crate::support::guests::{Turn, ssh_key};
 use crate::support::libvirt::Libvirt;
-use crate::support::{
-    digest_of, find_program, must_run, program, run, skip, temp_folder, text_of,
-};
+use crate::support::{digest_of, find_program, must_run, program, run, skip, temp_folder, text_of};
 
 /// Emulated machines need time.
 const PATIENCE: &str = "400";
@@ -78,7 +76,9 @@ fn gets_ready_with(
     let said = std::fs::read(console).expect("a log");
     let said = String::from_utf8_lossy(&said);
     assert!(said.contains(&shown), "no `{shown}` in\n{said}");
-    eprintln!("import: {firmware} {args:?}: {}", line.trim());
+    let told = format!("import: {firmware} {args:?}: {}\n", line.trim());
+    // Not eprintln, which the test runner captures.
+    let _written = rustix::io::write(rustix::stdio::stderr(), told.as_bytes());
     let mut remove = virt_image();
     remove.args(["remove", &name, "--force", "--connect", &libvirt.uri]);
     succeeds(remove.arg("--storage").arg(&storage));

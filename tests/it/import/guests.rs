@@ -18,7 +18,12 @@ pub(super) fn at(small: &Small, libvirt: &Libvirt, storage: &TestFolder, args: &
     command
 }
 
-pub(super) fn remove(libvirt: &Libvirt, name: &str, storage: &TestFolder, args: &[&str]) -> Command {
+pub(super) fn remove(
+    libvirt: &Libvirt,
+    name: &str,
+    storage: &TestFolder,
+    args: &[&str],
+) -> Command {
     let mut command = virt_image();
     command.args(["remove", name, "--connect", &libvirt.uri]);
     command.arg("--storage").arg(storage.path()).args(args);

@@ -9,6 +9,8 @@
 //! Source: <https://libvirt.org/formatdomain.html>; the schema is
 //! `domain.rng` of libvirt 9, which judges the tests.
 
+mod parts;
+
 use super::element::Element;
 use super::{
     CONFIG_DISK_FILE, DescriptorError, DiskFacts, Display, Firmware, Machine, NAMESPACE, check,
@@ -16,13 +18,15 @@ use super::{
 };
 use crate::units::ByteSize;
 
+pub use parts::{Access, Bus, Chipset, Device, DomainDisk, Kernel, Nic, NicSource, Presence, Virt};
+
 /// The folder that a template's files are in: replace it with the real one.
 pub const PLACEHOLDER: &str = "/FOLDER";
 /// The prefix and the name of libosinfo's namespace.
-const OSINFO: (&str, &str) = ("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0");
+pub const OSINFO: (&str, &str) = ("libosinfo", "http://libosinfo.org/xmlns/libvirt/domain/1.0");
 /// The processor that libvirt's emulator imitates: wide vector units cost
 /// time, and no Debian guest needs them.
-const EMULATED_CPU: &str = "Nehalem";
+pub const EMULATED_CPU: &str = "Nehalem";
 
 /// A guest as libvirt is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,193 +66,6 @@ pub struct Domain {
     pub display: Display,
     /// A file on the host that keeps what the serial console says.
     pub serial_log: Option<String>,
-}
-
-/// What runs a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Virt {
-    /// The host's processor.
-    Kvm,
-    /// QEMU's emulation of one.
-    Qemu,
-}
-
-/// The board of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chipset {
-    /// PCI Express; no IDE.
-    Q35,
-    /// i440FX: the only board with IDE.
-    Pc,
-}
-
-/// What a disk looks like to the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    /// A hard disk.
-    Disk,
-    /// A CD: never written.
-    CdRom,
-}
-
-/// How a disk is attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Bus {
-    /// virtio-blk.
-    Virtio,
-    /// virtio-scsi.
-    Scsi,
-    /// AHCI.
-    Sata,
-    /// IDE; [`Chipset::Pc`] only.
-    Ide,
-}
-
-/// Whether the guest may write to a disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// It may.
-    ReadWrite,
-    /// It may not.
-    ReadOnly,
-}
-
-/// Whether a guest starts without a disk's file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// It does not.
-    Needed,
-    /// It does; the guest then has no such disk.
-    Optional,
-}
-
-/// A disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DomainDisk {
-    /// The file: an absolute path on the host.
-    pub file: String,
-    /// Its format by QEMU's name (`raw`, `qcow2`); never probed.
-    pub format: String,
-    /// What it looks like.
-    pub device: Device,
-    /// How it is attached.
-    pub bus: Bus,
-    /// Whether it is written.
-    pub access: Access,
-    /// Whether its file may be missing.
-    pub presence: Presence,
-    /// The serial number that the guest sees.
-    pub serial: Option<String>,
-}
-
-/// Files that the host loads into the guest's memory, by absolute path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kernel {
-    /// The kernel.
-    pub kernel: String,
-    /// The initramfs.
-    pub initrd: Option<String>,
-    /// The kernel's command line.
-    pub command_line: Option<String>,
-}
-
-/// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Nic {
-    /// What it is connected to.
-    pub source: NicSource,
-    /// Its model by QEMU's name (`virtio`, `e1000`).
-    pub model: String,
-    /// Its address; libvirt makes one where there is none.
-    pub mac: Option<String>,
-}
-
-/// What a network interface is connected to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NicSource {
-    /// One of libvirt's networks.
-    Network(String),
-    /// A bridge of the host.
-    Bridge(String),
-    /// The host's own network, through QEMU: no privileges needed, nothing
-    /// comes in.
-    User,
-}
-
-impl Virt {
-    /// libvirt's word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Kvm => "kvm",
-            Self::Qemu => "qemu",
-        }
-    }
-}
-
-impl Chipset {
-    /// QEMU's word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Q35 => "q35",
-            Self::Pc => "pc",
-        }
-    }
-}
-
-impl Device {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Disk => "disk",
-            Self::CdRom => "cdrom",
-        }
-    }
-
-    const fn boot(self) -> &'static str {
-        match self {
-            Self::Disk => "hd",
-            Self::CdRom => "cdrom",
-        }
-    }
-}
-
-impl Bus {
-    /// libvirt's word for it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Virtio => "virtio",
-            Self::Scsi => "scsi",
-            Self::Sata => "sata",
-            Self::Ide => "ide",
-        }
-    }
-
-    /// What names of its disks begin with. A CD on virtio does not exist.
-    const fn prefix(self) -> &'static str {
-        match self {
-            Self::Virtio => "vd",
-            Self::Scsi | Self::Sata => "sd",
-            Self::Ide => "hd",
-        }
-    }
-}
-
-impl DomainDisk {
-    /// A hard disk that the guest needs and writes.
-    #[must_use]
-    pub fn new(file: impl Into<String>, format: impl Into<String>, bus: Bus) -> Self {
-        Self {
-            file: file.into(),
-            format: format.into(),
-            device: Device::Disk,
-            bus,
-            access: Access::ReadWrite,
-            presence: Presence::Needed,
-            serial: None,
-        }
-    }
 }
 
 impl Domain {
@@ -415,17 +232,22 @@ fn metadata(domain: &Domain) -> Option<Element> {
     (!children.is_empty()).then(|| Element::new("metadata").children(children))
 }
 
-/// libosinfo's long id for the short ids that descriptors have.
-fn osinfo_id(short: &str) -> Option<String> {
-    let (family, base) = [
-        ("debian", "http://debian.org/debian"),
-        ("linux", "http://libosinfo.org/linux"),
-    ]
-    .into_iter()
-    .find(|(family, _)| short.starts_with(family))?;
-    let release = &short[family.len()..];
-    let is_number = !release.is_empty() && release.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| format!("{base}/{release}"))
+/// libosinfo's long id for a short one, for the families whose ids follow a
+/// rule.
+#[must_use]
+pub fn osinfo_id(short: &str) -> Option<String> {
+    let split = short.find(|c: char| c.is_ascii_digit())?;
+    let (family, release) = short.split_at(split);
+    let base = match family {
+        "debian" => "debian.org/debian",
+        "ubuntu" => "ubuntu.com/ubuntu",
+        "fedora" => "fedoraproject.org/fedora",
+        "centos" | "centos-stream" => "centos.org/centos",
+        "rhel" => "redhat.com/rhel",
+        "linux" => "libosinfo.org/linux",
+        _ => return None,
+    };
+    Some(format!("http://{base}/{release}"))
 }
 
 fn os(domain: &Domain) -> Element {
