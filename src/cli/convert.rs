@@ -100,6 +100,7 @@ pub(super) fn run(
         threads: args.jobs,
         cluster_cache: None,
         envelope: package.as_ref().map(|package| package as &dyn Envelope),
+        voucher: None,
     };
     let made = write_all(
         &[spec],

@@ -69,6 +69,9 @@ pub enum ImageError {
         /// What the library says.
         source: io::Error,
     },
+    /// What the disk is made of is not what it should be.
+    #[error("what the disk is made of has been damaged in the cache")]
+    Withdrawn,
     /// The image could not be written.
     #[error("cannot write disk image `{}`", path.display())]
     Write {
@@ -93,6 +96,7 @@ impl ImageError {
             Self::PartialSector { .. } => "image-partial-sector",
             Self::Read { .. } => "image-read",
             Self::Pack { .. } => "image-pack",
+            Self::Withdrawn => "image-withdrawn",
             Self::Write { .. } => "image-write",
         }
     }

@@ -27,12 +27,13 @@ pub(crate) mod vmdk;
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub use error::ImageError;
 pub use ova::{Envelope, Member, PackedDisk, Sha1Hex};
-pub use spec::{Compression, FileSum, ImageFormat, ImageSpec, WriteOptions, ZstdLevel};
+pub use spec::{Compression, FileSum, ImageFormat, ImageSpec, Voucher, WriteOptions, ZstdLevel};
 
 use crate::artifact::{Artifact, ArtifactKind, PendingFile};
 use crate::digest::{ContentRoot, Digest, Hasher};
@@ -56,6 +57,9 @@ pub(crate) const CLUSTER_SIZE: usize = root::LEAF_SIZE;
 
 /// Bytes of the longest stored block of deflate.
 const STORED: usize = 65_535;
+
+/// Bytes of the disk after which the system is asked to begin with writing.
+const BEGIN_EVERY: usize = 16 << 20;
 
 /// The name of this room's step in events.
 const STEP: &str = "image";
@@ -96,7 +100,7 @@ pub fn write_all(
         progress.reached(&piece);
         Ok(())
     })?;
-    let artifacts = finish(outputs, root)?;
+    let artifacts = finish(outputs, root, options.voucher)?;
     let detail = memory.finish(&presses, progress.clusters);
     reporter.finished(STEP, Outcome::Done, detail);
     Ok(artifacts)
@@ -160,6 +164,10 @@ struct Output<'a> {
     path: PathBuf,
     pending: PendingFile,
     container: Box<dyn Container + 'a>,
+    /// Clusters since the system was last asked to begin with writing.
+    unasked: usize,
+    /// Bytes that it was asked to write.
+    asked: u64,
 }
 
 impl<'a> Output<'a> {
@@ -188,6 +196,8 @@ impl<'a> Output<'a> {
             path,
             pending,
             container,
+            unasked: 0,
+            asked: 0,
         })
     }
 
@@ -207,7 +217,27 @@ impl<'a> Output<'a> {
         if let Some(chunk) = &piece.chunk {
             appended = appended.and_then(|()| self.container.append_chunk(file, chunk));
         }
-        appended.map_err(|source| self.failed(source))
+        appended.map_err(|source| self.failed(source))?;
+        self.unasked += piece.clusters.len();
+        if self.unasked * CLUSTER_SIZE >= BEGIN_EVERY && self.spec.sum == FileSum::Skip {
+            self.unasked = 0;
+            self.begin_writing();
+        }
+        Ok(())
+    }
+
+    /// Asks the system to bring what has been written to the disk, so that
+    /// the sync in the end waits for the rest only. What is on the disk then
+    /// leaves the memory: not for files that are read again for their digest.
+    fn begin_writing(&mut self) {
+        use rustix::fs::{Advice, fadvise};
+        let file = self.pending.file();
+        let length = file.metadata().map_or(0, |found| found.len());
+        if let Some(count) = NonZeroU64::new(length.saturating_sub(self.asked)) {
+            // Without it the sync takes longer, and nothing else.
+            let _begun = fadvise(file, self.asked, Some(count), Advice::DontNeed);
+            self.asked = length;
+        }
     }
 
     /// Writes the rest and syncs, and reads the file for its digest meanwhile.
@@ -280,7 +310,11 @@ fn digest_of(file: &File) -> io::Result<Digest> {
 }
 
 /// Completes every file, all at once, before the first of them gets its name.
-fn finish(mut outputs: Vec<Output>, root: ContentRoot) -> Result<Vec<Artifact>, ImageError> {
+fn finish(
+    mut outputs: Vec<Output>,
+    root: ContentRoot,
+    voucher: Option<&dyn Voucher>,
+) -> Result<Vec<Artifact>, ImageError> {
     let complete = std::thread::scope(|scope| {
         let root = &root;
         let threads: Vec<_> = outputs
@@ -294,6 +328,9 @@ fn finish(mut outputs: Vec<Output>, root: ContentRoot) -> Result<Vec<Artifact>, 
         };
         threads.into_iter().map(join).collect::<Result<Vec<_>, _>>()
     })?;
+    if voucher.is_some_and(|voucher| !voucher.vouches()) {
+        return Err(ImageError::Withdrawn);
+    }
     let mut artifacts = Vec::new();
     for (output, (size, digest)) in outputs.into_iter().zip(complete) {
         let path = output.path;

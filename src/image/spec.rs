@@ -243,4 +243,13 @@ pub struct WriteOptions<'a> {
     pub cluster_cache: Option<PathBuf>,
     /// What an OVA says of its machine; needed for that format only.
     pub envelope: Option<&'a dyn Envelope>,
+    /// Asked once when all files are complete, before any gets its name.
+    pub voucher: Option<&'a dyn Voucher>,
+}
+
+/// Knows whether what a disk is made of is what it should be, which may take
+/// as long as writing it.
+pub trait Voucher: fmt::Debug {
+    /// Whether the files may have their names.
+    fn vouches(&self) -> bool;
 }

@@ -112,6 +112,10 @@ pub enum LayerError {
     #[error("there is no way to fetch from elsewhere")]
     NoRemote,
 
+    /// Layers below turned out to be damaged while this one was begun.
+    #[error("layers below it have been damaged in the cache")]
+    Unproven,
+
     /// Private keys or identities in a layer.
     #[error("it brings {}", listed(secrets))]
     Secrets {
@@ -199,6 +203,7 @@ impl LayerError {
             Self::Image(error) => error.slug(),
             Self::Remote(error) => error.slug(),
             Self::NoRemote => "layer-no-remote",
+            Self::Unproven => "layer-damaged",
             Self::FolderChanged { .. } => "layer-folder-changed",
             Self::Source(error) => error.slug(),
             Self::Refused(refusal) => refusal.slug(),

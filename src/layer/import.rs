@@ -10,7 +10,7 @@ use super::sandbox::protocol::{Request, RunJob};
 use super::source::oci::{Blobs, Image};
 use super::spec::{ArchiveOrigin, ImageOrigin, LayerSpec, OciRecipe, Recipe, RunRecipe, TarRecipe};
 use super::tar::{Form, SparseFile, read_selected, write_delta};
-use super::{Bench, DebSource, Layer, LayerError, LayerShop, ask, files, rules};
+use super::{Below, Bench, DebSource, LayerError, LayerShop, ask, files, rules};
 use crate::digest::{DiffId, Digest};
 use crate::report::Reporter;
 use crate::tree::{Blob, TreeDelta};
@@ -153,7 +153,7 @@ fn write(delta: &TreeDelta, output: &Path) -> Result<(DiffId, u64), LayerError> 
 
 pub(super) fn run_layer(
     recipe: &RunRecipe,
-    below: &[Layer],
+    below: Below<'_>,
     shop: &LayerShop<'_>,
     bench: &mut Bench,
     step: &str,

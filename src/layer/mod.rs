@@ -10,6 +10,8 @@
 //! |---|---|
 //! | `key` | everything that can change a layer, as one digest |
 //! | `store` | layers by key, in the cache folder |
+//! | `record` | what the store knows about a layer |
+//! | `proof` | digests of cached layers, beside the work |
 //! | `tar` | tar streams, both ways |
 //! | `sandbox` | processes and namespaces in which packages are installed |
 //! | `package` | .debs into a root, dpkg's database |
@@ -31,6 +33,8 @@ pub mod files;
 mod import;
 pub mod key;
 mod package;
+mod proof;
+mod record;
 mod rules;
 pub mod sandbox;
 pub mod secrets;
@@ -49,6 +53,7 @@ use std::thread::JoinHandle;
 pub use error::LayerError;
 pub use import::fetch as fetch_foreign;
 pub use package::PROVIDED;
+pub use proof::Proofs;
 pub use sandbox::{Driver, SandboxChoice, SandboxSettings};
 pub use store::Store;
 
@@ -152,6 +157,31 @@ pub fn build_all(
     shop: &LayerShop<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Layer>, LayerError> {
+    build_with(specs, shop, None, reporter)
+}
+
+/// The same without waiting for the digests of what is in the store: whether
+/// the layers are right, `proofs` says in the end. Where they do not hold, an
+/// error means nothing, and [`build_all`] makes what has been lost.
+///
+/// # Errors
+///
+/// As [`build_all`].
+pub fn build_ahead(
+    specs: &[LayerSpec],
+    shop: &LayerShop<'_>,
+    proofs: &Proofs<'_>,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Layer>, LayerError> {
+    build_with(specs, shop, Some(proofs), reporter)
+}
+
+fn build_with(
+    specs: &[LayerSpec],
+    shop: &LayerShop<'_>,
+    proofs: Option<&Proofs<'_>>,
+    reporter: &dyn Reporter,
+) -> Result<Vec<Layer>, LayerError> {
     let _in_use = shop.store.in_use()?;
     let abandoned = shop.store.abandoned()?;
     let folders = abandoned.iter().map(Abandoned::folder);
@@ -167,7 +197,7 @@ pub fn build_all(
     for spec in specs {
         let step = format!("layer {}", spec.name);
         reporter.started(&step);
-        let layer = one_layer(spec, &layers, shop, &mut bench, &step, reporter)
+        let layer = one_layer(spec, &layers, (shop, proofs), &mut bench, &step, reporter)
             .map_err(|error| error.in_layer(&spec.name))?;
         layers.push(layer);
     }
@@ -178,14 +208,24 @@ pub fn build_all(
 fn one_layer(
     spec: &LayerSpec,
     below: &[Layer],
-    shop: &LayerShop<'_>,
+    (shop, proofs): (&LayerShop<'_>, Option<&Proofs<'_>>),
     bench: &mut Bench,
     step: &str,
     reporter: &dyn Reporter,
 ) -> Result<Layer, LayerError> {
     let parents: Vec<DiffId> = below.iter().map(|layer| layer.diff_id).collect();
     let key = layer_key(spec, &parents, shop.source_date);
-    if let Some((record, blob)) = shop.store.find(&key, reporter)? {
+    let found = match proofs {
+        None => shop.store.find(&key, reporter)?,
+        Some(proofs) => {
+            let found = shop.store.find_unproven(&key, reporter)?;
+            if let Some((record, blob)) = &found {
+                proofs.begin(key, record.diff_id, blob);
+            }
+            found
+        }
+    };
+    if let Some((record, blob)) = found {
         return cached(spec, record, &blob, step, reporter);
     }
     let _lock = shop.store.lock(&key, || {
@@ -195,7 +235,7 @@ fn one_layer(
     if let Some((record, blob)) = shop.store.find(&key, reporter)? {
         return cached(spec, record, &blob, step, reporter);
     }
-    let (output, (diff_id, size)) = make(spec, below, shop, bench, step, reporter)?;
+    let (output, (diff_id, size)) = make(spec, below, (shop, proofs), bench, step, reporter)?;
     let mut record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
     record.secrets = secrets_of(spec, &output)?;
     let blob = shop.store.admit(&record, &output)?;
@@ -260,22 +300,30 @@ fn packages_of(recipe: &Recipe) -> Vec<PackagePin> {
     }
 }
 
+/// The layers below one, and the proofs that they are right, where those are
+/// still being worked out.
+type Below<'a> = (&'a [Layer], Option<&'a Proofs<'a>>);
+
 /// Makes the layer's tar in a workplace.
 fn make(
     spec: &LayerSpec,
     below: &[Layer],
-    shop: &LayerShop<'_>,
+    (shop, proofs): (&LayerShop<'_>, Option<&Proofs<'_>>),
     bench: &mut Bench,
     step: &str,
     reporter: &dyn Reporter,
 ) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
     match &spec.recipe {
         Recipe::Files(recipe) => files_layer(recipe, shop, bench),
-        Recipe::Packages(recipe) => packages_layer(recipe, below, shop, bench, step, reporter),
+        Recipe::Packages(recipe) => {
+            packages_layer(recipe, (below, proofs), shop, bench, step, reporter)
+        }
         Recipe::Tools(recipe) => tools_layer(recipe, shop, bench, step, reporter),
         Recipe::Tar(recipe) => import::tar_layer(recipe, shop, bench),
         Recipe::Oci(recipe) => import::oci_layer(recipe, shop, bench),
-        Recipe::Run(recipe) => import::run_layer(recipe, below, shop, bench, step, reporter),
+        Recipe::Run(recipe) => {
+            import::run_layer(recipe, (below, proofs), shop, bench, step, reporter)
+        }
     }
 }
 
@@ -291,7 +339,7 @@ fn files_layer(
 
 fn packages_layer(
     recipe: &PackagesRecipe,
-    below: &[Layer],
+    below: Below<'_>,
     shop: &LayerShop<'_>,
     bench: &mut Bench,
     step: &str,
@@ -336,7 +384,7 @@ fn tools_layer(
     };
     // A root of its own, with nothing of the appliance in it.
     let mut own = Bench::for_debs(recipe.pins.iter().map(|pin| pin.size).sum());
-    let root = own.root_with(&[], shop, reporter)?;
+    let root = own.root_with((&[], None), shop, reporter)?;
     let built = ask(&mut root.session, &Request::Tools(job), step, reporter)?;
     own.clear(&shop.removals);
     Ok((output, built))
@@ -444,10 +492,10 @@ impl Bench {
         Ok(self.workplace(store)?.folder().join(name))
     }
 
-    /// The root, with exactly the layers `below` in it.
+    /// The root, with exactly the layers `below` in it, which are proven.
     fn root_with(
         &mut self,
-        below: &[Layer],
+        (below, proofs): Below<'_>,
         shop: &LayerShop<'_>,
         reporter: &dyn Reporter,
     ) -> Result<&mut BenchRoot, LayerError> {
@@ -468,6 +516,10 @@ impl Bench {
             let tar = shop.store.blob_path(&layer.diff_id);
             root.session.ask(&Request::Apply(tar), &mut |_| {})?;
             root.layers += 1;
+        }
+        // Before a program in them runs.
+        if proofs.is_some_and(|proofs| !proofs.hold()) {
+            return Err(LayerError::Unproven);
         }
         Ok(root)
     }

@@ -18,90 +18,15 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
-
 use super::LayerError;
-use super::secrets::Secret;
-use super::spec::PackagePin;
+use super::proof::digest_of;
+pub(super) use super::record::MAX_RECORD;
+pub use super::record::Record;
 use crate::artifact::write_file;
-use crate::digest::{DiffId, Digest, Hasher, LayerKey};
+use crate::digest::{DiffId, Digest, LayerKey};
 use crate::report::Reporter;
 use crate::tree::{Blob, list_folder};
-
-/// Version of [`Record`].
-const RECORD_FORMAT: u32 = 1;
-/// Longest record: some thousand packages.
-pub(super) const MAX_RECORD: u64 = 64 << 20;
-
-/// What the store knows about a layer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// Version of this form.
-    format: u32,
-    /// The key that it is filed under.
-    pub key: LayerKey,
-    /// Its tar.
-    pub diff_id: DiffId,
-    /// Length of the tar in bytes.
-    pub size: u64,
-    /// The packages that it brought.
-    pub packages: Vec<PackagePin>,
-    /// Private keys and identities in it, by path.
-    #[serde(default)]
-    pub secrets: Vec<Secret>,
-    /// Digest of the record without this; only in the file.
-    #[serde(default)]
-    check: Option<Digest>,
-}
-
-impl Record {
-    /// A record in today's form.
-    #[must_use]
-    pub fn new(key: LayerKey, diff_id: DiffId, size: u64, packages: Vec<PackagePin>) -> Self {
-        Self {
-            format: RECORD_FORMAT,
-            key,
-            diff_id,
-            size,
-            packages,
-            secrets: Vec::new(),
-            check: None,
-        }
-    }
-
-    /// The record with the digest of itself.
-    fn sealed(&self) -> serde_json::Result<Self> {
-        let plain = Self {
-            check: None,
-            ..self.clone()
-        };
-        let check = Digest::of(&serde_json::to_vec(&plain)?);
-        Ok(Self {
-            check: Some(check),
-            ..plain
-        })
-    }
-
-    /// Whether nobody changed it since it was sealed.
-    fn is_whole(&self) -> bool {
-        self.check.is_none() || self.sealed().is_ok_and(|sealed| sealed == *self)
-    }
-
-    /// The record in a file; `None` when there is none, whole and in today's form.
-    #[must_use]
-    pub(super) fn open(path: &Path) -> Option<Self> {
-        let mut bytes = Vec::new();
-        File::open(path)
-            .ok()?
-            .take(MAX_RECORD)
-            .read_to_end(&mut bytes)
-            .ok()?;
-        let record: Self = serde_json::from_slice(&bytes).ok()?;
-        (record.format == RECORD_FORMAT && record.is_whole()).then_some(record)
-    }
-}
+use rustix::fs::{FlockOperation, flock};
 
 /// A store in its folder.
 #[derive(Debug, Clone)]
@@ -181,9 +106,7 @@ impl Store {
             .map_err(failed("read", &path))?;
         let record = serde_json::from_slice::<Record>(&bytes).ok();
         // What is not a record of ours, whole and of this format, is a miss.
-        let record = record.filter(|record| {
-            record.format == RECORD_FORMAT && record.key == *key && record.is_whole()
-        });
+        let record = record.filter(|record| record.key == *key && record.is_whole());
         Ok(record.map_or(Entry::Damaged, |record| {
             Entry::Found(Record {
                 check: None,
@@ -203,29 +126,57 @@ impl Store {
         key: &LayerKey,
         reporter: &dyn Reporter,
     ) -> Result<Option<(Record, Arc<Blob>)>, LayerError> {
-        let (what, blob) = match self.look_up(key)? {
-            Entry::Missing => return Ok(None),
-            Entry::Damaged => (format!("the cache's record `{}`", key.0.hex()), None),
-            Entry::Found(record) => {
-                let path = self.blob_path(&record.diff_id);
-                if !path.is_symlink() && !path.exists() {
-                    return Ok(None);
-                }
-                if let Some(blob) = whole_blob(&path, &record.diff_id)? {
-                    self.mark_used(key);
-                    return Ok(Some((record, blob)));
-                }
-                (format!("the cached layer `{}`", record.diff_id), Some(path))
-            }
+        let Some((record, blob)) = self.find_unproven(key, reporter)? else {
+            return Ok(None);
         };
-        reporter.warn(
-            format!("{what} has been damaged and is made again"),
-            Some("look at the disk if this comes again"),
-        );
-        for path in blob.into_iter().chain([self.record_path(key)]) {
+        let found = digest_of(blob.file()).map_err(failed("read", blob.path()))?;
+        if found == record.diff_id.0 {
+            return Ok(Some((record, blob)));
+        }
+        self.discard(key, &record.diff_id, reporter)?;
+        Ok(None)
+    }
+
+    /// The same before anybody has looked at the tar's bytes.
+    pub(super) fn find_unproven(
+        &self,
+        key: &LayerKey,
+        reporter: &dyn Reporter,
+    ) -> Result<Option<(Record, Arc<Blob>)>, LayerError> {
+        let record = match self.look_up(key)? {
+            Entry::Missing => return Ok(None),
+            Entry::Damaged => {
+                warn_damaged(&format!("cache's record `{}`", key.0.hex()), reporter);
+                let path = self.record_path(key);
+                drop_object(&path).map_err(failed("remove", &path))?;
+                return Ok(None);
+            }
+            Entry::Found(record) => record,
+        };
+        let path = self.blob_path(&record.diff_id);
+        if !path.is_symlink() && !path.exists() {
+            return Ok(None);
+        }
+        let Some(file) = open_plain(&path).map_err(failed("open", &path))? else {
+            self.discard(key, &record.diff_id, reporter)?;
+            return Ok(None);
+        };
+        self.mark_used(key);
+        Ok(Some((record, Blob::from_file(file, &path))))
+    }
+
+    /// Drops the tar `diff_id`, which is not what its name says, with its record.
+    pub(super) fn discard(
+        &self,
+        key: &LayerKey,
+        diff_id: &DiffId,
+        reporter: &dyn Reporter,
+    ) -> Result<(), LayerError> {
+        warn_damaged(&format!("cached layer `{diff_id}`"), reporter);
+        for path in [self.blob_path(diff_id), self.record_path(key)] {
             drop_object(&path).map_err(failed("remove", &path))?;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Says by the record's time that the layer is in use. Where that is not
@@ -397,14 +348,11 @@ fn open_plain(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// The tar at `path`, when it is what its name says.
-fn whole_blob(path: &Path, diff_id: &DiffId) -> Result<Option<Arc<Blob>>, LayerError> {
-    if open_plain(path).map_err(failed("open", path))?.is_none() {
-        return Ok(None);
-    }
-    let blob = Blob::open(path).map_err(failed("open", path))?;
-    let found = digest_of(blob.file()).map_err(failed("read", path))?;
-    Ok((found == diff_id.0).then_some(blob))
+fn warn_damaged(what: &str, reporter: &dyn Reporter) {
+    reporter.warn(
+        format!("the {what} has been damaged and is made again"),
+        Some("look at the disk if this comes again"),
+    );
 }
 
 /// Removes whatever took the place of an object.
@@ -471,21 +419,6 @@ fn lock_file(path: &Path) -> io::Result<File> {
         .truncate(false)
         .write(true)
         .open(path)
-}
-
-fn digest_of(mut file: &File) -> io::Result<Digest> {
-    use io::Seek as _;
-    file.rewind()?;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => hasher.update(buffer.split_at(count).0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 fn failed<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LayerError + 'a {

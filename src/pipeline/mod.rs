@@ -23,9 +23,9 @@ use crate::disk::{Disk, DiskSpec};
 use crate::error::Error;
 use crate::fs::ext4::{Ext4Error, Ext4Volume};
 use crate::fs::fat::FatVolume;
-use crate::image::{self, Envelope, ImageFormat, ImageSpec, WriteOptions};
+use crate::image::{self, Envelope, ImageFormat, ImageSpec, Voucher, WriteOptions};
 use crate::layer::spec::LayerSpec;
-use crate::layer::{self, Layer, LayerShop};
+use crate::layer::{self, Layer, LayerShop, Proofs};
 use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
 use crate::release;
 use crate::release::certificate::PackageSigner;
@@ -70,7 +70,22 @@ pub fn build(
     agent: &Content,
     shop: &Workshop<'_>,
 ) -> Result<Vec<Artifact>, Error> {
-    let (layers, tools) = make_layers(plan, shop)?;
+    let proofs = Proofs::new(&shop.layers.store, shop.reporter);
+    match build_once(plan, agent, shop, Some(&proofs)) {
+        // Made of what was damaged in the cache, and is there no longer.
+        Err(_) if !proofs.hold() => build_once(plan, agent, shop, None),
+        result => result,
+    }
+}
+
+/// One go at it. With `proofs`, cached layers are digested beside the work.
+fn build_once(
+    plan: &BuildPlan,
+    agent: &Content,
+    shop: &Workshop<'_>,
+    proofs: Option<&Proofs<'_>>,
+) -> Result<Vec<Artifact>, Error> {
+    let (layers, tools) = make_layers(plan, shop, proofs)?;
     let tree = merge(&layers)?;
     let kept = KeptPacks {
         folder: &shop.cluster_cache,
@@ -84,7 +99,7 @@ pub fn build(
         ..plan.disk.clone()
     };
     let disk = Disk::assemble(&spec, volumes(plan, bootable)?)?;
-    let mut artifacts = write_images(plan, &disk, shop)?;
+    let mut artifacts = write_images(plan, &disk, shop, proofs)?;
     let facts = disk_facts(plan, &disk, &artifacts);
     let files = direct_files(&direct);
     let mut drafts = descriptor::drafts(&plan.machine, &facts, Some(&files), shop.out)?;
@@ -101,8 +116,15 @@ pub fn build(
 
 /// The appliance's layers, and meanwhile the one with the loaders: it needs
 /// nothing of theirs, and much of installing packages is one process at a time.
-fn make_layers(plan: &BuildPlan, shop: &Workshop<'_>) -> Result<(Vec<Layer>, Vec<Layer>), Error> {
-    let make = |specs: &[LayerSpec]| layer::build_all(specs, &shop.layers, shop.reporter);
+fn make_layers(
+    plan: &BuildPlan,
+    shop: &Workshop<'_>,
+    proofs: Option<&Proofs<'_>>,
+) -> Result<(Vec<Layer>, Vec<Layer>), Error> {
+    let make = |specs: &[LayerSpec]| match proofs {
+        Some(proofs) => layer::build_ahead(specs, &shop.layers, proofs, shop.reporter),
+        None => layer::build_all(specs, &shop.layers, shop.reporter),
+    };
     // Tidies up after builds that were killed, which only one may do.
     make(&[])?;
     let (layers, tools) = std::thread::scope(|scope| {
@@ -211,6 +233,7 @@ fn write_images(
     plan: &BuildPlan,
     disk: &Disk,
     shop: &Workshop<'_>,
+    proofs: Option<&Proofs<'_>>,
 ) -> Result<Vec<Artifact>, Error> {
     let has_package = |image: &ImageSpec| image.format == ImageFormat::Ova;
     let package = if plan.images.iter().any(has_package) {
@@ -223,6 +246,7 @@ fn write_images(
         threads: shop.threads,
         cluster_cache: Some(shop.cluster_cache.clone()),
         envelope: package.as_ref().map(|package| package as &dyn Envelope),
+        voucher: proofs.map(|proofs| proofs as &dyn Voucher),
     };
     Ok(image::write_all(
         &plan.images,
@@ -231,6 +255,12 @@ fn write_images(
         &options,
         shop.reporter,
     )?)
+}
+
+impl Voucher for Proofs<'_> {
+    fn vouches(&self) -> bool {
+        self.hold()
+    }
 }
 
 fn disk_facts(plan: &BuildPlan, disk: &Disk, artifacts: &[Artifact]) -> Vec<DiskFacts> {

@@ -195,6 +195,13 @@ impl Fault {
             Self::AlreadyInstalled { .. } => {
                 "resolve all layers together, so that each package comes in one version"
             }
+            Self::Script { output, .. } | Self::Dpkg { output, .. } | Self::Run { output, .. }
+                if names_own_process(output) =>
+            {
+                "in a plain chroot there is no /proc/self and no /dev/fd: build with \
+                 `--sandbox userns` or `--sandbox root` where that is allowed, or with \
+                 `--sandbox vm`, which needs nothing but QEMU"
+            }
             Self::Run { .. } => {
                 "read the script's last words above; it runs as the image's root, without \
                  running services, and without network unless `layer.toml` says `network = true`"
@@ -206,5 +213,30 @@ impl Fault {
             _ => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+/// Whether a script's last words are about a file that only the sandbox
+/// without mounts lacks.
+fn names_own_process(output: &str) -> bool {
+    ["/proc/self", "/dev/fd", "/proc/thread-self"]
+        .iter()
+        .any(|name| output.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_misses_proc_self_is_sent_to_another_driver() {
+        let hint = |output: &str| {
+            let status = "ended with exit status 1".to_owned();
+            let output = output.to_owned();
+            Fault::Run { status, output }.hint().expect("a hint")
+        };
+        assert!(hint("bash: /dev/fd/63: No such file or directory").contains("--sandbox vm"));
+        assert!(hint("cannot open /proc/self/fd/3").contains("--sandbox userns"));
+        assert!(!hint("no such user").contains("--sandbox"));
     }
 }

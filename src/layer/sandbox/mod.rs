@@ -35,6 +35,7 @@ mod enter;
 mod fault;
 mod freight;
 mod init;
+mod lay;
 mod map;
 mod memory;
 mod power;

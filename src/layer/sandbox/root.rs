@@ -335,14 +335,27 @@ impl Root {
     ) -> Result<(), Fault> {
         let failed = |error: io::Error| Fault::system("write", path.to_string(), error);
         let (directory, name) = self.parent_made(path)?;
-        let temporary = [name, b".consign-new"].concat();
-        let mut file = SparseFile::new(create(&directory, &temporary, 0o600).map_err(failed)?);
+        // Mostly there is nothing in the way.
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let (file, temporary) = match rustix::fs::openat(&*directory, name, flags, mode) {
+            Ok(fd) => (File::from(fd), None),
+            Err(Errno::EXIST) => {
+                let temporary = [name, b".consign-new"].concat();
+                let file = create(&directory, &temporary, 0o600).map_err(failed)?;
+                (file, Some(temporary))
+            }
+            Err(error) => return Err(failed(error.into())),
+        };
+        let mut file = SparseFile::new(file);
         let mut reader = io::BufReader::with_capacity(128 << 10, content.reader());
         io::copy(&mut reader, &mut file).map_err(failed)?;
         let file = file.finish().map_err(failed)?;
         finish_file(&file, meta).map_err(|error| failed(error.into()))?;
-        rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
-            .map_err(|error| failed(error.into()))
+        temporary.map_or(Ok(()), |temporary| {
+            rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
+                .map_err(|error| failed(error.into()))
+        })
     }
 
     /// Gives a file another name.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use super::driver::{Driver, Network};
 use super::enter::{become_root, die_with_parent, enter, mount_memory};
 use super::fault::Fault;
+use super::lay::lay;
 use super::protocol::{self, PackagesJob, Reply, Request, RunJob, ToolsJob};
 use super::root::{Root, remove_folder};
 use super::scan::{Scan, Stamps, stamp_all};
@@ -17,7 +18,7 @@ use super::scripts::ScriptRunner;
 use crate::digest::DiffId;
 use crate::layer::package;
 use crate::layer::tar::{TarError, read_delta};
-use crate::tree::{Blob, FileTree, NodeId, NodeKind, TreeDelta, TreePath};
+use crate::tree::{Blob, FileTree, TreeDelta, TreePath};
 use crate::units::Timestamp;
 
 /// Longer than the kernel's clock tick, by which it stamps changes.
@@ -416,66 +417,4 @@ fn write_kept(
         .map_err(|error| failed(error.to_string()))?;
     out.flush().map_err(|error| failed(error.to_string()))?;
     Ok((diff_id, size))
-}
-
-/// Lays a layer over the root, as [`FileTree::apply`] does in memory.
-fn lay(root: &mut Root, delta: &TreeDelta) -> Result<(), Fault> {
-    for path in &delta.opaque {
-        root.remove_inside(path)?;
-    }
-    for path in &delta.removed {
-        root.remove(path)?;
-    }
-    root.forget();
-    let mut first_names: BTreeMap<NodeId, &TreePath> = BTreeMap::new();
-    for (path, id, node) in delta.tree.iter() {
-        if delta.implied.contains(path) {
-            if !root.is_directory(path) {
-                root.remove(path)?;
-                root.make_directories(path)?;
-            }
-            continue;
-        }
-        if node.is_directory() {
-            lay_directory(root, path, &node.meta)?;
-            continue;
-        }
-        if root.has_real_directory(path)? {
-            root.remove(path)?;
-        }
-        if let Some(first) = first_names.get(&id) {
-            root.place_link(path, first)?;
-            continue;
-        }
-        first_names.insert(id, path);
-        match &node.kind {
-            NodeKind::File(content) => root.place_content(path, content, &node.meta)?,
-            NodeKind::Symlink(target) => root.place_symlink(path, target, &node.meta)?,
-            kind => root.place_special(path, kind, &node.meta)?,
-        }
-    }
-    for (path, target) in &delta.links {
-        root.place_link(path, target)?;
-    }
-    Ok(())
-}
-
-fn lay_directory(
-    root: &mut Root,
-    path: &TreePath,
-    meta: &crate::tree::Metadata,
-) -> Result<(), Fault> {
-    if path.is_root() {
-        return root.set_metadata(path, meta);
-    }
-    if root.has_real_directory(path)? {
-        return root.set_metadata(path, meta);
-    }
-    // A link to a directory stays; a whiteout has gone before where it must not.
-    if root.is_directory(path) {
-        return Ok(());
-    }
-    root.remove(path)?;
-    root.forget();
-    root.place_directory(path, meta)
 }

@@ -130,7 +130,10 @@ pub enum TarFault {
     Number(&'static str),
     #[error("type `{}` is not supported", char::from(*.0).escape_default())]
     Kind(u8),
-    #[error("sparse members are not supported")]
+    #[error(
+        "sparse members are not supported; pack it without `--sparse`, since long runs of zeros \
+         become holes in any case"
+    )]
     Sparse,
     #[error("the pax header is malformed")]
     Pax,

@@ -21,6 +21,9 @@ fn consign_here() -> Command {
     command
 }
 
+/// A file of the top layer, longer than 256 bytes.
+const PAGE: &str = "layers/app/files/etc/nginx/nginx.conf";
+
 /// What is asked of the kernel that an ordinary process never asks.
 const SPECIAL: [&str; 7] = [
     "unshare(",
@@ -84,6 +87,45 @@ fn a_build_of_pulled_layers_is_an_ordinary_process() {
         bytes(&out.join("reference.qcow2")) == bytes(&built.file("reference.qcow2")),
         "the same image, whoever made its layers"
     );
+
+    // A cached layer is digested beside the work: what turns out to be
+    // damaged is made again before any file gets its name.
+    let page = std::fs::read(repo_root().join(PAGE)).expect("a file of the top layer");
+    poison(&cache.join("blobs/sha256"), &page);
+    std::fs::remove_dir_all(&out).expect("the output");
+    let again = must_run(
+        consign_here()
+            .args(["build", "--locked", "--offline", "--format", "qcow2", "-o"])
+            .arg(&out)
+            .arg("--cache")
+            .arg(&cache),
+    );
+    let said = text_of(&again);
+    assert_eq!(
+        said.matches("damaged and is made again").count(),
+        1,
+        "{said}"
+    );
+    assert!(
+        bytes(&out.join("reference.qcow2")) == bytes(&built.file("reference.qcow2")),
+        "the same image, whatever happened to the cache"
+    );
+}
+
+/// Changes a byte of `content` in the object that holds it.
+fn poison(objects: &Path, content: &[u8]) {
+    let mut poisoned = 0;
+    for object in consign::tree::list_folder(objects).expect("the objects") {
+        let mut bytes = std::fs::read(&object.path).expect("an object");
+        let mut windows = bytes.chunks_exact(512);
+        let begins = |block: &[u8]| content.starts_with(block.split_at(256).0);
+        if let Some(at) = windows.position(begins) {
+            bytes[at * 512] ^= 1;
+            std::fs::write(&object.path, bytes).expect("a poisoned object");
+            poisoned += 1;
+        }
+    }
+    assert_eq!(poisoned, 1, "one layer has the file");
 }
 
 #[test]

@@ -1,0 +1,99 @@
+//! Proofs of cached tars: their digests, worked out while they are in use.
+//!
+//! In: tars that were taken from the store unread. Out: whether all of them
+//! are what their names say. Hashing is the largest part of a build that
+//! changes little, so that it goes on beside all that the tars are needed
+//! for. Who takes them so asks [`Proofs::hold`] before anything is filed in
+//! the store on their word or gets its final name. One that does not check
+//! out is dropped, so that the next look into the store finds none.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::store::Store;
+use crate::digest::{DiffId, Digest, Hasher, LayerKey};
+use crate::report::Reporter;
+use crate::tree::Blob;
+
+/// The proofs of a build.
+#[derive(Debug)]
+pub struct Proofs<'a> {
+    store: &'a Store,
+    reporter: &'a dyn Reporter,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Vec<Proof>,
+    has_failed: bool,
+}
+
+#[derive(Debug)]
+struct Proof {
+    key: LayerKey,
+    diff_id: DiffId,
+    digest: JoinHandle<io::Result<bool>>,
+}
+
+impl<'a> Proofs<'a> {
+    /// None yet.
+    #[must_use]
+    pub fn new(store: &'a Store, reporter: &'a dyn Reporter) -> Self {
+        Self {
+            store,
+            reporter,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Begins the proof that `blob`, filed under `key`, is `diff_id`.
+    pub(super) fn begin(&self, key: LayerKey, diff_id: DiffId, blob: &Arc<Blob>) {
+        let blob = blob.clone();
+        let digest = std::thread::spawn(move || Ok(digest_of(blob.file())? == diff_id.0));
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.open.push(Proof {
+            key,
+            diff_id,
+            digest,
+        });
+    }
+
+    /// Waits for all proofs begun so far, and says whether they hold, with
+    /// all before them. What does not is dropped from the store, and said.
+    #[must_use]
+    pub fn hold(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for proof in std::mem::take(&mut state.open) {
+            // What cannot be read is found again by whoever looks next.
+            let is_whole = proof.digest.join().is_ok_and(|read| read.unwrap_or(false));
+            if !is_whole {
+                state.has_failed = true;
+                let (key, diff_id) = (&proof.key, &proof.diff_id);
+                drop(self.store.discard(key, diff_id, self.reporter));
+            }
+        }
+        !state.has_failed
+    }
+}
+
+/// The digest of a whole file, wherever it is being read otherwise.
+pub(super) fn digest_of(file: &File) -> io::Result<Digest> {
+    use std::os::unix::fs::FileExt as _;
+    let mut hasher = Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut buffer, at) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(count) => {
+                hasher.update(buffer.split_at(count).0);
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
