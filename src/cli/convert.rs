@@ -101,6 +101,7 @@ pub(super) fn run(
         cluster_cache: None,
         envelope: package.as_ref().map(|package| package as &dyn Envelope),
         voucher: None,
+        ahead: None,
     };
     let made = write_all(
         &[spec],

@@ -152,6 +152,11 @@ impl Stock {
         })
     }
 
+    /// Whether there is a form of it, which may be damaged.
+    pub(super) fn has(&self, leaf: &Digest) -> bool {
+        self.places.contains_key(leaf)
+    }
+
     fn read(&self, leaf: &Digest, place: &Place) -> Option<Box<[u8]>> {
         let length = usize::try_from(place.length).ok()?;
         if length > self.most_bytes {

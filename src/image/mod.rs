@@ -9,6 +9,7 @@
 //! The same disk gives the same bytes with any number of threads, with and
 //! without a cache.
 
+mod ahead;
 mod cache;
 mod codec;
 mod deflate;
@@ -31,6 +32,7 @@ use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+pub use ahead::Ahead;
 pub use error::ImageError;
 pub use ova::{Envelope, Member, PackedDisk, Sha1Hex};
 pub use spec::{Compression, FileSum, ImageFormat, ImageSpec, Voucher, WriteOptions, ZstdLevel};
@@ -141,6 +143,10 @@ fn presses(specs: &[ImageSpec], options: &WriteOptions<'_>) -> Presses {
     let press = |codec| Press {
         packer: Packer::new(codec),
         stock: pack_paths(specs, options, codec).map(|paths| Stock::open(&paths)),
+        ahead: options
+            .ahead
+            .map(|ahead| ahead.take(codec))
+            .unwrap_or_default(),
     };
     let (chunks, clusters) = codecs
         .into_iter()

@@ -10,6 +10,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
+use super::ahead::Forms;
 use super::cache::Stock;
 use super::codec::{Form, Packer};
 use super::root::{self, RootBuilder};
@@ -107,12 +108,15 @@ pub(super) struct Presses {
 pub(super) struct Press {
     pub packer: Packer,
     pub stock: Option<Stock>,
+    /// What was packed ahead.
+    pub ahead: Forms,
 }
 
 impl Press {
     fn pack(&self, leaf: &Digest, data: &[u8]) -> io::Result<Packed> {
         let found = self.stock.as_ref().and_then(|stock| stock.find(leaf));
         let reused = found.is_some();
+        let found = found.or_else(|| self.ahead.get(leaf).cloned());
         let form = found.map_or_else(|| self.packer.pack(data), Ok)?;
         Ok(Packed { form, reused })
     }
@@ -244,7 +248,7 @@ fn make_one(
     }))
 }
 
-fn is_zero(cluster: &[u8]) -> bool {
+pub(super) fn is_zero(cluster: &[u8]) -> bool {
     static ZEROS: [u8; CLUSTER_SIZE] = [0; CLUSTER_SIZE];
     *cluster == ZEROS
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use std::num::NonZeroUsize;
 
-use super::{Envelope, ImageError, ova, qcow2, vhd, vhdx, vmdk};
+use super::{Ahead, Envelope, ImageError, ova, qcow2, vhd, vhdx, vmdk};
 use crate::units::ByteSize;
 
 /// Bytes of a sector, which every container of machines counts in.
@@ -245,11 +245,13 @@ pub struct WriteOptions<'a> {
     pub envelope: Option<&'a dyn Envelope>,
     /// Asked once when all files are complete, before any gets its name.
     pub voucher: Option<&'a dyn Voucher>,
+    /// Clusters that were packed before there was a disk.
+    pub ahead: Option<&'a Ahead>,
 }
 
 /// Knows whether what a disk is made of is what it should be, which may take
 /// as long as writing it.
-pub trait Voucher: fmt::Debug {
+pub trait Voucher: fmt::Debug + Sync {
     /// Whether the files may have their names.
     fn vouches(&self) -> bool;
 }

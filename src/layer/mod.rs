@@ -11,6 +11,7 @@
 //! | `key` | everything that can change a layer, as one digest |
 //! | `store` | layers by key, in the cache folder |
 //! | `record` | what the store knows about a layer |
+//! | `ahead` | what layers to be made will have |
 //! | `proof` | digests of cached layers, beside the work |
 //! | `tar` | tar streams, both ways |
 //! | `sandbox` | processes and namespaces in which packages are installed |
@@ -26,6 +27,7 @@
 //! | `compression` | gzip, xz and zstd within bounds |
 //! | `source` | repositories, resolution, fetching; images, registries |
 
+mod ahead;
 pub mod clean;
 pub mod compression;
 mod error;
@@ -50,6 +52,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+pub use ahead::large_files_ahead;
 pub use error::LayerError;
 pub use import::fetch as fetch_foreign;
 pub use package::PROVIDED;

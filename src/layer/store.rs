@@ -107,11 +107,9 @@ impl Store {
         let record = serde_json::from_slice::<Record>(&bytes).ok();
         // What is not a record of ours, whole and of this format, is a miss.
         let record = record.filter(|record| record.key == *key && record.is_whole());
-        Ok(record.map_or(Entry::Damaged, |record| {
-            Entry::Found(Record {
-                check: None,
-                ..record
-            })
+        Ok(record.map_or(Entry::Damaged, |mut record| {
+            record.check = None;
+            Entry::Found(record)
         }))
     }
 

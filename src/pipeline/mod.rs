@@ -11,7 +11,7 @@ mod package;
 pub mod packages;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -21,9 +21,9 @@ use crate::descriptor::ovf::{Package, Seal};
 use crate::descriptor::{self, Direct, DiskFacts};
 use crate::disk::{Disk, DiskSpec};
 use crate::error::Error;
-use crate::fs::ext4::{Ext4Error, Ext4Volume};
+use crate::fs::ext4::{Ext4Error, Ext4Volume, OWN_STRETCH_BYTES};
 use crate::fs::fat::FatVolume;
-use crate::image::{self, Envelope, ImageFormat, ImageSpec, Voucher, WriteOptions};
+use crate::image::{self, Ahead, Envelope, ImageFormat, ImageSpec, Voucher, WriteOptions};
 use crate::layer::spec::LayerSpec;
 use crate::layer::{self, Layer, LayerShop, Proofs};
 use crate::plan::{BuildPlan, Contents, STAMP_FILE_NAME, Stamp};
@@ -85,7 +85,8 @@ fn build_once(
     shop: &Workshop<'_>,
     proofs: Option<&Proofs<'_>>,
 ) -> Result<Vec<Artifact>, Error> {
-    let (layers, tools) = make_layers(plan, shop, proofs)?;
+    let ahead = Ahead::new(&plan.images, &cluster_options(shop));
+    let (layers, tools) = make_layers(plan, shop, proofs, &ahead)?;
     let tree = merge(&layers)?;
     let kept = KeptPacks {
         folder: &shop.cluster_cache,
@@ -99,7 +100,7 @@ fn build_once(
         ..plan.disk.clone()
     };
     let disk = Disk::assemble(&spec, volumes(plan, bootable)?)?;
-    let mut artifacts = write_images(plan, &disk, shop, proofs)?;
+    let mut artifacts = write_images(plan, &disk, shop, (proofs, &ahead))?;
     let facts = disk_facts(plan, &disk, &artifacts);
     let files = direct_files(&direct);
     let mut drafts = descriptor::drafts(&plan.machine, &facts, Some(&files), shop.out)?;
@@ -120,6 +121,7 @@ fn make_layers(
     plan: &BuildPlan,
     shop: &Workshop<'_>,
     proofs: Option<&Proofs<'_>>,
+    ahead: &Ahead,
 ) -> Result<(Vec<Layer>, Vec<Layer>), Error> {
     let make = |specs: &[LayerSpec]| match proofs {
         Some(proofs) => layer::build_ahead(specs, &shop.layers, proofs, shop.reporter),
@@ -129,10 +131,34 @@ fn make_layers(
     make(&[])?;
     let (layers, tools) = std::thread::scope(|scope| {
         let tools = scope.spawn(|| make(std::slice::from_ref(&plan.tools)));
-        (make(&plan.layers), tools.join())
+        scope.spawn(|| pack_ahead(plan, shop, ahead));
+        // Also when making them panics.
+        let ending = EndAhead(ahead);
+        let layers = make(&plan.layers);
+        drop(ending);
+        (layers, tools.join())
     });
     let tools = tools.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     Ok((layers?, tools?))
+}
+
+/// Dropped, it ends the packing ahead.
+struct EndAhead<'a>(&'a Ahead);
+
+impl Drop for EndAhead<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Packs what will be on the disk in any case, as long as cores are idle.
+fn pack_ahead(plan: &BuildPlan, shop: &Workshop<'_>, ahead: &Ahead) {
+    // Of this thread alone; where it is refused, the others wait a little.
+    let _lower = rustix::process::nice(10);
+    let mut take = |content: &mut dyn Read, size: u64| ahead.offer(content, size).is_ok();
+    let is_over = || ahead.is_over();
+    let at_least = OWN_STRETCH_BYTES;
+    layer::large_files_ahead(&plan.layers, &shop.layers, at_least, &mut take, &is_over);
 }
 
 /// Which layer brought a path of the image last, of all that layers name.
@@ -233,7 +259,7 @@ fn write_images(
     plan: &BuildPlan,
     disk: &Disk,
     shop: &Workshop<'_>,
-    proofs: Option<&Proofs<'_>>,
+    (proofs, ahead): (Option<&Proofs<'_>>, &Ahead),
 ) -> Result<Vec<Artifact>, Error> {
     let has_package = |image: &ImageSpec| image.format == ImageFormat::Ova;
     let package = if plan.images.iter().any(has_package) {
@@ -243,10 +269,10 @@ fn write_images(
         None
     };
     let options = WriteOptions {
-        threads: shop.threads,
-        cluster_cache: Some(shop.cluster_cache.clone()),
         envelope: package.as_ref().map(|package| package as &dyn Envelope),
         voucher: proofs.map(|proofs| proofs as &dyn Voucher),
+        ahead: Some(ahead),
+        ..cluster_options(shop)
     };
     Ok(image::write_all(
         &plan.images,
@@ -255,6 +281,15 @@ fn write_images(
         &options,
         shop.reporter,
     )?)
+}
+
+/// How clusters are packed, and where they are kept.
+fn cluster_options<'a>(shop: &Workshop<'_>) -> WriteOptions<'a> {
+    WriteOptions {
+        threads: shop.threads,
+        cluster_cache: Some(shop.cluster_cache.clone()),
+        ..WriteOptions::default()
+    }
 }
 
 impl Voucher for Proofs<'_> {

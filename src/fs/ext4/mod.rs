@@ -48,4 +48,5 @@ mod xattr;
 pub use error::{EntryProblem, Ext4Error};
 pub use geometry::Geometry;
 pub use options::{Ext4Options, Sizing};
+pub use placing::OWN_STRETCH_BYTES;
 pub use volume::Ext4Volume;

@@ -36,6 +36,9 @@ const CLUSTER_BLOCKS: u64 = 16;
 /// Blocks from which on a file is a stretch of its own: half a MiB, so that
 /// the gap behind it is at most an eighth.
 const OWN_STRETCH: u64 = 128;
+/// Bytes from which on a file begins on a cluster of an image, where there
+/// is room for that.
+pub const OWN_STRETCH_BYTES: u64 = OWN_STRETCH * BLOCK_BYTES;
 
 /// How close files lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

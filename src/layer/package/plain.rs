@@ -152,6 +152,22 @@ impl Read for Kept {
     }
 }
 
+/// The data archive of the form at `place`, with whatever digest; more follows
+/// after its end mark. `None` when there is none.
+pub(super) fn unproven_data(place: &Path, of: &Digest) -> Option<BufReader<File>> {
+    let mut file = BufReader::with_capacity(128 << 10, File::open(place).ok()?);
+    let mut head = [0; HEAD];
+    file.read_exact(&mut head).ok()?;
+    let (magic, rest) = head.split_first_chunk::<16>()?;
+    let (digest, rest) = rest.split_first_chunk::<32>()?;
+    let size = i64::from_be_bytes(*rest.first_chunk::<8>()?);
+    if magic != MAGIC || digest != of.bytes() || size < 0 {
+        return None;
+    }
+    file.seek_relative(size).ok()?;
+    Some(file)
+}
+
 /// Whether the form at `place` is whole, and that of the .deb `of`.
 pub(in crate::layer) fn is_sound(place: &Path, of: &Digest) -> bool {
     Kept::open(place, of, MAX_CONTROL).is_some_and(Kept::checks_out)

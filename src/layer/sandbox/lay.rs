@@ -98,7 +98,7 @@ fn place_all(root: &Root, files: &[PlainFile<'_>]) -> Result<(), Fault> {
         }
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(&work)).collect();
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         let joined = workers.into_iter().map(|worker| {
             worker
                 .join()

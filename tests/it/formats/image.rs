@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use consign::artifact::Artifact;
 use consign::digest::Digest;
 use consign::image::{
-    Compression, FileSum, ImageError, ImageFormat, ImageSpec, WriteOptions, content_root, write_all,
+    Ahead, Compression, FileSum, ImageError, ImageFormat, ImageSpec, WriteOptions, content_root,
+    write_all,
 };
 use consign::report::{Event, Recorder, Silent};
 use consign::sparse::{FileSource, PageMap, SparseSource, Zeros};
@@ -279,6 +280,30 @@ fn a_cache_changes_the_time_but_not_the_bytes() {
     }
     let packs = names_in(&folder.path().join("cache"));
     assert!(packs.len() <= 16, "{packs:?}");
+}
+
+#[test]
+fn what_was_packed_ahead_changes_no_byte() {
+    let disk = disk(40 * MIB);
+    let ahead = Ahead::new(&specs("disk"), &with_threads(1));
+    for at in 0..40 * MIB / CLUSTER {
+        let mut cluster = vec![0; 65_536];
+        disk.read_exact_at(&mut cluster, at * CLUSTER)
+            .expect("inside");
+        ahead.offer(&mut &cluster[..], CLUSTER).expect("memory");
+    }
+    let options = WriteOptions {
+        ahead: Some(&ahead),
+        ..with_threads(2)
+    };
+    let (with, without) = (temp_folder(), temp_folder());
+    let digests = |made: Vec<Artifact>| -> Vec<Digest> {
+        made.iter().map(|made| digest(&made.path)).collect()
+    };
+    assert_eq!(
+        digests(write(&disk, with.path(), &options)),
+        digests(write(&disk, without.path(), &with_threads(1)))
+    );
 }
 
 fn detail(recorder: &Recorder) -> String {
