@@ -240,9 +240,10 @@ fn one_layer(
     }
     let (output, (diff_id, size)) = make(spec, below, (shop, proofs), bench, step, reporter)?;
     let mut record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
-    record.secrets = secrets_of(spec, &output)?;
-    let blob = shop.store.admit(&record, &output)?;
-    let layer = layer(spec, record, &blob)?;
+    let delta = delta_in(&output)?;
+    record.secrets = secrets_of(spec, &delta, &output)?;
+    shop.store.admit(&record, &output)?;
+    let layer = layer(spec, record, delta)?;
     let detail = format!("{} made", layer.size);
     reporter.finished(step, Outcome::Done, detail);
     Ok(layer)
@@ -255,7 +256,7 @@ fn cached(
     step: &str,
     reporter: &dyn Reporter,
 ) -> Result<Layer, LayerError> {
-    let layer = layer(spec, record, blob)?;
+    let layer = layer(spec, record, read_delta(blob)?)?;
     reporter.finished(
         step,
         Outcome::Cached,
@@ -264,22 +265,33 @@ fn cached(
     Ok(layer)
 }
 
-/// The secrets in a tar that is not in the store yet.
-fn secrets_of(spec: &LayerSpec, output: &Path) -> Result<Vec<Secret>, LayerError> {
+/// The change that a tar makes which is not in the store yet.
+fn delta_in(output: &Path) -> Result<TreeDelta, LayerError> {
+    let blob = Blob::open(output).map_err(unreadable(output))?;
+    Ok(read_delta(&blob)?)
+}
+
+fn secrets_of(
+    spec: &LayerSpec,
+    delta: &TreeDelta,
+    output: &Path,
+) -> Result<Vec<Secret>, LayerError> {
     // What the tools' layer keeps is named in its recipe.
     if matches!(spec.recipe, Recipe::Tools(_)) {
         return Ok(Vec::new());
     }
-    let failed = |source| LayerError::Store {
+    secrets::find(delta).map_err(unreadable(output))
+}
+
+fn unreadable(output: &Path) -> impl FnOnce(std::io::Error) -> LayerError + '_ {
+    move |source| LayerError::Store {
         action: "read",
         path: output.to_owned(),
         source,
-    };
-    let delta = read_delta(&Blob::open(output).map_err(failed)?)?;
-    secrets::find(&delta).map_err(failed)
+    }
 }
 
-fn layer(spec: &LayerSpec, record: Record, blob: &Arc<Blob>) -> Result<Layer, LayerError> {
+fn layer(spec: &LayerSpec, record: Record, delta: TreeDelta) -> Result<Layer, LayerError> {
     let is_allowed = |secret: &&Secret| !secret.is_allowed(&spec.allow_secrets);
     let secrets: Vec<Secret> = record.secrets.iter().filter(is_allowed).cloned().collect();
     if !secrets.is_empty() {
@@ -291,7 +303,7 @@ fn layer(spec: &LayerSpec, record: Record, blob: &Arc<Blob>) -> Result<Layer, La
         diff_id: record.diff_id,
         packages: record.packages,
         size: ByteSize::from_bytes(record.size),
-        delta: read_delta(blob)?,
+        delta,
     })
 }
 

@@ -223,12 +223,18 @@ impl Worker {
 
     fn apply(&mut self, tar: &Path) -> Result<(), Fault> {
         let delta = delta_of(tar)?;
-        lay(&mut self.root, &delta)?;
-        self.before.apply(&delta).map_err(|error| Fault::Below {
-            reason: error.to_string(),
+        let Self { root, before, .. } = self;
+        // In memory and in the root at the same time.
+        let applied = std::thread::scope(|scope| {
+            let applied = scope.spawn(|| before.apply(&delta));
+            lay(root, &delta)?;
+            let joined = applied.join();
+            Ok::<_, Fault>(joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         self.stamps = None;
-        Ok(())
+        applied.map_err(|error| Fault::Below {
+            reason: error.to_string(),
+        })
     }
 
     fn stage(&mut self) -> Result<PathBuf, Fault> {
