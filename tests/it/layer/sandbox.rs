@@ -335,7 +335,9 @@ fn a_user_without_ids_is_told_the_command_that_gives_them() {
     };
     let nobody = run("65534", &["sandbox", "--format", "json"]);
     let verdicts: Value = serde_json::from_slice(&nobody.stdout).expect("JSON");
-    assert_eq!(verdicts["used"], Value::Null);
+    // Where the host has a kernel that anybody may read, a machine is left.
+    let used = verdicts["used"].as_str();
+    assert!(matches!(used, None | Some("vm")), "{verdicts}");
     let hint = verdicts["drivers"][0]["hint"].as_str().unwrap_or("");
     assert!(hint.contains("usermod --add-subuids"), "{verdicts}");
     assert_eq!(reason(&verdicts, 1), "it needs root");
