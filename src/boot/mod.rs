@@ -122,6 +122,22 @@ pub fn install(
     })
 }
 
+/// Makes the initramfs of a tree that is not finished, for a `packer` that
+/// remembers: mostly what comes on top changes nothing in it.
+///
+/// # Errors
+///
+/// Those of [`install`].
+pub fn rehearse(
+    tree: &FileTree,
+    agent: &Content,
+    spec: &BootSpec,
+    packer: &Packer<'_>,
+) -> Result<(), BootError> {
+    let kernel = Kernel::find(tree)?;
+    initramfs::build(tree, &kernel, agent, spec.source_date, packer).map(drop)
+}
+
 /// What every root needs, checked before any work.
 fn check_root(tree: &FileTree) -> Result<(), BootError> {
     for top in ["bin", "lib", "sbin"] {

@@ -160,12 +160,13 @@ pub fn build_all(
     shop: &LayerShop<'_>,
     reporter: &dyn Reporter,
 ) -> Result<Vec<Layer>, LayerError> {
-    build_with(specs, shop, None, reporter)
+    build_with(specs, shop, None, &|_| {}, reporter)
 }
 
 /// The same without waiting for the digests of what is in the store: whether
 /// the layers are right, `proofs` says in the end. Where they do not hold, an
-/// error means nothing, and [`build_all`] makes what has been lost.
+/// error means nothing, and [`build_all`] makes what has been lost. `watch`
+/// gets the layers so far when one was made and others will take a while.
 ///
 /// # Errors
 ///
@@ -174,15 +175,17 @@ pub fn build_ahead(
     specs: &[LayerSpec],
     shop: &LayerShop<'_>,
     proofs: &Proofs<'_>,
+    watch: &dyn Fn(&[Layer]),
     reporter: &dyn Reporter,
 ) -> Result<Vec<Layer>, LayerError> {
-    build_with(specs, shop, Some(proofs), reporter)
+    build_with(specs, shop, Some(proofs), watch, reporter)
 }
 
 fn build_with(
     specs: &[LayerSpec],
     shop: &LayerShop<'_>,
     proofs: Option<&Proofs<'_>>,
+    watch: &dyn Fn(&[Layer]),
     reporter: &dyn Reporter,
 ) -> Result<Vec<Layer>, LayerError> {
     let _in_use = shop.store.in_use()?;
@@ -200,14 +203,19 @@ fn build_with(
     for spec in specs {
         let step = format!("layer {}", spec.name);
         reporter.started(&step);
-        let layer = one_layer(spec, &layers, (shop, proofs), &mut bench, &step, reporter)
+        let (layer, is_new) = one_layer(spec, &layers, (shop, proofs), &mut bench, &step, reporter)
             .map_err(|error| error.in_layer(&spec.name))?;
         layers.push(layer);
+        let mut left = specs.iter().skip(layers.len());
+        if is_new && left.any(|spec| is_slow(&spec.recipe)) {
+            watch(&layers);
+        }
     }
     bench.clear(&shop.removals);
     Ok(layers)
 }
 
+/// The layer, and whether it was not in the store.
 fn one_layer(
     spec: &LayerSpec,
     below: &[Layer],
@@ -215,7 +223,7 @@ fn one_layer(
     bench: &mut Bench,
     step: &str,
     reporter: &dyn Reporter,
-) -> Result<Layer, LayerError> {
+) -> Result<(Layer, bool), LayerError> {
     let parents: Vec<DiffId> = below.iter().map(|layer| layer.diff_id).collect();
     let key = layer_key(spec, &parents, shop.source_date);
     let found = match proofs {
@@ -229,14 +237,14 @@ fn one_layer(
         }
     };
     if let Some((record, blob)) = found {
-        return cached(spec, record, &blob, step, reporter);
+        return Ok((cached(spec, record, &blob, step, reporter)?, false));
     }
     let _lock = shop.store.lock(&key, || {
         reporter.warn("another build is making this layer; waiting for it", None);
     })?;
     // Another build may have made it while this one waited.
     if let Some((record, blob)) = shop.store.find(&key, reporter)? {
-        return cached(spec, record, &blob, step, reporter);
+        return Ok((cached(spec, record, &blob, step, reporter)?, false));
     }
     let (output, (diff_id, size)) = make(spec, below, (shop, proofs), bench, step, reporter)?;
     let mut record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
@@ -246,7 +254,12 @@ fn one_layer(
     let layer = layer(spec, record, delta)?;
     let detail = format!("{} made", layer.size);
     reporter.finished(step, Outcome::Done, detail);
-    Ok(layer)
+    Ok((layer, true))
+}
+
+/// Whether programs run when such a layer is made.
+fn is_slow(recipe: &Recipe) -> bool {
+    matches!(recipe, Recipe::Packages(_) | Recipe::Run(_))
 }
 
 fn cached(

@@ -86,7 +86,7 @@ fn build_once(
     proofs: Option<&Proofs<'_>>,
 ) -> Result<Vec<Artifact>, Error> {
     let ahead = Ahead::new(&plan.images, &cluster_options(shop));
-    let (layers, tools) = make_layers(plan, shop, proofs, &ahead)?;
+    let (layers, tools) = make_layers((plan, agent), shop, proofs, &ahead)?;
     let tree = merge(&layers)?;
     let kept = KeptPacks {
         folder: &shop.cluster_cache,
@@ -118,23 +118,27 @@ fn build_once(
 /// The appliance's layers, and meanwhile the one with the loaders: it needs
 /// nothing of theirs, and much of installing packages is one process at a time.
 fn make_layers(
-    plan: &BuildPlan,
+    (plan, agent): (&BuildPlan, &Content),
     shop: &Workshop<'_>,
     proofs: Option<&Proofs<'_>>,
     ahead: &Ahead,
 ) -> Result<(Vec<Layer>, Vec<Layer>), Error> {
-    let make = |specs: &[LayerSpec]| match proofs {
-        Some(proofs) => layer::build_ahead(specs, &shop.layers, proofs, shop.reporter),
+    let make = |specs: &[LayerSpec], watch: &dyn Fn(&[Layer])| match proofs {
+        Some(proofs) => layer::build_ahead(specs, &shop.layers, proofs, watch, shop.reporter),
         None => layer::build_all(specs, &shop.layers, shop.reporter),
     };
     // Tidies up after builds that were killed, which only one may do.
-    make(&[])?;
+    make(&[], &|_| {})?;
     let (layers, tools) = std::thread::scope(|scope| {
-        let tools = scope.spawn(|| make(std::slice::from_ref(&plan.tools)));
+        let tools = scope.spawn(|| make(std::slice::from_ref(&plan.tools), &|_| {}));
         scope.spawn(|| pack_ahead(plan, shop, ahead));
+        let watch = |layers: &[Layer]| {
+            let layers = layers.to_vec();
+            scope.spawn(move || rehearse(plan, agent, shop, &layers));
+        };
         // Also when making them panics.
         let ending = EndAhead(ahead);
-        let layers = make(&plan.layers);
+        let layers = make(&plan.layers, &watch);
         drop(ending);
         (layers, tools.join())
     });
@@ -159,6 +163,22 @@ fn pack_ahead(plan: &BuildPlan, shop: &Workshop<'_>, ahead: &Ahead) {
     let is_over = || ahead.is_over();
     let at_least = OWN_STRETCH_BYTES;
     layer::large_files_ahead(&plan.layers, &shop.layers, at_least, &mut take, &is_over);
+}
+
+/// Packs the initramfs while further layers are being made, of which most
+/// change nothing in it. It is found again by what it was packed of.
+fn rehearse(plan: &BuildPlan, agent: &Content, shop: &Workshop<'_>, layers: &[Layer]) {
+    let _lower = rustix::process::nice(10);
+    let kept = KeptPacks {
+        folder: &shop.cluster_cache,
+        reporter: shop.reporter,
+    };
+    if let Ok(tree) = merge(layers) {
+        // What is wrong is said when it counts.
+        drop(boot::rehearse(&tree, agent, &plan.boot, &|archive| {
+            kept.pack(archive)
+        }));
+    }
 }
 
 /// Which layer brought a path of the image last, of all that layers name.
