@@ -18,7 +18,8 @@ pub struct HostEntry {
     pub metadata: Metadata,
 }
 
-/// The entries of `folder`, sorted by the bytes of their names.
+/// The entries of `folder`, sorted by the bytes of their names. One that goes
+/// while they are listed, as processes in /proc do all the time, is left out.
 ///
 /// # Errors
 ///
@@ -28,7 +29,10 @@ pub fn list_folder(folder: &Path) -> io::Result<Vec<HostEntry>> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
-        let metadata = std::fs::symlink_metadata(&path)?;
+        let metadata = match std::fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
         entries.push(HostEntry {
             name: entry.file_name(),
             path,
