@@ -2,17 +2,17 @@
 
 use zerocopy::FromBytes as _;
 
-use super::format::{DIR_CSUM, DirEntry};
 use super::{Ext4, InspectError, Node, damaged};
+use crate::fs::ext4::format::{DIR_ENTRY_HEAD, DirEntryHead, DirEntryTail, TAIL_FILE_TYPE};
 use crate::units::ByteSize;
 
 /// The longest directory that is read.
 const MOST_BYTES: u64 = 256 << 20;
 /// Most names of one.
 const MOST_NAMES: usize = 2_000_000;
-const HEAD: usize = 8;
+const HEAD: usize = DIR_ENTRY_HEAD;
 /// Bytes of the entry that holds a block's sum.
-const TAIL: usize = 12;
+const TAIL: usize = size_of::<DirEntryTail>();
 
 impl Ext4 {
     /// All names with their inodes, in the order of the disk.
@@ -81,7 +81,7 @@ impl Ext4 {
         let mut at = 0;
         let mut has_tail = false;
         while at + HEAD <= block.len() {
-            let Ok((head, rest)) = DirEntry::read_from_prefix(&block[at..]) else {
+            let Ok((head, rest)) = DirEntryHead::read_from_prefix(&block[at..]) else {
                 break;
             };
             let length = match usize::from(head.rec_len.get()) {
@@ -95,7 +95,8 @@ impl Ext4 {
             else {
                 return damaged("a directory entry is impossible");
             };
-            let is_tail = head.inode.get() == 0 && head.file_type == DIR_CSUM && length == TAIL;
+            let is_tail =
+                head.inode.get() == 0 && head.file_type == TAIL_FILE_TYPE && length == TAIL;
             has_tail |= is_tail && at + TAIL == block.len();
             if head.inode.get() != 0 {
                 if name.is_empty() || name.contains(&b'/') || name.contains(&0) {

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use zerocopy::FromBytes as _;
 
-use super::format::{EXTENT_MAGIC, Extent, ExtentHeader, ExtentIndex};
 use super::{Ext4, InspectError, Node, damaged};
+use crate::fs::ext4::format::{EXTENT_MAGIC, Extent, ExtentHeader, ExtentIndex};
 
 /// The highest tree, as in Linux.
 const MOST_DEPTH: u16 = 5;

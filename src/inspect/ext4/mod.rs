@@ -12,17 +12,19 @@ mod xattr;
 
 use std::sync::Arc;
 
-use zerocopy::FromBytes as _;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::blocks::read_vec;
 use super::error::InspectError;
 use super::volume::{Content, Entry, Kind, Usage};
+use crate::fs::ext4::format::{
+    GroupDescriptor, Incompat, Inode, InodeFlags, ROOT_INODE, RoCompat, SUPERBLOCK_MAGIC,
+    Superblock,
+};
 use crate::sparse::SparseSource;
 use crate::units::{ByteSize, Guid};
 use format::{
-    BIGALLOC, CSUM_SEED, ENCRYPT_FL, EXTENTS, EXTENTS_FL, FILETYPE, FLEX_BG, INLINE_DATA_FL, Inode,
-    InodeExtra, LARGEDIR, MAGIC, METADATA_CSUM, RECOVER, ROOT_INODE, SIXTY_FOUR_BIT, SUPERBLOCK_AT,
-    SUPERBLOCK_SIZE, Superblock,
+    BIGALLOC, CSUM_SEED, ENCRYPT_FL, INLINE_DATA_FL, KNOWN, RECOVER, SUPERBLOCK_AT, SUPERBLOCK_SIZE,
 };
 
 /// Links followed in one path before it counts as a loop, as in Linux.
@@ -59,8 +61,8 @@ impl Sum {
 #[derive(Debug, Clone)]
 struct Node {
     number: u32,
+    /// Its fields; those behind the end of a smaller inode are 0.
     inode: Inode,
-    extra: InodeExtra,
     /// All bytes of the inode.
     bytes: Vec<u8>,
     seed: Sum,
@@ -80,6 +82,20 @@ fn unsupported<T>(what: &'static str) -> Result<T, InspectError> {
     })
 }
 
+/// Whether counts and block numbers have more than 32 bits.
+fn has_high_halves(superblock: &Superblock) -> bool {
+    superblock.s_feature_incompat.get() & Incompat::SIXTY_FOUR_BIT.bits() != 0
+}
+
+/// The first bytes as a structure, of which the end may be missing: zeros.
+fn padded<T: FromBytes + IntoBytes>(bytes: &[u8]) -> T {
+    let mut whole = T::new_zeroed();
+    let room = whole.as_mut_bytes();
+    let length = bytes.len().min(room.len());
+    room[..length].copy_from_slice(&bytes[..length]);
+    whole
+}
+
 impl Ext4 {
     /// The volume in `source`; `None` when it does not look like ext2, 3 or 4.
     ///
@@ -97,10 +113,10 @@ impl Ext4 {
         let (Some(superblock), Some(bytes)) = (superblock, bytes) else {
             return Ok(None);
         };
-        if superblock.s_magic.get() != MAGIC {
+        if superblock.s_magic.get() != SUPERBLOCK_MAGIC {
             return Ok(None);
         }
-        let has_sums = superblock.s_feature_ro_compat.get() & METADATA_CSUM != 0;
+        let has_sums = superblock.s_feature_ro_compat.get() & RoCompat::METADATA_CSUM.bits() != 0;
         let sum = Sum::START.with(&bytes[..SUPERBLOCK_SIZE - 4]);
         if has_sums && sum.0 != superblock.s_checksum.get() {
             return damaged("the superblock's sum is wrong");
@@ -115,15 +131,14 @@ impl Ext4 {
     ) -> Result<Self, InspectError> {
         let s = superblock.as_ref();
         let incompat = s.s_feature_incompat.get();
-        let known = FILETYPE | RECOVER | EXTENTS | SIXTY_FOUR_BIT | FLEX_BG | CSUM_SEED | LARGEDIR;
-        if incompat & !known != 0 || s.s_feature_ro_compat.get() & BIGALLOC != 0 {
+        if incompat & !KNOWN != 0 || s.s_feature_ro_compat.get() & BIGALLOC != 0 {
             return unsupported("a feature that consign does not know");
         }
         if s.s_log_block_size.get() > 6 || s.s_rev_level.get() == 0 {
             return unsupported("an odd block size or revision");
         }
         let block = 1024_u64 << s.s_log_block_size.get();
-        let is_64 = incompat & SIXTY_FOUR_BIT != 0;
+        let is_64 = has_high_halves(s);
         let high = |high: u32| if is_64 { u64::from(high) << 32 } else { 0 };
         let blocks = high(s.s_blocks_count_hi.get()) | u64::from(s.s_blocks_count_lo.get());
         let desc_size = if is_64 {
@@ -191,7 +206,7 @@ impl Ext4 {
     #[must_use]
     pub fn usage(&self) -> Usage {
         let s = &self.superblock;
-        let high = if s.s_feature_incompat.get() & SIXTY_FOUR_BIT != 0 {
+        let high = if has_high_halves(s) {
             u64::from(s.s_free_blocks_count_hi.get()) << 32
         } else {
             0
@@ -242,20 +257,9 @@ impl Ext4 {
                 return damaged("a group descriptor's sum is wrong");
             }
         }
-        let four = |at: usize| {
-            u64::from(u32::from_le_bytes([
-                desc[at],
-                desc[at + 1],
-                desc[at + 2],
-                desc[at + 3],
-            ]))
-        };
-        let high = if self.desc_size >= 64 {
-            four(0x28) << 32
-        } else {
-            0
-        };
-        Ok(high | four(8))
+        let desc: GroupDescriptor = padded(&desc);
+        let high = u64::from(desc.bg_inode_table_hi.get()) << 32;
+        Ok(high | u64::from(desc.bg_inode_table_lo.get()))
     }
 
     fn node(&self, number: u32) -> Result<Node, InspectError> {
@@ -269,17 +273,12 @@ impl Ext4 {
             return damaged("an inode table is behind the end of the volume");
         }
         let bytes = self.bytes(table * self.block + inside, self.inode_size)?;
-        let Ok((inode, rest)) = Inode::read_from_prefix(&bytes) else {
-            return damaged("an inode is cut off");
-        };
-        let extra = InodeExtra::read_from_prefix(rest)
-            .map_or_else(|_| InodeExtra::default(), |(extra, _)| extra);
+        let inode: Inode = padded(&bytes);
         let seed = self.seed.with(&number.to_le_bytes());
         let seed = seed.with(&inode.i_generation.get().to_le_bytes());
         let node = Node {
             number,
             inode,
-            extra,
             bytes,
             seed,
         };
@@ -367,8 +366,8 @@ impl Ext4 {
             name,
             kind: self.kind(node)?,
             mode: inode.i_mode.get() & 0o7777,
-            uid: u32::from(inode.i_uid_high.get()) << 16 | u32::from(inode.i_uid.get()),
-            gid: u32::from(inode.i_gid_high.get()) << 16 | u32::from(inode.i_gid.get()),
+            uid: u32::from(inode.l_i_uid_high.get()) << 16 | u32::from(inode.i_uid.get()),
+            gid: u32::from(inode.l_i_gid_high.get()) << 16 | u32::from(inode.i_gid.get()),
             size: node.size(),
             links: inode.i_links_count.get().into(),
             mtime: node.mtime(),
@@ -411,7 +410,7 @@ impl Ext4 {
             return damaged("a link's target is too long, or empty");
         }
         let length = usize::try_from(size).unwrap_or_default();
-        if node.inode.i_flags.get() & EXTENTS_FL == 0 {
+        if node.inode.i_flags.get() & InodeFlags::EXTENTS.bits() == 0 {
             return match node.inode.i_block.get(..length) {
                 Some(target) => Ok(target.to_vec()),
                 None => unsupported("a block map"),
@@ -434,7 +433,7 @@ impl Node {
 
     /// Whether the second half of the inode reaches to `end` bytes.
     fn extra_reaches(&self, end: usize) -> bool {
-        self.bytes.len() > 128 && usize::from(self.extra.i_extra_isize.get()) >= end
+        self.bytes.len() > 128 && usize::from(self.inode.i_extra_isize.get()) >= end
     }
 
     fn mtime(&self) -> (i64, u32) {
@@ -442,7 +441,7 @@ impl Node {
         if !self.extra_reaches(12) {
             return (seconds, 0);
         }
-        let extra = self.extra.i_mtime_extra.get();
+        let extra = self.inode.i_mtime_extra.get();
         (seconds + (i64::from(extra & 3) << 32), extra >> 2)
     }
 
@@ -463,7 +462,7 @@ impl Node {
         if flags & (ENCRYPT_FL | INLINE_DATA_FL) != 0 {
             return unsupported("encryption or inline data");
         }
-        if flags & EXTENTS_FL == 0 {
+        if flags & InodeFlags::EXTENTS.bits() == 0 {
             return unsupported("a block map without extents");
         }
         Ok(())

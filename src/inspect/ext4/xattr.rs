@@ -2,12 +2,12 @@
 
 use zerocopy::FromBytes as _;
 
-use super::format::{XATTR_MAGIC, XattrEntry};
 use super::{Ext4, InspectError, Node, Sum, damaged, unsupported};
+use crate::fs::ext4::format::{XATTR_MAGIC, XattrBlockHead, XattrEntryHead};
 
-const HEAD: usize = size_of::<XattrEntry>();
+const HEAD: usize = size_of::<XattrEntryHead>();
 /// Bytes of the head of an attribute block.
-const BLOCK_HEAD: usize = 32;
+const BLOCK_HEAD: usize = size_of::<XattrBlockHead>();
 
 type Xattr = (Vec<u8>, Vec<u8>);
 
@@ -15,7 +15,7 @@ impl Ext4 {
     pub(super) fn xattrs(&self, node: &Node) -> Result<Vec<Xattr>, InspectError> {
         let mut xattrs = Vec::new();
         if node.bytes.len() > 128 {
-            let start = 128 + usize::from(node.extra.i_extra_isize.get());
+            let start = 128 + usize::from(node.inode.i_extra_isize.get());
             let Some(room) = node.bytes.get(start..) else {
                 return damaged("an inode's second half is too long");
             };
@@ -24,7 +24,7 @@ impl Ext4 {
                 read(&room[4..], 0, &mut xattrs)?;
             }
         }
-        let acl = u64::from(node.inode.i_file_acl_high.get()) << 32
+        let acl = u64::from(node.inode.l_i_file_acl_high.get()) << 32
             | u64::from(node.inode.i_file_acl_lo.get());
         if acl != 0 {
             let block = self.read_block(acl)?;
@@ -61,7 +61,7 @@ fn read(room: &[u8], mut at: usize, xattrs: &mut Vec<Xattr>) -> Result<(), Inspe
         if rest.len() < 4 || rest[..4] == [0; 4] {
             return Ok(());
         }
-        let Ok((entry, behind)) = XattrEntry::read_from_prefix(rest) else {
+        let Ok((entry, behind)) = XattrEntryHead::read_from_prefix(rest) else {
             return damaged(BAD);
         };
         if entry.e_value_inum.get() != 0 {
