@@ -2,6 +2,8 @@
 //!
 //! A reader may refuse; it must not panic, hang or take much memory.
 
+pub mod vhdx;
+
 use std::sync::Arc;
 
 use consign::image::ImageFormat;

@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    fuzz::container(bytes, consign::image::ImageFormat::Vhdx);
+    fuzz::container(&fuzz::vhdx::expand(bytes), consign::image::ImageFormat::Vhdx);
 });
