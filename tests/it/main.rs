@@ -35,6 +35,7 @@ mod formats {
     mod ova;
     mod plan;
     mod sums;
+    mod surroundings;
 }
 mod image {
     mod clean;

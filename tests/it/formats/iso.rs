@@ -258,6 +258,57 @@ fn the_readers_reject_damage() {
 }
 
 #[test]
+fn isoinfo_sees_damage() {
+    let folder = temp_folder();
+    let image = write(&site(), folder.path());
+    let bytes = std::fs::read(&image).expect("read");
+    let file = File::options().write(true).open(&image).expect("open");
+    let place = |name: &[u8]| {
+        let found = bytes.windows(name.len()).position(|window| window == name);
+        found.expect("it is there")
+    };
+    for (what, at, request) in [
+        ("the standard identifier", 16 * 2048 + 1, "-d"),
+        ("the volume's name", 16 * 2048 + 40, "-d"),
+        ("a name of the path table", place(b"LICENSE"), "-p"),
+        ("a record's name", place(b"SITE.TOML;1"), "-f"),
+        (
+            "a record's first sector",
+            place(b"SITE.TOML;1") - 33 + 2,
+            "-l",
+        ),
+    ] {
+        let Some(sound) = isoinfo(&image, &[request]) else {
+            return;
+        };
+        file.write_all_at(&[bytes[at] ^ 0x01], at as u64)
+            .expect("damage");
+        let damaged = isoinfo(&image, &[request]).expect("it was there");
+        assert_ne!(text_of(&damaged), text_of(&sound), "{what}");
+        file.write_all_at(&[bytes[at]], at as u64).expect("repair");
+    }
+}
+
+#[test]
+fn the_order_of_insertion_does_not_show() {
+    let tree = site();
+    let mut other = FileTree::new();
+    let files: Vec<_> = tree.iter().skip(1).collect();
+    for (at, _, node) in files.into_iter().rev() {
+        // Folders that their entries made already stay as they are.
+        if !node.is_directory() || other.get(at).is_none() {
+            other.insert(at.clone(), node.clone()).expect("insert");
+        }
+    }
+    other.remove(&path("bundle"));
+    other
+        .link(path("bundle"), &path("payload/app-2.10.1+build.vab"))
+        .expect("link");
+    let read = |tree| std::fs::read(write(tree, temp_folder().path())).expect("read");
+    assert!(read(&tree) == read(&other));
+}
+
+#[test]
 fn any_part_can_be_read_alone_and_holes_are_not_data() {
     let mut tree = site();
     let hole = Content::sparse(1 << 20, vec![(600_000, Content::from_bytes(*b"end"))]);

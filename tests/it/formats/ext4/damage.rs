@@ -5,8 +5,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use consign::tree::FileTree;
+use consign::units::MIB;
 
-use crate::support::{Checker, LoopMount, temp_folder};
+use crate::support::{Checker, LoopMount, program, run, temp_folder, text_of};
 
 use super::readers::{by_ext4_view, by_kernel, expected, without_what_ext4_view_lacks};
 use super::trees::{file, pattern, put, torture};
@@ -17,6 +18,15 @@ fn block_of(request: &str, image: &Path) -> Option<u64> {
     let said = debugfs(request, image)?;
     let number = said.trim().parse::<u64>().expect("a block number");
     Some(number * 4096)
+}
+
+/// The offset of a file's attribute block.
+fn attribute_block(name: &str, image: &Path) -> Option<u64> {
+    let said = debugfs(&format!("stat {name}"), image)?;
+    let line = said.lines().find(|line| line.contains("File ACL"));
+    let line = line.expect("a line");
+    let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+    Some(digits.parse::<u64>().expect("a number") * 4096)
 }
 
 fn flip(image: &Path, at: u64) {
@@ -41,15 +51,7 @@ fn e2fsck_rejects_every_kind_of_damaged_metadata() {
     Checker::E2fsck.accepts(&image);
     let block = |name: &str, index: u32| block_of(&format!("bmap {name} {index}"), &image);
     let Some(root) = block("/", 0) else { return };
-    let number = |name: &str| {
-        let said = debugfs(&format!("stat {name}"), &image).expect("debugfs was there");
-        let line = said
-            .lines()
-            .find(|line| line.contains("File ACL"))
-            .expect("a line");
-        let digits: String = line.chars().filter(char::is_ascii_digit).collect();
-        digits.parse::<u64>().expect("a number") * 4096
-    };
+    let number = |name: &str| attribute_block(name, &image).expect("debugfs was there");
     let extents = {
         let said = debugfs("extents /holes/1000", &image).expect("debugfs was there");
         // Level, entries, logical, physical: the first row is the index entry.
@@ -136,4 +138,57 @@ fn the_comparison_with_mke2fs_sees_a_missing_feature() {
     let ours = write(&empty, folder.path(), "ours.img");
     let features = |image| header(image, &["Filesystem features"]);
     assert_ne!(features(&ours), features(&theirs));
+}
+
+#[test]
+fn resize2fs_refuses_a_damaged_volume_and_leaves_it_alone() {
+    let folder = temp_folder();
+    let image = write(
+        &volume(&torture(500), &options(600)),
+        folder.path(),
+        "refused.img",
+    );
+    let Some(groups) = said_by("dumpe2fs", &[], &image) else {
+        return;
+    };
+    let number = |what: &str| {
+        let (_, behind) = groups.split_once(what).expect("a line");
+        let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().expect("a block number") * 4096
+    };
+    let file = File::options().write(true).open(&image).expect("open");
+    file.set_len(2400 * MIB).expect("grow");
+    for (what, at) in [
+        ("superblock", 1024 + 0x178),
+        ("block bitmap", number("Block bitmap at ") + 4000),
+        ("inode bitmap", number("Inode bitmap at ") + 10),
+    ] {
+        flip(&image, at);
+        let mut resize = program("resize2fs", "e2fsprogs").expect("beside dumpe2fs");
+        let output = run(resize.arg(&image));
+        assert!(!output.status.success(), "{what}:\n{}", text_of(&output));
+        flip(&image, at);
+    }
+    // Whatever was refused did not begin.
+    Checker::E2fsck.accepts(&image);
+}
+
+#[test]
+fn debugfs_does_not_find_damaged_attributes() {
+    let folder = temp_folder();
+    let image = write(
+        &volume(&torture(0), &options(600)),
+        folder.path(),
+        "attributes.img",
+    );
+    let list = |name: &str| debugfs(&format!("ea_list /xattr/{name}"), &image);
+    let Some(at) = attribute_block("/xattr/block", &image) else {
+        return;
+    };
+    let sound = list("block");
+    assert!(sound.as_ref().is_some_and(|said| said.contains("user.big")));
+    // A byte of the value: the block's sum is wrong.
+    flip(&image, at + 3000);
+    assert_ne!(list("block"), sound);
+    assert!(list("inode").is_some_and(|said| said.contains("user.small")));
 }
