@@ -38,7 +38,11 @@ pub enum ImageError {
     #[error("an OVA describes a machine, and there is none")]
     NoMachine,
     /// The disk does not fit the format.
-    #[error("a disk of {size} does not fit {format}, which ends at {most}")]
+    #[error(
+        "a disk of {} bytes ({size}) does not fit {format}, which ends at {} bytes ({most})",
+        size.bytes(),
+        most.bytes()
+    )]
     TooLarge {
         /// The format.
         format: ImageFormat,

@@ -191,17 +191,20 @@ fn what_a_container_cannot_hold_is_said_before_anything_is_written() {
         (
             ImageFormat::Vmdk,
             2 * TIB,
-            "a disk of 2 TiB does not fit vmdk, which ends at 2 TiB",
+            "a disk of 2199023256064 bytes (2 TiB) does not fit vmdk, \
+             which ends at 2199023255552 bytes (2 TiB)",
         ),
         (
             ImageFormat::Vhdx,
             64 * TIB,
-            "a disk of 64 TiB does not fit vhdx, which ends at 64 TiB",
+            "a disk of 70368744178176 bytes (64 TiB) does not fit vhdx, \
+             which ends at 70368744177664 bytes (64 TiB)",
         ),
         (
             ImageFormat::Vhd,
             2040 * GIB,
-            "a disk of 2 TiB does not fit vhd, which ends at 2 TiB",
+            "a disk of 2190433321472 bytes (2 TiB) does not fit vhd, \
+             which ends at 2190433320960 bytes (2 TiB)",
         ),
     ] {
         let error = refuse(spec(format), limit + 512);

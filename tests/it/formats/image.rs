@@ -460,7 +460,8 @@ fn what_a_format_cannot_hold_is_said_before_anything_is_written() {
     let qcow2 = ImageSpec::new("disk", ImageFormat::Qcow2);
     assert_eq!(
         refuse(&qcow2, 2048 * TIB + 512).to_string(),
-        "a disk of 2048 TiB does not fit qcow2, which ends at 2048 TiB"
+        "a disk of 2251799813685760 bytes (2048 TiB) does not fit qcow2, \
+         which ends at 2251799813685248 bytes (2048 TiB)"
     );
     assert_eq!(refuse(&qcow2, 1000).slug(), "image-partial-sector");
     let elsewhere = ImageSpec::new("../disk", ImageFormat::Raw);

@@ -1,6 +1,10 @@
 //! Every output is the same bytes whoever writes it, and in whatever
 //! surroundings: another user, umask, locale, time zone, time, working folder
 //! and number of threads.
+#![expect(
+    clippy::disallowed_types,
+    reason = "the test starts consign as another user"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -94,10 +98,11 @@ fn neither_user_nor_umask_nor_locale_nor_time_nor_place_shows_in_any_output() {
         let mut there = elsewhere(&at("consign"));
         for arg in args {
             let input = at(arg);
-            match input.exists() {
-                true => there.arg(input),
-                false => there.arg(arg),
-            };
+            if input.exists() {
+                there.arg(input);
+            } else {
+                there.arg(arg);
+            }
         }
         if name.starts_with("made.") && !name.ends_with("iso") && !name.ends_with("img") {
             there.args(["--jobs", "7"]);
