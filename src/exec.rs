@@ -35,6 +35,8 @@ pub enum Tool {
     QemuImg,
     /// Signs the manifest of an OVA with an X.509 key.
     OpenSsl,
+    /// Signs a release with the user's OpenPGP key.
+    Gpg,
     /// Ourselves, as the process that becomes the sandbox.
     Myself,
 }
@@ -53,6 +55,7 @@ impl Tool {
             Self::Virsh => "virsh",
             Self::QemuImg => "qemu-img",
             Self::OpenSsl => "openssl",
+            Self::Gpg => "gpg",
             Self::Myself => "consign",
         }
     }
@@ -69,6 +72,7 @@ impl Tool {
             Self::Virsh => "libvirt-clients",
             Self::QemuImg => "qemu-utils",
             Self::OpenSsl => "openssl",
+            Self::Gpg => "gnupg",
             Self::Myself => "consign",
         }
     }

@@ -17,6 +17,17 @@ const FOR_VIRSH: [&str; 5] = [
     "XDG_CONFIG_HOME",
     "XDG_RUNTIME_DIR",
 ];
+/// Where a user's gpg keeps its keys, and how its agent asks for a passphrase.
+const FOR_GPG: [&str; 8] = [
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GNUPGHOME",
+    "GPG_TTY",
+    "HOME",
+    "TERM",
+    "WAYLAND_DISPLAY",
+    "XDG_RUNTIME_DIR",
+];
 /// Longer files of logins are not meant.
 const MAX_LOGINS: u64 = 1 << 20;
 
@@ -40,6 +51,8 @@ pub(super) struct Environment {
     pub for_cargo: Vec<(OsString, OsString)>,
     /// What virsh needs to find a user's own libvirt.
     pub for_virsh: Vec<(OsString, OsString)>,
+    /// What gpg needs to find a user's keys and to ask for a passphrase.
+    pub for_gpg: Vec<(OsString, OsString)>,
     /// `LIBVIRT_DEFAULT_URI`: the libvirt that is meant when none is named.
     pub libvirt: Option<String>,
     /// `$XDG_DATA_HOME`, else `$HOME/.local/share`.
@@ -81,10 +94,10 @@ impl Environment {
         let cache = absolute("XDG_CACHE_HOME")
             .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
             .map(|folder| folder.join("consign"));
-        let for_cargo = CARGO_ENVIRONMENT
-            .iter()
-            .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
-            .collect();
+        let those = |names: &[&str]| -> Vec<(OsString, OsString)> {
+            let pair = |name: &&str| Some((OsString::from(name), std::env::var_os(name)?));
+            names.iter().filter_map(pair).collect()
+        };
         Ok(Self {
             search_path,
             cache,
@@ -98,11 +111,9 @@ impl Environment {
                 absolute("REGISTRY_AUTH_FILE"),
                 absolute("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")),
             ]),
-            for_cargo,
-            for_virsh: FOR_VIRSH
-                .iter()
-                .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
-                .collect(),
+            for_cargo: those(CARGO_ENVIRONMENT),
+            for_virsh: those(&FOR_VIRSH),
+            for_gpg: those(&FOR_GPG),
             libvirt: text("LIBVIRT_DEFAULT_URI"),
             user_data: absolute("XDG_DATA_HOME")
                 .or_else(|| absolute("HOME").map(|home| home.join(".local/share"))),

@@ -80,6 +80,9 @@ pub enum CliError {
         /// Given, rotations included.
         keys: usize,
     },
+    /// A release has one OpenPGP key at most.
+    #[error("several OpenPGP keys are to sign")]
+    SeveralOpenPgp,
     /// No such folder to work in.
     #[error("cannot work in `{}`", path.display())]
     Directory {
@@ -197,6 +200,7 @@ impl CliError {
             Self::NotReproduced { .. } => "not-reproduced",
             Self::NoImage => "release-no-image",
             Self::Threshold { .. } => "threshold",
+            Self::SeveralOpenPgp => "release-several-openpgp",
             Self::Directory { .. } => "no-directory",
             Self::NoCache => "no-cache",
             Self::NoLock { .. } => "no-lock",
@@ -244,6 +248,7 @@ impl CliError {
             Self::NotReproduced { advice, .. } => Some(advice.clone()),
             Self::NoImage => Some("name a format in `[outputs]`".into()),
             Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
+            Self::SeveralOpenPgp => Some("choose one; Ed25519 keys may be several".into()),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
             Self::NoLock { .. } => Some(
@@ -287,6 +292,7 @@ impl CliError {
             | Self::NoFileName { .. }
             | Self::Directory { .. }
             | Self::Threshold { .. }
+            | Self::SeveralOpenPgp
             | Self::ReleaseExists { .. }
             | Self::NotAnImage { .. }
             | Self::OtherLock { .. }

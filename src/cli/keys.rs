@@ -9,6 +9,8 @@ use super::error::{CliError, output};
 use crate::artifact::write_file;
 use crate::error::Error;
 use crate::plan::chance::random_bytes;
+use crate::release::ReleaseError;
+use crate::release::openpgp::GpgSigner;
 use crate::release::rotation::Rotation;
 use crate::sign::{PublicKey, SecretKey, SignError, Signer, minisign};
 
@@ -162,4 +164,13 @@ pub(super) fn signer(path: &Path, environment: &Environment) -> Result<Signer, S
             path: path.to_owned(),
         }),
     }
+}
+
+/// The user's OpenPGP key of this name.
+///
+/// # Errors
+///
+/// Those of gpg.
+pub(super) fn gpg_signer(name: &str, environment: &Environment) -> Result<GpgSigner, ReleaseError> {
+    GpgSigner::open(name, &environment.search_path, &environment.for_gpg)
 }

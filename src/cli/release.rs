@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::build::{BuildArgs, Context};
 use super::error::{CliError, output};
-use super::keys::signer;
+use super::keys::{gpg_signer, signer};
 use super::lock::{LockFlags, LockPolicy, ensure_lock};
 use super::package::PackageArgs;
 use crate::appliance::{Appliance, FILE_NAME};
@@ -17,12 +17,13 @@ use crate::error::Error;
 use crate::factory::Shelf;
 use crate::factory::form::{json_schema, page, sample};
 use crate::image::ImageFormat;
-use crate::layer::source::deb::Network;
+use crate::layer::source::deb::{Certificate, Network};
 use crate::pipeline;
 use crate::plan::{BuildPlan, Contents, LOCK_FILE_NAME, STAMP_FILE_NAME, Wishes};
 use crate::release::assemble::{Facts, assemble};
 use crate::release::image;
 use crate::release::manifest::{Container, SignerLine};
+use crate::release::openpgp::{self, GpgSigner};
 use crate::release::sbom::{Inventory, LayerFacts};
 use crate::release::signing::Open;
 use crate::sign::{PublicKey, Signer};
@@ -52,8 +53,11 @@ pub(super) struct ReleaseArgs {
     /// `ssh-agent` keeps. Several may sign.
     #[arg(long, value_name = "KEY")]
     key: Vec<PathBuf>,
-    /// A public key that will sign later: without its signature the release
-    /// will not verify.
+    /// The OpenPGP key that the user's gpg signs with too: MANIFEST.asc.
+    #[arg(long, value_name = "FINGERPRINT")]
+    gpg_key: Option<String>,
+    /// A public key or an OpenPGP certificate that will sign later: without
+    /// its signature the release will not verify.
     #[arg(long, value_name = "KEY.pub")]
     signer: Vec<PathBuf>,
     /// Not to be believed from this date on: 2027-12-31.
@@ -88,6 +92,7 @@ impl ReleaseArgs {
             file: wish.file,
             output: PathBuf::new(),
             key: Vec::new(),
+            gpg_key: None,
             signer: Vec::new(),
             expires: wish.expires,
             notes: wish.notes,
@@ -133,8 +138,10 @@ pub(super) fn run(
     // Keys first: a build is not made for a signature that cannot be.
     let signers = args.key.iter().map(|key| signer(key, context.environment));
     let signers: Vec<Signer> = signers.collect::<Result<_, _>>()?;
-    let later = args.signer.iter().map(|key| PublicKey::open(key));
-    let later: Vec<PublicKey> = later.collect::<Result<_, _>>()?;
+    let gpg = args.gpg_key.as_deref();
+    let gpg = gpg.map(|name| gpg_signer(name, context.environment));
+    let gpg = gpg.transpose()?;
+    let promised = promised(args, &signers, gpg.as_ref())?;
     let failed = |source| CliError::Folder {
         path: args.output.clone(),
         source,
@@ -149,13 +156,16 @@ pub(super) fn run(
         .prefix(".consign-release-")
         .tempdir_in(parent)
         .map_err(failed)?;
-    fill(args, context, draft.path(), &signer_lines(&signers, &later))?;
+    fill(args, context, draft.path(), &promised)?;
     let open = Open::folder(draft.path())?;
     for signer in &signers {
         open.sign(signer)?;
     }
+    if let Some(gpg) = &gpg {
+        openpgp::sign(&open, gpg)?;
+    }
     publish(draft, &args.output).map_err(failed)?;
-    let text = summary(&args.output, &open, &signers);
+    let text = summary(&args.output, &open, &signers, gpg.as_ref());
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
 }
@@ -175,17 +185,43 @@ fn free(folder: &Path) -> Result<(), CliError> {
     }
 }
 
-fn signer_lines(signers: &[Signer], later: &[PublicKey]) -> Vec<SignerLine> {
+/// Who is to sign, as the manifest says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Promised {
+    pub(super) signers: Vec<SignerLine>,
+    /// The OpenPGP key, which is a file of the release.
+    pub(super) openpgp: Option<Certificate>,
+}
+
+fn promised(
+    args: &ReleaseArgs,
+    signers: &[Signer],
+    gpg: Option<&GpgSigner>,
+) -> Result<Promised, Error> {
     let now = signers.iter().map(|signer| SignerLine {
         fingerprint: signer.public().fingerprint(),
         containers: Container::ALL.to_vec(),
     });
-    // What another tool signs comes as the one form that all of them know.
-    let later = later.iter().map(|key| SignerLine {
-        fingerprint: key.fingerprint(),
-        containers: vec![Container::SshSig],
-    });
-    now.chain(later).collect()
+    let mut promised = Promised {
+        signers: now.collect(),
+        openpgp: gpg.map(|gpg| gpg.certificate().clone()),
+    };
+    for path in &args.signer {
+        if !openpgp::is_certificate(path)? {
+            // What another tool signs comes as the one form that all of them know.
+            promised.signers.push(SignerLine {
+                fingerprint: PublicKey::open(path)?.fingerprint(),
+                containers: vec![Container::SshSig],
+            });
+            continue;
+        }
+        let certificate = openpgp::certificate(path)?;
+        let known = promised.openpgp.get_or_insert_with(|| certificate.clone());
+        if known.fingerprint() != certificate.fingerprint() {
+            return Err(CliError::SeveralOpenPgp.into());
+        }
+    }
+    Ok(promised)
 }
 
 /// Everything but the signatures.
@@ -193,14 +229,17 @@ pub(super) fn fill(
     args: &ReleaseArgs,
     context: &Context<'_>,
     folder: &Path,
-    signers: &[SignerLine],
+    promised: &Promised,
 ) -> Result<(), Error> {
     let appliance = Appliance::open(&args.file)?;
     let build = build_args(args, &appliance, folder);
     super::build::run(&build, context, &mut std::io::sink())?;
     remove(&folder.join(STAMP_FILE_NAME))?;
     write_texts(args, &appliance, folder)?;
-    let (inventory, facts) = facts(args, context, &appliance, &build, signers)?;
+    if let Some(certificate) = &promised.openpgp {
+        openpgp::write(certificate, folder)?;
+    }
+    let (inventory, facts) = facts(args, context, &appliance, &build, promised)?;
     assemble(folder, &inventory, &facts, context.reporter)?;
     Ok(())
 }
@@ -274,7 +313,7 @@ fn facts(
     context: &Context<'_>,
     appliance: &Appliance,
     build: &BuildArgs,
-    signers: &[SignerLine],
+    promised: &Promised,
 ) -> Result<(Inventory, Facts), Error> {
     let cache = context.cache()?;
     let agent = context.agent(args.agent.clone())?;
@@ -319,8 +358,8 @@ fn facts(
     let facts = Facts {
         lock: lock.digest(),
         expires: args.expires.map(|at| at.seconds),
-        openpgp: None,
-        signers: signers.to_vec(),
+        openpgp: promised.openpgp.as_ref().map(Certificate::fingerprint),
+        signers: promised.signers.clone(),
         disk: found.disk,
         partitions: found.partitions,
     };
@@ -353,7 +392,7 @@ fn publish(draft: tempfile::TempDir, folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn summary(folder: &Path, open: &Open, signers: &[Signer]) -> String {
+fn summary(folder: &Path, open: &Open, signers: &[Signer], gpg: Option<&GpgSigner>) -> String {
     let manifest = &open.manifest;
     let mut lines = vec![format!(
         "{}: {} {}, {} files\n  manifest {}",
@@ -365,6 +404,10 @@ fn summary(folder: &Path, open: &Open, signers: &[Signer]) -> String {
     )];
     for signer in signers {
         lines.push(format!("  signed by {}", signer.public().fingerprint()));
+    }
+    if let Some(gpg) = gpg {
+        let fingerprint = gpg.certificate().fingerprint();
+        lines.push(format!("  signed by OpenPGP {fingerprint}"));
     }
     if signers.is_empty() {
         lines.push(format!(

@@ -10,7 +10,7 @@ use super::build::Context;
 use super::draw::ReportFormat;
 use super::error::{CliError, output};
 use super::package::PackageArgs;
-use super::release::{Again, NOTES_FILE, ReleaseArgs, fill};
+use super::release::{Again, NOTES_FILE, Promised, ReleaseArgs, fill};
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::error::Error;
 use crate::image::ImageFormat;
@@ -18,7 +18,8 @@ use crate::inspect::{differences as disk_differences, open};
 use crate::plan::{LOCK_FILE_NAME, Lock};
 use crate::release::ReleaseError;
 use crate::release::manifest::{MANIFEST_FILE, Manifest};
-use crate::release::signing::Open;
+use crate::release::openpgp;
+use crate::release::signing::{OPENPGP_KEY_FILE, Open};
 use crate::units::Timestamp;
 
 /// Differing files of the disk that are named.
@@ -90,7 +91,15 @@ pub(super) fn run(
         jobs: args.jobs,
     };
     let again = ReleaseArgs::again(wish);
-    fill(&again, context, draft.path(), &manifest.signers)?;
+    let key = folder.join(OPENPGP_KEY_FILE);
+    let promised = Promised {
+        signers: manifest.signers.clone(),
+        openpgp: match &manifest.openpgp {
+            Some(_) => Some(openpgp::certificate(&key)?),
+            None => None,
+        },
+    };
+    fill(&again, context, draft.path(), &promised)?;
     let found = Open::folder(draft.path())?.manifest;
     let differences = differences(&manifest, &found, folder, draft.path());
     if !differences.is_empty() {

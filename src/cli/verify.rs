@@ -10,10 +10,12 @@ use serde_json::json;
 use super::draw::ReportFormat;
 use super::environment::Environment;
 use super::error::{CliError, output};
-use super::keys::signer;
+use super::keys::{gpg_signer, signer};
+use crate::artifact::write_file;
 use crate::error::Error;
 use crate::plan::clock;
 use crate::release::copy;
+use crate::release::openpgp;
 use crate::release::rotation::{Rotation, trusted};
 use crate::release::signing::Open;
 use crate::release::state::State;
@@ -23,27 +25,40 @@ use crate::sign::PublicKey;
 
 /// Signs the manifest of a release, in every form that its tools verify.
 ///
-/// A second key adds its signatures beside the first one's.
+/// A second key adds its signatures beside the first one's. A token that
+/// `ssh-agent` cannot use signs what `--to-sign` writes: 64 bytes of Ed25519,
+/// which `consign attach --key KEY.pub` takes.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SignArgs {
     /// The release.
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     /// The secret key; or a public one whose secret half `ssh-agent` keeps.
-    #[arg(long, value_name = "KEY")]
-    key: PathBuf,
+    #[arg(long, value_name = "KEY", required_unless_present_any = ["gpg_key", "to_sign"])]
+    key: Option<PathBuf>,
+    /// The OpenPGP key that the user's gpg signs with.
+    #[arg(long, value_name = "FINGERPRINT")]
+    gpg_key: Option<String>,
+    /// Signs nothing, and writes into FILE what a token signs.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "gpg_key"])]
+    to_sign: Option<PathBuf>,
 }
 
-/// Takes a signature that was made elsewhere, by
-/// `ssh-keygen -Y sign -n consign-release -f KEY MANIFEST`.
+/// Takes a signature that was made elsewhere: by
+/// `ssh-keygen -Y sign -n consign-release -f KEY MANIFEST`, by
+/// `gpg --armor --detach-sign MANIFEST`, or by a token, whose 64 bytes are
+/// over the file of `consign sign --to-sign`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct AttachArgs {
     /// The release.
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
-    /// The signature, MANIFEST.sig.
+    /// The signature: MANIFEST.sig, MANIFEST.asc, or a token's.
     #[arg(value_name = "SIGNATURE")]
     signature: PathBuf,
+    /// Whose a token's signature is.
+    #[arg(long, value_name = "KEY.pub")]
+    key: Option<PathBuf>,
 }
 
 /// Verifies a release, offline: signatures, age, and every file. Whatever is
@@ -63,8 +78,11 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "FOLDER")]
     release: Option<PathBuf>,
     /// A public key that is trusted: a line of OpenSSH, a minisign key or PEM.
-    #[arg(long, value_name = "KEY.pub", required = true)]
+    #[arg(long, value_name = "KEY.pub", required_unless_present = "gpg_key")]
     key: Vec<PathBuf>,
+    /// An OpenPGP certificate that is trusted, and has to have signed too.
+    #[arg(long, value_name = "FILE")]
+    gpg_key: Option<PathBuf>,
     /// How many of these keys have to have signed; all when left out.
     #[arg(long, value_name = "N")]
     threshold: Option<NonZeroUsize>,
@@ -107,14 +125,37 @@ pub(super) fn sign(
     environment: &Environment,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let signer = signer(&args.key, environment)?;
     let open = Open::folder(&args.folder)?;
-    let written = open.sign(&signer)?;
+    if let Some(path) = &args.to_sign {
+        write_file(path, &open.bytes_to_sign()).map_err(|source| CliError::Write {
+            path: path.clone(),
+            source,
+        })?;
+        let text = format!(
+            "wrote `{}`: let the token sign these bytes with Ed25519, then \
+             `consign attach {} SIGNATURE --key KEY.pub`\n",
+            path.display(),
+            args.folder.display(),
+        );
+        out.write_all(text.as_bytes()).map_err(output)?;
+        return Ok(());
+    }
+    let (mut written, mut by) = (Vec::new(), Vec::new());
+    if let Some(key) = &args.key {
+        let signer = signer(key, environment)?;
+        written.extend(open.sign(&signer)?);
+        by.push(signer.public().fingerprint());
+    }
+    if let Some(name) = &args.gpg_key {
+        let signer = gpg_signer(name, environment)?;
+        written.push(openpgp::sign(&open, &signer)?);
+        by.push(signer.certificate().fingerprint());
+    }
     let text = format!(
         "signed {} {} with {}\n  {}\n",
         open.manifest.name,
         open.manifest.version,
-        signer.public().fingerprint(),
+        by.join(" and "),
         written.join("\n  "),
     );
     out.write_all(text.as_bytes()).map_err(output)?;
@@ -128,12 +169,11 @@ pub(super) fn sign(
 /// [`Error::Release`] when the signature does not fit.
 pub(super) fn attach(args: &AttachArgs, out: &mut dyn Write) -> Result<(), Error> {
     let open = Open::folder(&args.folder)?;
-    let (name, key) = open.attach(&args.signature)?;
+    let key = args.key.as_deref().map(PublicKey::open).transpose()?;
+    let (name, fingerprint) = open.attach(&args.signature, key.as_ref())?;
     let text = format!(
-        "{} {}: `{name}` by {}\n",
-        open.manifest.name,
-        open.manifest.version,
-        key.fingerprint(),
+        "{} {}: `{name}` by {fingerprint}\n",
+        open.manifest.name, open.manifest.version,
     );
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
@@ -213,6 +253,11 @@ fn policy(args: &VerifyArgs) -> Result<Policy, Error> {
     let revoked = open(&args.revoked)?;
     Ok(Policy {
         keys,
+        openpgp: args
+            .gpg_key
+            .as_deref()
+            .map(openpgp::certificate)
+            .transpose()?,
         threshold,
         revoked: revoked.iter().map(PublicKey::fingerprint).collect(),
         not_older_than: args.not_older_than.clone(),

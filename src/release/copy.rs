@@ -9,17 +9,14 @@ use std::sync::Arc;
 
 use super::ReleaseError;
 use super::manifest::Manifest;
-use super::signing::Open;
-use super::verify::{Doubt, Policy, Verified, digest_of, judge_age, judge_keys};
-use crate::digest::{ContentRoot, Digest};
+use super::verify::{Doubt, Policy, STEP, Start, Verified, conclude, digest_of};
+use crate::digest::ContentRoot;
 use crate::image::{ImageFormat, content_root};
 use crate::inspect::{self, InspectError, Part, first_difference};
-use crate::report::{Outcome, Reporter};
+use crate::report::Reporter;
 use crate::sparse::SparseSource;
 use crate::units::ByteSize;
 
-/// The name of this step in events.
-const STEP: &str = "verify";
 /// Bytes that are looked through for zeros at a time.
 const PIECE: usize = 1 << 20;
 
@@ -38,11 +35,12 @@ pub fn verify(
     reporter: &dyn Reporter,
 ) -> Result<Verified, ReleaseError> {
     reporter.started(STEP);
-    let open = Open::folder(folder)?;
-    let judged = open.judge()?;
-    let mut doubts = Vec::new();
-    let signers = judge_keys(&judged.keys, policy, &mut doubts);
-    judge_age(&open.manifest, policy, &mut doubts);
+    let Start {
+        open,
+        signers,
+        mut doubts,
+        ..
+    } = Start::of(folder, policy)?;
     let failed = |source| ReleaseError::Copy {
         path: image.to_owned(),
         source: Box::new(source),
@@ -51,19 +49,7 @@ pub fn verify(
         let disk = inspect::open(image, None).map_err(failed)?.disk;
         doubts = judge_disk(&disk, image, folder, &open.manifest).map_err(failed)?;
     }
-    if !doubts.is_empty() {
-        return Err(ReleaseError::Refused {
-            path: image.to_owned(),
-            doubts,
-        });
-    }
-    let detail = format!("{} {}", open.manifest.name, open.manifest.version);
-    reporter.finished(STEP, Outcome::Done, detail);
-    Ok(Verified {
-        digest: Digest::of(open.text.as_bytes()),
-        manifest: open.manifest,
-        signers,
-    })
+    conclude(image, open, signers, doubts, reporter)
 }
 
 fn judge_disk(

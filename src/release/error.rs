@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::verify::Doubt;
 use crate::exec::ExecError;
+use crate::layer::source::deb::SignatureProblem;
 use crate::sign::SignError;
 use crate::units::ExitClass;
 
@@ -78,6 +79,30 @@ pub enum ReleaseError {
         /// The form of the signature.
         container: &'static str,
     },
+    /// gpg knows no secret key by a name, or several.
+    #[error("gpg has {} secret keys called `{}`{}", fingerprints.len(), name.escape_debug(), listed(fingerprints))]
+    SeveralGpgKeys {
+        /// What was asked for.
+        name: String,
+        /// The fingerprints of those that it has.
+        fingerprints: Vec<String>,
+    },
+    /// Not one OpenPGP certificate.
+    #[error("`{}` is no OpenPGP certificate that is meant here: {}", path.display(), crate::exec::escape(problem))]
+    Certificate {
+        /// The file, or gpg's name of the key.
+        path: PathBuf,
+        /// One clause.
+        problem: String,
+    },
+    /// An OpenPGP signature does not hold.
+    #[error("the signature `{}` does not hold: {problem}", name.escape_debug())]
+    OpenPgp {
+        /// Its file.
+        name: String,
+        /// Why not.
+        problem: SignatureProblem,
+    },
     /// A certificate of another key.
     #[error("the certificate `{}` is not about the key `{}`", certificate.display(), key.display())]
     OtherCertificate {
@@ -119,6 +144,14 @@ pub enum ReleaseError {
     },
 }
 
+/// Behind a number of keys, which ones.
+fn listed(fingerprints: &[String]) -> String {
+    match fingerprints {
+        [] => String::new(),
+        several => format!(": {}", several.join(", ")),
+    }
+}
+
 /// The first few in words, the rest as a number.
 fn joined(doubts: &[Doubt]) -> String {
     const SHOWN: usize = 8;
@@ -143,6 +176,9 @@ impl ReleaseError {
             Self::NotASigner { .. } => "release-not-a-signer",
             Self::Signature { .. } => "release-signature",
             Self::Unsigned { .. } => "release-unsigned",
+            Self::SeveralGpgKeys { .. } => "release-gpg-key",
+            Self::Certificate { .. } => "release-openpgp-certificate",
+            Self::OpenPgp { .. } => "release-openpgp-signature",
             Self::OtherCertificate { .. } => "release-other-certificate",
             Self::Exec { source } => source.slug(),
             Self::Image { .. } => "release-image",
@@ -164,14 +200,22 @@ impl ReleaseError {
                 Some("give the certificate that was issued for this key, as PEM".into())
             }
             Self::Exec { source } => source.hint(),
+            Self::SeveralGpgKeys { .. } => {
+                Some("name one by its fingerprint, as `gpg --list-secret-keys` shows it".into())
+            }
+            Self::Certificate { .. } => {
+                Some("export it with `gpg --export FINGERPRINT`, one key a file".into())
+            }
             Self::NotASigner { .. } => {
-                Some("make the release with `--signer KEY.pub`, or sign with a named key".into())
+                Some("make the release with `--signer KEY.pub` (with `--gpg-key` or an OpenPGP certificate \
+                 for gpg), or sign with a named key".into())
             }
             Self::State { .. } => Some(
                 "restore it from a backup; without it an older release cannot be told".into(),
             ),
             Self::NotAManifest { .. }
             | Self::Signature { .. }
+            | Self::OpenPgp { .. }
             | Self::Unsigned { .. }
             | Self::Copy { .. }
             | Self::Refused { .. } => Some(
@@ -187,9 +231,10 @@ impl ReleaseError {
         match self {
             Self::FileName { .. } | Self::Write { .. } | Self::Image { .. } => ExitClass::Build,
             Self::Sign { source } => source.class(),
-            Self::NotASigner { .. } | Self::State { .. } | Self::OtherCertificate { .. } => {
-                ExitClass::Usage
-            }
+            Self::NotASigner { .. }
+            | Self::State { .. }
+            | Self::SeveralGpgKeys { .. }
+            | Self::OtherCertificate { .. } => ExitClass::Usage,
             Self::Exec { source } => source.class(),
             // What cannot be read is not verified.
             _ => ExitClass::Verification,

@@ -9,7 +9,7 @@
 //! agent sha256:…
 //! lock sha256:…
 //! expires 1795651200                                 (left out: never)
-//! openpgp 0123…                                      (left out: none)
+//! openpgp 89AB…                                      (left out: none)
 //! signer SHA256:… sshsig minisign raw dsse           (none or more)
 //! disk 4294967296 sha256:…
 //! partition 1 bios 1048576 1048576 sha256:…          (number, name, offset, length, root)
@@ -52,7 +52,8 @@ pub struct Manifest {
     pub lock: Digest,
     /// Not to be believed after this moment: seconds since 1970.
     pub expires: Option<i64>,
-    /// Fingerprint of the OpenPGP key that signs too: 40 or 64 hex digits.
+    /// Fingerprint of the OpenPGP key that signs too: 40 or 64 upper-case
+    /// hex digits.
     pub openpgp: Option<String>,
     /// Who is known to sign, in the order of the signature files.
     pub signers: Vec<SignerLine>,
@@ -278,7 +279,7 @@ impl<'a> Lines<'a> {
                 lines.parsed("expires", "expires SECONDS")
             })?,
             openpgp: self.optional("openpgp", |lines| {
-                lines.one("openpgp", "openpgp FINGERPRINT", is_plain)
+                lines.one("openpgp", "openpgp FINGERPRINT", is_fingerprint)
             })?,
             signers: self.several("signer", Self::signer)?,
             disk: self.disk()?,
@@ -450,6 +451,11 @@ fn is_plain(value: &str) -> bool {
     !value.is_empty()
         && value.len() <= 200
         && value.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+}
+
+fn is_fingerprint(value: &str) -> bool {
+    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'A'..=b'F');
+    matches!(value.len(), 40 | 64) && value.bytes().all(is_digit)
 }
 
 fn is_sha512(hex: &str) -> bool {

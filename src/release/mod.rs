@@ -11,6 +11,7 @@
 //! | `image` | what a finished image says of itself |
 //! | `signing` | signatures beside it, made and judged |
 //! | `dsse` | the envelope around the provenance |
+//! | `openpgp` | the signature by the vendor's OpenPGP key |
 //! | `certificate` | the signature of an OVA's manifest by an X.509 key |
 //! | `rotation` | a new key signed by the old one |
 //! | `verify` | is a folder exactly a release? |
@@ -28,6 +29,7 @@ mod dsse;
 mod error;
 pub mod image;
 pub mod manifest;
+pub mod openpgp;
 mod provenance;
 pub mod rotation;
 pub mod sbom;

@@ -5,7 +5,7 @@
 //! | `MANIFEST.sig` | `ssh-keygen -Y verify -n consign-release` |
 //! | `MANIFEST.minisig` | `minisign -V` |
 //! | `MANIFEST.ed25519` | `openssl pkeyutl -verify -rawin` |
-//! | `MANIFEST.asc` | `gpgv`, where the vendor has an OpenPGP key |
+//! | `MANIFEST.asc` | `gpgv --keyring ./openpgp.gpg`, where the vendor has an OpenPGP key |
 //! | `provenance.dsse.json` | DSSE libraries: the provenance, signed |
 //!
 //! The first signer's files have these names; another one's have a key id
@@ -31,6 +31,8 @@ pub const PROVENANCE_FILE: &str = "provenance.json";
 pub const ENVELOPE_FILE: &str = "provenance.dsse.json";
 /// The signature by gpg.
 pub const OPENPGP_FILE: &str = "MANIFEST.asc";
+/// The certificate of the key that gpg signs with, as a keyring.
+pub const OPENPGP_KEY_FILE: &str = "openpgp.gpg";
 /// Longest signature file that is read.
 const MAX_SIGNATURE: u64 = 64 << 10;
 
@@ -128,7 +130,7 @@ impl Open {
         self.folder.join(name)
     }
 
-    fn read_text(&self, name: &str) -> Result<String, ReleaseError> {
+    pub(super) fn read_text(&self, name: &str) -> Result<String, ReleaseError> {
         let path = self.path(name);
         let bytes = read_small(&path, MAX_SIGNATURE)?;
         String::from_utf8(bytes).map_err(|_| ReleaseError::Signature {
@@ -216,7 +218,7 @@ impl Open {
         Ok(name)
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReleaseError> {
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReleaseError> {
         let path = self.path(name);
         write_file(&path, bytes).map_err(|source| ReleaseError::Write { path, source })
     }
@@ -249,14 +251,28 @@ impl Open {
         })
     }
 
-    /// Takes a signature that `ssh-keygen -Y sign` made of the manifest
-    /// elsewhere. Gives the name of the file and the key.
+    /// Takes a signature of the manifest that was made elsewhere: an SSHSIG,
+    /// one by gpg, or the 64 bytes of a token, which are by `key`. Gives the
+    /// name of the file and the key's fingerprint.
     ///
     /// # Errors
     ///
-    /// [`ReleaseError::Signature`] when it does not fit, and as [`sign`](Self::sign).
-    pub fn attach(&self, signature: &Path) -> Result<(String, PublicKey), ReleaseError> {
+    /// [`ReleaseError::Signature`] and [`ReleaseError::OpenPgp`] when it does
+    /// not fit, and as [`sign`](Self::sign).
+    pub fn attach(
+        &self,
+        signature: &Path,
+        key: Option<&PublicKey>,
+    ) -> Result<(String, String), ReleaseError> {
         let bytes = read_small(signature, MAX_SIGNATURE)?;
+        if super::openpgp::is_signature(&bytes) {
+            let name = signature.display().to_string();
+            let fingerprint = super::openpgp::attach(self, &bytes, &name)?;
+            return Ok((OPENPGP_FILE.to_owned(), fingerprint));
+        }
+        if let Ok(raw) = <[u8; 64]>::try_from(bytes.as_slice()) {
+            return self.attach_raw(signature, &raw, key);
+        }
         let wrong = |source| ReleaseError::Signature {
             name: signature.display().to_string(),
             source,
@@ -269,7 +285,54 @@ impl Open {
             .file(Container::SshSig)
             .expect("not the envelope");
         self.write(&name, text.as_bytes())?;
-        Ok((name, key))
+        Ok((name, key.fingerprint()))
+    }
+
+    /// The bytes that a token signs for an SSHSIG of the manifest.
+    #[must_use]
+    pub fn bytes_to_sign(&self) -> Vec<u8> {
+        sshsig::signed_bytes(NAMESPACE, self.text.as_bytes())
+    }
+
+    /// A token's bare signature: over [`bytes_to_sign`](Self::bytes_to_sign)
+    /// it becomes an SSHSIG, over the manifest itself it stays what it is.
+    fn attach_raw(
+        &self,
+        from: &Path,
+        signature: &[u8; 64],
+        key: Option<&PublicKey>,
+    ) -> Result<(String, String), ReleaseError> {
+        let wrong = |source| ReleaseError::Signature {
+            name: from.display().to_string(),
+            source,
+        };
+        let Some(key) = key else {
+            return Err(wrong(SignError::WhoseRaw));
+        };
+        let containers = self.containers_of(key)?;
+        let is_sshsig = key.accepts(&self.bytes_to_sign(), signature);
+        if !is_sshsig && !key.accepts(self.text.as_bytes(), signature) {
+            return Err(wrong(SignError::Wrong {
+                kind: "raw",
+                key: key.fingerprint(),
+            }));
+        }
+        let (container, bytes) = if is_sshsig {
+            let text = sshsig::render(key, NAMESPACE, signature);
+            (Container::SshSig, text.into_bytes())
+        } else {
+            (Container::Raw, signature.to_vec())
+        };
+        // A file that is not named would be refused with the whole release.
+        if !containers.contains(&container) {
+            return Err(ReleaseError::NotASigner {
+                fingerprint: format!("{} by a {} signature", key.fingerprint(), container.name()),
+            });
+        }
+        let name = self.stem_for(key)?.file(container);
+        let name = name.expect("not the envelope");
+        self.write(&name, &bytes)?;
+        Ok((name, key.fingerprint()))
     }
 
     /// Whose the SSHSIG `name` is; it fits the manifest.

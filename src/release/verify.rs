@@ -14,16 +14,17 @@ use std::sync::{Mutex, PoisonError};
 
 use super::ReleaseError;
 use super::manifest::{FileLine, MANIFEST_FILE, Manifest};
-use super::signing::{OPENPGP_FILE, Open};
+use super::openpgp;
+use super::signing::{Judged, OPENPGP_FILE, Open};
 use crate::digest::{Digest, Hasher};
-use crate::layer::source::deb::Version;
+use crate::layer::source::deb::{Certificate, Version};
 use crate::report::{Outcome, Reporter};
 use crate::sign::PublicKey;
 use crate::tree::{HostEntry, list_folder};
 use crate::units::ByteSize;
 
 /// The name of this step in events.
-const STEP: &str = "verify";
+pub(super) const STEP: &str = "verify";
 /// Bytes that are hashed between two looks at anything else.
 const PIECE: usize = 256 << 10;
 
@@ -32,7 +33,10 @@ const PIECE: usize = 256 << 10;
 pub struct Policy {
     /// Who is trusted.
     pub keys: Vec<PublicKey>,
-    /// How many of them have to have signed; at least 1.
+    /// The OpenPGP key that is trusted, and that has to have signed.
+    pub openpgp: Option<Certificate>,
+    /// How many of `keys` have to have signed; at least 1, where there are any
+    /// or no OpenPGP key is trusted.
     pub threshold: usize,
     /// Fingerprints of keys that are not trusted any more.
     pub revoked: Vec<String>,
@@ -56,6 +60,13 @@ pub enum Doubt {
         needed: usize,
         /// Who did sign.
         by: Vec<String>,
+    },
+    /// Not signed by the OpenPGP key that is trusted.
+    OpenPgp {
+        /// The key that signed, if there is one.
+        found: Option<String>,
+        /// The one that should have.
+        trusted: String,
     },
     /// Signed by a key that was taken back.
     Revoked {
@@ -135,6 +146,14 @@ impl fmt::Display for Doubt {
                     by.join(", ")
                 )
             }
+            Self::OpenPgp {
+                found: None,
+                trusted,
+            } => write!(f, "no OpenPGP key signed it, {trusted} should have"),
+            Self::OpenPgp {
+                found: Some(found),
+                trusted,
+            } => write!(f, "the OpenPGP key {found} signed it, and not {trusted}"),
             Self::Revoked { fingerprint } => {
                 write!(f, "signed by {fingerprint}, which was revoked")
             }
@@ -196,18 +215,56 @@ pub fn folder(
     reporter: &dyn Reporter,
 ) -> Result<Verified, ReleaseError> {
     reporter.started(STEP);
-    let open = Open::folder(folder)?;
-    let judged = open.judge()?;
-    let mut doubts = Vec::new();
-    let signers = judge_keys(&judged.keys, policy, &mut doubts);
-    judge_age(&open.manifest, policy, &mut doubts);
+    let Start {
+        open,
+        judged,
+        signers,
+        mut doubts,
+    } = Start::of(folder, policy)?;
     let listed = judge_names(&open.manifest, &judged.files, folder, &mut doubts)?;
     if doubts.is_empty() {
         doubts = judge_contents(&listed, folder, threads, reporter)?;
     }
+    conclude(folder, open, signers, doubts, reporter)
+}
+
+/// What every verification begins with: who signed the manifest, and its age.
+pub(super) struct Start {
+    pub(super) open: Open,
+    pub(super) judged: Judged,
+    /// Those that are trusted.
+    pub(super) signers: Vec<String>,
+    pub(super) doubts: Vec<Doubt>,
+}
+
+impl Start {
+    pub(super) fn of(folder: &Path, policy: &Policy) -> Result<Self, ReleaseError> {
+        let open = Open::folder(folder)?;
+        let judged = open.judge()?;
+        let mut doubts = Vec::new();
+        let mut signers = judge_keys(&judged.keys, policy, &mut doubts);
+        signers.extend(openpgp::judge(&open, policy, &mut doubts)?);
+        judge_age(&open.manifest, policy, &mut doubts);
+        Ok(Self {
+            open,
+            judged,
+            signers,
+            doubts,
+        })
+    }
+}
+
+/// The verdict over `path`, which is the release or a copy of its disk.
+pub(super) fn conclude(
+    path: &Path,
+    open: Open,
+    signers: Vec<String>,
+    doubts: Vec<Doubt>,
+    reporter: &dyn Reporter,
+) -> Result<Verified, ReleaseError> {
     if !doubts.is_empty() {
         return Err(ReleaseError::Refused {
-            path: folder.to_owned(),
+            path: path.to_owned(),
             doubts,
         });
     }
@@ -221,11 +278,7 @@ pub fn folder(
 }
 
 /// The trusted keys among those that signed.
-pub(super) fn judge_keys(
-    signed: &[PublicKey],
-    policy: &Policy,
-    doubts: &mut Vec<Doubt>,
-) -> Vec<String> {
+fn judge_keys(signed: &[PublicKey], policy: &Policy, doubts: &mut Vec<Doubt>) -> Vec<String> {
     let mut trusted = Vec::new();
     for key in signed {
         let fingerprint = key.fingerprint();
@@ -235,7 +288,8 @@ pub(super) fn judge_keys(
             trusted.push(fingerprint);
         }
     }
-    let needed = policy.threshold.max(1);
+    let is_enough = policy.keys.is_empty() && policy.openpgp.is_some();
+    let needed = policy.threshold.max(usize::from(!is_enough));
     if trusted.len() < needed {
         doubts.push(Doubt::Signers {
             found: trusted.len(),
@@ -246,7 +300,7 @@ pub(super) fn judge_keys(
     trusted
 }
 
-pub(super) fn judge_age(manifest: &Manifest, policy: &Policy, doubts: &mut Vec<Doubt>) {
+fn judge_age(manifest: &Manifest, policy: &Policy, doubts: &mut Vec<Doubt>) {
     if let (Some(now), Some(at)) = (policy.now, manifest.expires)
         && now >= at
     {
@@ -312,11 +366,6 @@ fn judge_names<'a>(
                 Some(doubt) => doubts.push(doubt),
             },
         }
-    }
-    if manifest.openpgp.is_some() && !folder.join(OPENPGP_FILE).is_file() {
-        doubts.push(Doubt::Missing {
-            name: OPENPGP_FILE.into(),
-        });
     }
     doubts.extend(there.into_keys().map(|name| Doubt::Unlisted { name }));
     Ok(sound)

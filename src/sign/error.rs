@@ -73,6 +73,9 @@ pub enum SignError {
         /// The key.
         fingerprint: String,
     },
+    /// The 64 bytes of a signature do not say whose they are.
+    #[error("64 bytes do not say whose signature they are")]
+    WhoseRaw,
     /// Not a signature of the kind.
     #[error("this is no {kind} signature: {problem}")]
     Malformed {
@@ -119,6 +122,7 @@ impl SignError {
             Self::NoAgent { .. } => "agent-missing",
             Self::Agent { .. } => "agent-unreachable",
             Self::AgentRefuses { .. } => "agent-refuses",
+            Self::WhoseRaw => "signature-whose",
             Self::Malformed { .. } => "signature-malformed",
             Self::Namespace { .. } => "signature-other-purpose",
             Self::OtherKey { .. } => "signature-other-key",
@@ -150,6 +154,7 @@ impl SignError {
             }
             Self::Agent { .. } => "start `ssh-agent`, and set SSH_AUTH_SOCK as it says".into(),
             Self::AgentRefuses { .. } => "look whether `ssh-add -l` lists the key".into(),
+            Self::WhoseRaw => "give the public key of the token too: `--key KEY.pub`".into(),
             Self::Malformed { .. } | Self::Namespace { .. } | Self::Wrong { .. } => {
                 "do not use these files; fetch them again from where they came".into()
             }

@@ -60,7 +60,9 @@ pub fn verify(text: &str, namespace: &'static str, message: &[u8]) -> Result<Pub
     })
 }
 
-fn signed_bytes(namespace: &str, message: &[u8]) -> Vec<u8> {
+/// What an Ed25519 key signs, when it signs `message` for `namespace`.
+#[must_use]
+pub fn signed_bytes(namespace: &str, message: &[u8]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     for field in [namespace.as_bytes(), b"", HASH.as_bytes()] {
         put_string(&mut bytes, field);
@@ -69,7 +71,9 @@ fn signed_bytes(namespace: &str, message: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn render(key: &PublicKey, namespace: &str, signature: &[u8; 64]) -> String {
+/// The text of the signature that `key` made over [`signed_bytes`].
+#[must_use]
+pub fn render(key: &PublicKey, namespace: &str, signature: &[u8; 64]) -> String {
     let mut inner = Vec::new();
     put_string(&mut inner, ALGORITHM.as_bytes());
     put_string(&mut inner, signature);

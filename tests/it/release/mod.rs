@@ -2,6 +2,7 @@
 
 mod bills;
 mod copy;
+mod openpgp;
 mod signatures;
 mod tamper;
 
@@ -9,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use consign::digest::{ContentRoot, DiffId, Digest, derive_guid};
+use consign::layer::source::deb::Certificate;
 use consign::layer::spec::PackagePin;
 use consign::release::assemble::{Facts, assemble};
 use consign::release::manifest::{Container, DiskLine, PartitionLine, SignerLine};
@@ -95,14 +97,27 @@ pub(crate) fn signer(path: &Path) -> SignerLine {
 /// A release of a few small files with the manifest of version `version`, not
 /// signed yet.
 pub(super) fn write_release(folder: &Path, version: &str, signers: Vec<SignerLine>) {
+    write_release_for(folder, version, signers, None);
+}
+
+/// The same, for an OpenPGP key too.
+pub(super) fn write_release_for(
+    folder: &Path,
+    version: &str,
+    signers: Vec<SignerLine>,
+    openpgp: Option<&Certificate>,
+) {
     fs::create_dir_all(folder).expect("a folder");
+    if let Some(certificate) = openpgp {
+        consign::release::openpgp::write(certificate, folder).expect("written");
+    }
     let disk: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
     fs::write(folder.join("wiki.qcow2"), &disk).expect("written");
     fs::write(folder.join("appliance.xml"), "<image/>\n").expect("written");
     let facts = Facts {
         lock: Digest::of(b"lock"),
         expires: None,
-        openpgp: None,
+        openpgp: openpgp.map(Certificate::fingerprint),
         signers,
         disk: DiskLine {
             size: ByteSize::from_mib(64),

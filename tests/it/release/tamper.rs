@@ -10,6 +10,7 @@ use consign::report::Silent;
 use consign::sign::PublicKey;
 use consign::units::ExitClass;
 
+use super::openpgp::Vendor;
 use super::{keygen, refusal, sample, signer, write_release};
 use crate::support::{consign, must_run, run, temp_folder, text_of};
 
@@ -53,13 +54,20 @@ fn bits(length: usize) -> Vec<(usize, u8)> {
 #[test]
 fn no_file_can_be_changed_in_any_way() {
     let sample = sample();
-    let policy = policy(&sample.public);
-    verify(&sample.folder, &policy, 2, &Silent).expect("accepted as it is");
-    let all = names(&sample.folder);
+    no_change_is_accepted(&sample.folder, &policy(&sample.public));
+    // And with a signature by gpg, for a customer who does not even have that key.
+    let Some(vendor) = Vendor::new() else { return };
+    let release = vendor.release("release", "vendor@example.com");
+    no_change_is_accepted(&release, &policy(&vendor.public));
+}
+
+fn no_change_is_accepted(release: &Path, policy: &Policy) {
+    verify(release, policy, 2, &Silent).expect("accepted as it is");
+    let all = names(release);
     assert!(all.len() > 10, "{all:?}");
     let mut count = 0;
     for (at, name) in all.iter().enumerate() {
-        let path = sample.folder.join(name);
+        let path = release.join(name);
         let sound = fs::read(&path).expect("read");
         let mut damaged: Vec<(String, Vec<u8>)> = bits(sound.len())
             .into_iter()
@@ -78,46 +86,47 @@ fn no_file_can_be_changed_in_any_way() {
         damaged.push((format!("{name}: prepended"), [b"\n", &sound[..]].concat()));
         for (what, bytes) in damaged {
             fs::write(&path, bytes).expect("written");
-            refused(&sample.folder, &policy, &what);
+            refused(release, policy, &what);
             count += 1;
         }
         fs::remove_file(&path).expect("removed");
-        refused(&sample.folder, &policy, &format!("{name}: deleted"));
-        let elsewhere = sample.key.with_extension("elsewhere");
+        refused(release, policy, &format!("{name}: deleted"));
+        let elsewhere = release.with_extension("elsewhere");
         fs::write(&elsewhere, &sound).expect("written");
         symlink(&elsewhere, &path).expect("linked");
-        refused(&sample.folder, &policy, &format!("{name}: a link"));
+        refused(release, policy, &format!("{name}: a link"));
         fs::remove_file(&path).expect("removed");
         fs::create_dir(&path).expect("a folder");
-        refused(&sample.folder, &policy, &format!("{name}: a folder"));
+        refused(release, policy, &format!("{name}: a folder"));
         fs::remove_dir(&path).expect("removed");
         let other = &all[(at + 1) % all.len()];
-        let theirs = fs::read(sample.folder.join(other)).expect("read");
+        let theirs = fs::read(release.join(other)).expect("read");
         fs::write(&path, &theirs).expect("written");
-        fs::write(sample.folder.join(other), &sound).expect("written");
-        refused(
-            &sample.folder,
-            &policy,
-            &format!("{name} and {other}: swapped"),
-        );
+        fs::write(release.join(other), &sound).expect("written");
+        refused(release, policy, &format!("{name} and {other}: swapped"));
         fs::write(&path, &sound).expect("written");
-        fs::write(sample.folder.join(other), &theirs).expect("written");
+        fs::write(release.join(other), &theirs).expect("written");
         count += 4;
     }
+    let asc = if all.iter().any(|name| name == "MANIFEST.asc") {
+        "MANIFEST.1a2b3c4d.asc"
+    } else {
+        "MANIFEST.asc"
+    };
     for extra in [
         "extra",
         ".hidden",
         "MANIFEST.1a2b3c4d.sig",
-        "MANIFEST.asc",
+        asc,
         "MANIFEST.minisig2",
     ] {
-        let path = sample.folder.join(extra);
+        let path = release.join(extra);
         fs::write(&path, "x").expect("written");
-        refused(&sample.folder, &policy, extra);
+        refused(release, policy, extra);
         fs::remove_file(path).expect("removed");
         count += 1;
     }
-    verify(&sample.folder, &policy, 2, &Silent).expect("accepted again");
+    verify(release, policy, 2, &Silent).expect("accepted again");
     assert!(count > 700, "{count}");
 }
 

@@ -18,7 +18,7 @@
 //! | `apt` | the host's files and settings | [`SourceEntry`]s, [`AptSettings`] |
 //! | `host` | sources, suite, `mirror` | [`Repository`]s |
 //! | `transport`, `proxy`, `address` | an address | bytes |
-//! | `openpgp` | a signed message and a keyring | its text |
+//! | `openpgp` | a signed message and a keyring | its text; or a verdict over a file |
 //! | `lists`, `release`, `index` | repositories | all their packages |
 //! | `local` | package files | their packages |
 //! | `resolve`, `relation`, `version` | a request and all packages | pins |
@@ -60,7 +60,7 @@ pub use error::SourceError;
 pub use fetch::{fetch, is_cached};
 pub use host::{OwnSource, choose_repositories, host_repositories, own_repositories};
 pub use local::LocalPackage;
-pub use openpgp::SignatureProblem;
+pub use openpgp::{Certificate, SignatureProblem};
 pub use proxy::{Proxies, ProxyRule};
 pub use resolve::{
     Base, Chosen, Failure, Held, LayerRequest, Obstacle, Offer, ReleaseFacts, Request, Resolution,

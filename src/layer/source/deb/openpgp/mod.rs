@@ -18,6 +18,7 @@
 
 mod certificate;
 mod clearsign;
+mod detached;
 
 use std::fmt;
 use std::io::BufReader;
@@ -33,6 +34,7 @@ use crate::units::Timestamp;
 use super::Keys;
 use super::error::SourceError;
 use clearsign::Clearsigned;
+pub use detached::Certificate;
 
 /// A signature may be this much younger than the clock, in seconds.
 const CLOCK_SLACK: i64 = 24 * 60 * 60;
