@@ -15,6 +15,22 @@ pub const GIB: u64 = 1 << 30;
 /// Binary tebibyte, in bytes.
 pub const TIB: u64 = 1 << 40;
 
+/// Characters of a text that are compared.
+const COMPARED: usize = 60;
+
+/// The one of `known` that `text` was probably meant to be.
+#[must_use]
+pub fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A third of the letters may be wrong, and one always; more is another word.
+    let allowed = (text.chars().count().min(COMPARED) / 3).max(1);
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(text, name), name))
+        .filter(|(distance, name)| *distance <= allowed && *distance < name.len())
+        .min()
+        .map(|(_, name)| name)
+}
+
 /// A length in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(u64);

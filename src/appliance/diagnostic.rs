@@ -1,5 +1,6 @@
 //! An error with its place in a file, drawn below the line it is about.
 
+pub(super) use crate::units::nearest;
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -212,18 +213,6 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// The one of `known` that `text` was probably meant to be.
-pub(super) fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A third of the letters may be wrong, and one always; more is another word.
-    let allowed = (text.chars().count().min(QUOTED) / 3).max(1);
-    known
-        .into_iter()
-        .map(|name| (strsim::damerau_levenshtein(text, name), name))
-        .filter(|(distance, name)| *distance <= allowed && *distance < name.len())
-        .min()
-        .map(|(_, name)| name)
 }
 
 /// "`a`, `b` and `c`", or another word before the last one.

@@ -80,6 +80,12 @@ pub enum CliError {
         /// Given, rotations included.
         keys: usize,
     },
+    /// Sources that no repository has any more.
+    #[error("no repository has the source of {}", some(sources))]
+    SourcesGone {
+        /// Names and versions.
+        sources: Vec<String>,
+    },
     /// A release has one OpenPGP key at most.
     #[error("several OpenPGP keys are to sign")]
     SeveralOpenPgp,
@@ -184,6 +190,17 @@ pub enum CliError {
     },
 }
 
+/// The first few, and how many more.
+fn some(sources: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let shown = sources.iter().take(SHOWN).map(|one| format!("`{one}`"));
+    let text = shown.collect::<Vec<_>>().join(", ");
+    match sources.len().saturating_sub(SHOWN) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
+}
+
 impl CliError {
     /// A stable name of the kind of error.
     #[must_use]
@@ -201,6 +218,7 @@ impl CliError {
             Self::NoImage => "release-no-image",
             Self::Threshold { .. } => "threshold",
             Self::SeveralOpenPgp => "release-several-openpgp",
+            Self::SourcesGone { .. } => "sources-gone",
             Self::Directory { .. } => "no-directory",
             Self::NoCache => "no-cache",
             Self::NoLock { .. } => "no-lock",
@@ -248,6 +266,10 @@ impl CliError {
             Self::NotReproduced { advice, .. } => Some(advice.clone()),
             Self::NoImage => Some("name a format in `[outputs]`".into()),
             Self::Threshold { .. } => Some("give each key with a `--key` of its own".into()),
+            Self::SourcesGone { .. } => Some(
+                "name an archive that keeps old versions as `mirror`; all other sources are there"
+                    .into(),
+            ),
             Self::SeveralOpenPgp => Some("choose one; Ed25519 keys may be several".into()),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
@@ -305,6 +327,7 @@ impl CliError {
             Self::CacheDamaged { .. } | Self::NotReproduced { .. } => ExitClass::Verification,
             Self::Output { .. }
             | Self::NotBuilt { .. }
+            | Self::SourcesGone { .. }
             | Self::NoSuchFile { .. }
             | Self::Chance { .. }
             | Self::Read { .. }

@@ -172,5 +172,10 @@ pub(super) fn signer(path: &Path, environment: &Environment) -> Result<Signer, S
 ///
 /// Those of gpg.
 pub(super) fn gpg_signer(name: &str, environment: &Environment) -> Result<GpgSigner, ReleaseError> {
-    GpgSigner::open(name, &environment.search_path, &environment.for_gpg)
+    GpgSigner::open(
+        name,
+        &environment.search_path,
+        &environment.for_gpg,
+        environment.source_date,
+    )
 }

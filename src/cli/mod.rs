@@ -26,6 +26,7 @@ mod release;
 mod reproduce;
 mod sandbox;
 mod signals;
+mod source;
 mod terminal;
 mod verify;
 mod why;
@@ -120,6 +121,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Builds a release once more and compares every byte.
     Reproduce(reproduce::ReproduceArgs),
+    /// Collects the sources of what was shipped.
+    Source(source::SourceArgs),
     /// Tells which sandbox packages would be installed in, and why.
     Sandbox(sandbox::SandboxArgs),
     /// Prints a completion script for a shell.
@@ -264,6 +267,7 @@ fn dispatch(arguments: Arguments, environment: &Environment) -> Result<(), Error
         Command::Attach(args) => verify::attach(args, out),
         Command::Verify(args) => verify::run(args, context.reporter, out),
         Command::Reproduce(args) => reproduce::run(args, &context, out),
+        Command::Source(args) => source::run(args, &context, out),
         Command::Completion(args) => manual::completion::<Arguments>(args, out),
         Command::Man(args) => {
             manual::pages_of::<Arguments>(args.folder(), "consign", out)?;

@@ -11,6 +11,8 @@ use super::error::{CliError, output};
 use super::keys::{gpg_signer, signer};
 use super::lock::{LockFlags, LockPolicy, ensure_lock};
 use super::package::PackageArgs;
+use super::reproduce::folder_of;
+use super::source::lock_of;
 use crate::appliance::{Appliance, FILE_NAME};
 use crate::digest::{Digest, derive_guid};
 use crate::error::Error;
@@ -19,13 +21,14 @@ use crate::factory::form::{json_schema, page, sample};
 use crate::image::ImageFormat;
 use crate::layer::source::deb::{Certificate, Network};
 use crate::pipeline;
-use crate::plan::{BuildPlan, Contents, LOCK_FILE_NAME, STAMP_FILE_NAME, Wishes};
+use crate::plan::{BuildPlan, Contents, LOCK_FILE_NAME, Lock, STAMP_FILE_NAME, Wishes};
 use crate::release::assemble::{Facts, assemble};
 use crate::release::image;
 use crate::release::manifest::{Container, SignerLine};
 use crate::release::openpgp::{self, GpgSigner};
 use crate::release::sbom::{Inventory, LayerFacts};
 use crate::release::signing::Open;
+use crate::release::vex;
 use crate::sign::{PublicKey, Signer};
 use crate::units::Timestamp;
 
@@ -53,7 +56,8 @@ pub(super) struct ReleaseArgs {
     /// `ssh-agent` keeps. Several may sign.
     #[arg(long, value_name = "KEY")]
     key: Vec<PathBuf>,
-    /// The OpenPGP key that the user's gpg signs with too: MANIFEST.asc.
+    /// The OpenPGP key that the user's gpg signs with too: MANIFEST.asc. Its
+    /// signature is of the moment `SOURCE_DATE_EPOCH` where that is set.
     #[arg(long, value_name = "FINGERPRINT")]
     gpg_key: Option<String>,
     /// A public key or an OpenPGP certificate that will sign later: without
@@ -66,6 +70,9 @@ pub(super) struct ReleaseArgs {
     /// Release notes, kept as RELEASE-NOTES.txt.
     #[arg(long, value_name = "FILE")]
     notes: Option<PathBuf>,
+    /// The release before this one: the notes list the packages that moved.
+    #[arg(long, value_name = "FOLDER|MANIFEST")]
+    previous: Option<PathBuf>,
     /// Disk image formats. Left out: those of appliance.toml, without raw
     /// where there is another one, and ova.
     #[arg(long, value_name = "FORMATS", value_delimiter = ',', value_parser = super::build::image_format)]
@@ -96,6 +103,7 @@ impl ReleaseArgs {
             signer: Vec::new(),
             expires: wish.expires,
             notes: wish.notes,
+            previous: None,
             format: wish.format,
             lock: LockFlags::LOCKED,
             offline: wish.offline,
@@ -136,6 +144,9 @@ pub(super) fn run(
 ) -> Result<(), Error> {
     free(&args.output)?;
     // Keys first: a build is not made for a signature that cannot be.
+    if let Some(previous) = &args.previous {
+        lock_of(previous)?;
+    }
     let signers = args.key.iter().map(|key| signer(key, context.environment));
     let signers: Vec<Signer> = signers.collect::<Result<_, _>>()?;
     let gpg = args.gpg_key.as_deref();
@@ -240,6 +251,11 @@ pub(super) fn fill(
         openpgp::write(certificate, folder)?;
     }
     let (inventory, facts) = facts(args, context, &appliance, &build, promised)?;
+    if let Some(statements) = vex::document(&beside(args, vex::VEX_FOLDER), &inventory)? {
+        let path = folder.join(vex::VEX_FILE);
+        crate::artifact::write_file(&path, statements.as_bytes())
+            .map_err(|source| CliError::Write { path, source })?;
+    }
     assemble(folder, &inventory, &facts, context.reporter)?;
     Ok(())
 }
@@ -278,7 +294,7 @@ fn remove(path: &Path) -> Result<(), CliError> {
 /// What the customer fills in, what an auditor rebuilds from, what is new.
 fn write_texts(args: &ReleaseArgs, appliance: &Appliance, folder: &Path) -> Result<(), Error> {
     let shelf = Shelf::of_appliance(appliance)?;
-    let lock = args.file.with_file_name(LOCK_FILE_NAME);
+    let lock = beside(args, LOCK_FILE_NAME);
     let read = |path: &Path| {
         fs::read(path).map_err(|source| CliError::Read {
             path: path.to_owned(),
@@ -297,8 +313,18 @@ fn write_texts(args: &ReleaseArgs, appliance: &Appliance, folder: &Path) -> Resu
         ),
         ("appliance.lock", read(&lock)?),
     ];
-    if let Some(notes) = &args.notes {
-        files.push((NOTES_FILE, read(notes)?));
+    let mut notes = args.notes.as_deref().map(read).transpose()?;
+    if let Some(previous) = &args.previous {
+        let delta = delta(previous, &lock)?;
+        let mut text = notes.unwrap_or_default();
+        if !text.is_empty() {
+            text.push(b'\n');
+        }
+        text.extend_from_slice(delta.as_bytes());
+        notes = Some(text);
+    }
+    if let Some(notes) = notes {
+        files.push((NOTES_FILE, notes));
     }
     for (name, bytes) in files {
         let path = folder.join(name);
@@ -306,6 +332,20 @@ fn write_texts(args: &ReleaseArgs, appliance: &Appliance, folder: &Path) -> Resu
             .map_err(|source| CliError::Write { path, source })?;
     }
     Ok(())
+}
+
+/// A path beside the appliance.
+fn beside(args: &ReleaseArgs, name: &str) -> PathBuf {
+    args.file.with_file_name(name)
+}
+
+/// What moved since the release before, for the notes.
+fn delta(previous: &Path, lock: &Path) -> Result<String, Error> {
+    let open = Open::folder(folder_of(previous))?;
+    let old = lock_of(previous)?;
+    let new = Lock::open(lock)?.ok_or_else(|| CliError::NoLock { path: lock.into() })?;
+    let since = format!("{} {}", open.manifest.name, open.manifest.version);
+    Ok(old.news(&new, &since))
 }
 
 fn facts(

@@ -123,7 +123,8 @@ pub(super) fn run(
     Ok(())
 }
 
-fn folder_of(release: &Path) -> &Path {
+/// The folder of a release that was named by it or by its manifest.
+pub(super) fn folder_of(release: &Path) -> &Path {
     if release
         .file_name()
         .is_some_and(|name| name == MANIFEST_FILE)

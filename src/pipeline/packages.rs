@@ -1,6 +1,7 @@
 //! From the appliance's wishes to exact packages: asks the host's
 //! repositories and writes down the answer.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use crate::appliance::{Appliance, Mirror, OwnRepository};
 use crate::boot::TOOLS_PACKAGES;
 use crate::layer::source::deb::{
     self, Access, AptSettings, Base, Client, Held, HostEnvironment, LayerRequest, LocalPackage,
-    Network, Offer, OwnSource, Repository, Request, Resolution, SourceError,
+    Network, Offer, OwnSource, Repository, Request, Resolution, SourceError, WantedSource,
 };
 use crate::layer::source::oci::reference::Reference;
 use crate::layer::source::remote::{Logins, Remote, RemoteError};
@@ -156,7 +157,28 @@ impl Sources<'_> {
     }
 }
 
+/// The files of sources below a folder, each with its pin; and what no
+/// repository has.
+pub type FoundSources = (Vec<(PathBuf, PackagePin)>, Vec<WantedSource>);
+
 impl Sources<'_> {
+    /// Brings the files of the wanted sources into `folder`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a list, its signature or a file.
+    pub fn sources(
+        &self,
+        wanted: &BTreeSet<WantedSource>,
+        folder: &Path,
+    ) -> Result<FoundSources, SourceError> {
+        let open = self.open()?;
+        let access = self.access(&open);
+        let (pins, missing) = deb::find_sources(wanted, &open.repositories, &access)?;
+        let paths = deb::fetch_sources(&pins, &open.repositories, &access, folder)?;
+        Ok((paths.into_iter().zip(pins).collect(), missing))
+    }
+
     /// The package files of each layer.
     fn locals(&self, wanted: &PackageRequest) -> Result<Vec<Vec<LocalPackage>>, SourceError> {
         let open = |path: &String| LocalPackage::open(self.folder, path);

@@ -103,6 +103,24 @@ pub enum ReleaseError {
         /// Why not.
         problem: SignatureProblem,
     },
+    /// Statements about vulnerabilities that say nothing sound.
+    #[error("`{}`: {}", path.display(), crate::exec::escape(problem.trim_end()))]
+    Vex {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        problem: String,
+    },
+    /// A statement about a package that the bill does not have.
+    #[error("`{}`: no package `{}` is in the appliance", path.display(), package.escape_debug())]
+    VexPackage {
+        /// The file.
+        path: PathBuf,
+        /// What it names.
+        package: String,
+        /// What it may have meant.
+        near: Option<String>,
+    },
     /// A certificate of another key.
     #[error("the certificate `{}` is not about the key `{}`", certificate.display(), key.display())]
     OtherCertificate {
@@ -180,6 +198,8 @@ impl ReleaseError {
             Self::Certificate { .. } => "release-openpgp-certificate",
             Self::OpenPgp { .. } => "release-openpgp-signature",
             Self::OtherCertificate { .. } => "release-other-certificate",
+            Self::Vex { .. } => "release-vex",
+            Self::VexPackage { .. } => "release-vex-package",
             Self::Exec { source } => source.slug(),
             Self::Image { .. } => "release-image",
             Self::Copy { .. } => "release-copy",
@@ -200,6 +220,17 @@ impl ReleaseError {
                 Some("give the certificate that was issued for this key, as PEM".into())
             }
             Self::Exec { source } => source.hint(),
+            Self::Vex { .. } => Some(
+                "write `[[statement]]` with `vulnerability`, `status` and, unless it is about the \
+                 whole appliance, `package`"
+                    .into(),
+            ),
+            Self::VexPackage {
+                near: Some(near), ..
+            } => Some(format!("did you mean `{near}`?")),
+            Self::VexPackage { .. } => {
+                Some("leave the statement out: `consign plan` lists the packages".into())
+            }
             Self::SeveralGpgKeys { .. } => {
                 Some("name one by its fingerprint, as `gpg --list-secret-keys` shows it".into())
             }
@@ -234,6 +265,8 @@ impl ReleaseError {
             Self::NotASigner { .. }
             | Self::State { .. }
             | Self::SeveralGpgKeys { .. }
+            | Self::Vex { .. }
+            | Self::VexPackage { .. }
             | Self::OtherCertificate { .. } => ExitClass::Usage,
             Self::Exec { source } => source.class(),
             // What cannot be read is not verified.

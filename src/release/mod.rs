@@ -19,6 +19,7 @@
 //! | `state` | what was verified before |
 //! | `sums` | `SHA256SUMS` |
 //! | `sbom` | what is in the image, and what made it |
+//! | `vex` | what is known about vulnerabilities |
 //! | `provenance` | how it was made |
 //! | `assemble` | the manifest of a folder |
 
@@ -37,5 +38,6 @@ pub mod signing;
 pub mod state;
 pub mod sums;
 pub mod verify;
+pub mod vex;
 
 pub use error::ReleaseError;

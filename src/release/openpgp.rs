@@ -25,12 +25,15 @@ const MAX_CERTIFICATE: u64 = 1 << 20;
 pub struct GpgSigner {
     gpg: Call,
     certificate: Certificate,
+    /// When it says that it signed; now where it is left out.
+    at: Option<i64>,
 }
 
 impl GpgSigner {
     /// The key that the user's gpg knows by `name`: a fingerprint, a key id,
     /// an address. `environment` is what gpg needs to find the user's keys
-    /// and to ask for a passphrase.
+    /// and to ask for a passphrase. The signature is of the moment `at`, in
+    /// seconds since 1970, or of now.
     ///
     /// # Errors
     ///
@@ -40,6 +43,7 @@ impl GpgSigner {
         name: &str,
         search_path: &OsStr,
         environment: &[(OsString, OsString)],
+        at: Option<i64>,
     ) -> Result<Self, ReleaseError> {
         let gpg = Call::find(Tool::Gpg, search_path)?
             .envs(environment.iter().cloned())
@@ -60,7 +64,11 @@ impl GpgSigner {
                 path: name.into(),
                 problem,
             })?;
-        Ok(Self { gpg, certificate })
+        Ok(Self {
+            gpg,
+            certificate,
+            at,
+        })
     }
 
     /// The public half.
@@ -71,7 +79,10 @@ impl GpgSigner {
 
     /// The signature over `message`, as gpg makes it.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, ReleaseError> {
-        let call = self.gpg.clone().args(["--digest-algo", "SHA512"]);
+        let mut call = self.gpg.clone().args(["--digest-algo", "SHA512"]);
+        if let Some(at) = self.at {
+            call = call.args(["--faked-system-time", &format!("{at}!")]);
+        }
         let call = call.args(["--local-user", &self.certificate.fingerprint()]);
         Ok(call.args(["--detach-sign", "--output", "-"]).run(message)?)
     }

@@ -1,7 +1,7 @@
 //! What a new lock brings, package by package.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::Lock;
 use crate::layer::spec::PackagePin;
@@ -123,6 +123,21 @@ impl Lock {
         }
         changes.sort_by(|a, b| a.package().cmp(b.package()));
         changes
+    }
+
+    /// What changes from this lock to `newer`, as a part of release notes;
+    /// `since` names what this one is of.
+    #[must_use]
+    pub fn news(&self, newer: &Self, since: &str) -> String {
+        let changes = self.changes(newer);
+        let mut text = format!("Packages since {since}:\n");
+        for change in &changes {
+            writeln!(text, "  {change}").expect("a string takes all");
+        }
+        if changes.is_empty() {
+            text.push_str("  the same\n");
+        }
+        text
     }
 
     fn places(&self) -> Places<'_> {

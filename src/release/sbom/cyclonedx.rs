@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Crate, Inventory, LayerFacts, Owner};
-use super::{agent_crates, builder_crates, crate_purl, deb_purl};
+use super::{agent_crates, appliance_purl, builder_crates, crate_purl, deb_purl};
 use crate::layer::spec::PackagePin;
 
 const APPLIANCE: &str = "appliance";
@@ -51,6 +51,7 @@ pub(super) fn document(inventory: &Inventory) -> Value {
                 "bom-ref": APPLIANCE,
                 "name": inventory.name,
                 "version": inventory.version,
+                "purl": appliance_purl(inventory),
             },
         },
         "components": components,

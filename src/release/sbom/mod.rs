@@ -108,6 +108,12 @@ pub(super) fn deb_purl(pin: &PackagePin, suite: &str) -> String {
     )
 }
 
+/// Package URL of the appliance.
+pub(super) fn appliance_purl(inventory: &Inventory) -> String {
+    let (name, version) = (encode(&inventory.name), encode(&inventory.version));
+    format!("pkg:generic/{name}@{version}")
+}
+
 /// Package URL of a crate.
 fn crate_purl(one: &Crate) -> String {
     format!("pkg:cargo/{}@{}", encode(&one.name), encode(&one.version))

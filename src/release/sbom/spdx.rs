@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use super::{Crate, FileFacts, Inventory, LayerFacts, Owner};
-use super::{agent_crates, builder_crates, crate_purl, deb_purl};
+use super::{agent_crates, appliance_purl, builder_crates, crate_purl, deb_purl};
 use crate::layer::spec::PackagePin;
 use crate::release::manifest::hex;
 
@@ -132,8 +132,12 @@ fn ourselves(inventory: &Inventory, parts: &mut Parts) {
         "primaryPackagePurpose": "APPLICATION",
         "checksums": [sha256(&inventory.agent.hex())],
     });
+    let appliance = json!({
+        "primaryPackagePurpose": "OPERATING-SYSTEM",
+        "externalRefs": [purl(&appliance_purl(inventory))],
+    });
     parts.packages.extend([
-        package(APPLIANCE, name, version, purpose("OPERATING-SYSTEM")),
+        package(APPLIANCE, name, version, appliance),
         package(AGENT, "consign-firstboot", builder, agent),
         package(BUILDER, "consign", builder, purpose("APPLICATION")),
     ]);

@@ -170,6 +170,10 @@ fn what_a_new_lock_brings_is_said_package_by_package() {
     let old = lock(&appliance());
     let mut new = old.clone();
     assert_eq!(old.changes(&new), []);
+    assert_eq!(
+        old.news(&new, "wiki 1.0"),
+        "Packages since wiki 1.0:\n  the same\n"
+    );
     new.layers[0].packages[0].version = "2".into();
     new.layers[0].packages[1].sha256 = Digest::of(b"other");
     let nginx = new.layers[1].packages.pop().expect("nginx");
@@ -186,6 +190,11 @@ fn what_a_new_lock_brings_is_said_package_by_package() {
             "- shim-signed 1:2.3-4+deb12u1 (boot tools)",
             "! systemd 1:2.3-4+deb12u1 has other bytes than before",
         ]
+    );
+    let news = old.news(&new, "wiki 1.0");
+    assert_eq!(
+        news.lines().nth(2),
+        Some("    linux-image-amd64 1:2.3-4+deb12u1 -> 2")
     );
 }
 

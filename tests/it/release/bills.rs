@@ -13,7 +13,7 @@ use crate::support::{consign, must_run, program, repo_root, run, skip, temp_fold
 const JUDGES: &str = "target/python-judges";
 
 /// Python with the judges, or [`skip`].
-fn python(script: &str) -> Option<Command> {
+pub(super) fn python(script: &str) -> Option<Command> {
     let judges = repo_root().join(JUDGES);
     if !judges.is_dir() {
         skip("no judges of bills of materials: run ci/install");

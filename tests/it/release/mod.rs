@@ -5,6 +5,8 @@ mod copy;
 mod openpgp;
 mod signatures;
 mod tamper;
+mod token;
+mod vex;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -97,15 +99,16 @@ pub(crate) fn signer(path: &Path) -> SignerLine {
 /// A release of a few small files with the manifest of version `version`, not
 /// signed yet.
 pub(super) fn write_release(folder: &Path, version: &str, signers: Vec<SignerLine>) {
-    write_release_for(folder, version, signers, None);
+    write_release_for(folder, version, signers, None, None);
 }
 
-/// The same, for an OpenPGP key too.
+/// The same, for an OpenPGP key too, and not to be believed from `expires` on.
 pub(super) fn write_release_for(
     folder: &Path,
     version: &str,
     signers: Vec<SignerLine>,
     openpgp: Option<&Certificate>,
+    expires: Option<i64>,
 ) {
     fs::create_dir_all(folder).expect("a folder");
     if let Some(certificate) = openpgp {
@@ -116,7 +119,7 @@ pub(super) fn write_release_for(
     fs::write(folder.join("appliance.xml"), "<image/>\n").expect("written");
     let facts = Facts {
         lock: Digest::of(b"lock"),
-        expires: None,
+        expires,
         openpgp: openpgp.map(Certificate::fingerprint),
         signers,
         disk: DiskLine {

@@ -101,7 +101,13 @@ impl Vendor {
     fn unsigned(&self, name: &str, user: &str) -> PathBuf {
         let release = self.path(name);
         let key = certificate(&self.export(user)).expect("a certificate");
-        write_release_for(&release, "1.0", vec![signer(&self.public)], Some(&key));
+        write_release_for(
+            &release,
+            "1.0",
+            vec![signer(&self.public)],
+            Some(&key),
+            None,
+        );
         release
     }
 }
@@ -226,7 +232,7 @@ fn only_the_openpgp_key_that_is_trusted_counts() {
     let text = ask(&release, &trusted);
     assert!(text.contains("signed it, and not"), "{text}");
     let plain = vendor.path("plain");
-    write_release_for(&plain, "1.0", vec![signer(&vendor.public)], None);
+    write_release_for(&plain, "1.0", vec![signer(&vendor.public)], None, None);
     let mut sign = consign();
     must_run(sign.arg("sign").arg(&plain).arg("--key").arg(&vendor.key));
     let text = ask(&plain, &trusted);

@@ -11,7 +11,7 @@ use consign::sign::PublicKey;
 use consign::units::ExitClass;
 
 use super::openpgp::Vendor;
-use super::{keygen, refusal, sample, signer, write_release};
+use super::{keygen, refusal, sample, signer, write_release, write_release_for};
 use crate::support::{consign, must_run, run, temp_folder, text_of};
 
 fn policy(public: &Path) -> Policy {
@@ -207,4 +207,33 @@ fn an_older_release_is_refused_when_a_newer_one_is_known() {
     fs::write(state, "something else\n").expect("written");
     let output = verify(&new, &["--state", state]);
     assert_eq!(output.status.code(), Some(2), "{}", text_of(&output));
+}
+
+#[test]
+fn a_release_past_its_date_or_by_a_key_that_was_taken_back_is_refused() {
+    let folder = temp_folder();
+    let key = folder.path().join("vendor");
+    let public = keygen(&key);
+    let release = |name: &str, expires: i64| {
+        let path = folder.path().join(name);
+        write_release_for(&path, "1.0", vec![signer(&public)], None, Some(expires));
+        must_run(consign().arg("sign").arg(&path).arg("--key").arg(&key));
+        path
+    };
+    // 2001 and 2100.
+    let (past, future) = (
+        release("past", 1_000_000_000),
+        release("future", 4_102_444_800),
+    );
+    let trusted: [&std::ffi::OsStr; 2] = ["--key".as_ref(), public.as_ref()];
+    let text = refusal(&[&[past.as_ref()][..], &trusted].concat());
+    assert!(text.contains("expired at 2001-09-09"), "{text}");
+    // Where the clock is wrong, its owner says so.
+    for (path, more) in [(&past, Some("--ignore-expiry")), (&future, None)] {
+        let mut verify = consign();
+        must_run(verify.arg("verify").arg(path).args(trusted).args(more));
+    }
+    let revoked: [&std::ffi::OsStr; 2] = ["--revoked".as_ref(), public.as_ref()];
+    let text = refusal(&[&[future.as_ref()][..], &trusted, &revoked].concat());
+    assert!(text.contains("which was revoked"), "{text}");
 }

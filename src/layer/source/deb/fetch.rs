@@ -49,11 +49,24 @@ pub fn fetch(
         path: folder.clone(),
         source,
     })?;
+    fetch_named(pins, repositories, access, &folder, deb_name)
+}
+
+/// The same into any folder, under names that `name` gives; what is in the
+/// folder already counts as the cache. Folders in names have to be there.
+pub(super) fn fetch_named(
+    pins: &[PackagePin],
+    repositories: &[Repository],
+    access: &Access<'_>,
+    folder: &Path,
+    name: fn(&PackagePin) -> PathBuf,
+) -> Result<Vec<PathBuf>, SourceError> {
     let job = Job {
         pins,
         repositories,
         access,
-        folder,
+        folder: folder.to_owned(),
+        name,
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
         downloads: AtomicUsize::new(0),
@@ -80,21 +93,18 @@ pub fn fetch(
     };
     let detail = format!("{} packages, {total}, {verb}", pins.len());
     access.reporter.finished(STEP, outcome, detail);
-    Ok(pins
-        .iter()
-        .map(|pin| package_path(&job.folder, pin))
-        .collect())
+    Ok(pins.iter().map(|pin| job.folder.join(name(pin))).collect())
 }
 
 /// Whether the cache has a file for the pin; whether it is the right one is
 /// known when it is read.
 #[must_use]
 pub fn is_cached(pin: &PackagePin, cache: &Path) -> bool {
-    package_path(&cache.join(FOLDER), pin).is_file()
+    cache.join(FOLDER).join(deb_name(pin)).is_file()
 }
 
-fn package_path(folder: &Path, pin: &PackagePin) -> PathBuf {
-    folder.join(format!("{}.deb", pin.sha256.hex()))
+fn deb_name(pin: &PackagePin) -> PathBuf {
+    format!("{}.deb", pin.sha256.hex()).into()
 }
 
 /// What the workers share.
@@ -103,6 +113,7 @@ struct Job<'a> {
     repositories: &'a [Repository],
     access: &'a Access<'a>,
     folder: PathBuf,
+    name: fn(&PackagePin) -> PathBuf,
     next: AtomicUsize,
     failed: AtomicBool,
     downloads: AtomicUsize,
@@ -130,7 +141,7 @@ impl Job<'_> {
     }
 
     fn ensure(&self, pin: &PackagePin) -> Result<(), SourceError> {
-        let path = package_path(&self.folder, pin);
+        let path = self.folder.join((self.name)(pin));
         match cached(&path, pin) {
             Ok(Cached::Good) => {
                 self.progress.add(pin.size);

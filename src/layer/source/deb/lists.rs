@@ -34,7 +34,7 @@ const MAX_RELEASE: u64 = 16 << 20;
 /// The largest package list, packed, in bytes; Debian's are below 10 MiB.
 const MAX_PACKED: u64 = 256 << 20;
 /// The largest package list, plain, in bytes; Debian's are below 64 MiB.
-const MAX_PLAIN: u64 = 1 << 30;
+pub(super) const MAX_PLAIN: u64 = 1 << 30;
 /// Memory that unpacking xz may take, in KiB.
 const XZ_MEMORY: u32 = 128 << 10;
 /// Logarithm of the largest zstd window: 128 MiB.
@@ -191,7 +191,7 @@ fn architectures<'a>(release: &Release, component: &str, native: &'a str) -> Vec
     }
 }
 
-fn checked_release(
+pub(super) fn checked_release(
     repository: &Repository,
     address: &Address,
     text: &str,
@@ -208,7 +208,7 @@ fn checked_release(
 
 /// The text that a good signature vouches for, from the first address that
 /// has the suite; `None` when none has and the suite is optional.
-fn signed_text(
+pub(super) fn signed_text(
     repository: &Repository,
     access: &Access<'_>,
 ) -> Result<Option<(Address, String)>, SourceError> {
@@ -301,7 +301,7 @@ fn fetch_one(
 }
 
 /// A path below a folder, which may be none.
-fn below(folder: &str, path: &str) -> String {
+pub(super) fn below(folder: &str, path: &str) -> String {
     match folder {
         "" => path.to_owned(),
         folder => format!("{folder}/{path}"),
@@ -386,7 +386,7 @@ fn release_path(repository: &Repository, address: &Address, access: &Access<'_>)
 
 /// How a list is packed on the mirror, the best one first.
 #[derive(Debug, Clone, Copy)]
-enum Packing {
+pub(super) enum Packing {
     Xz,
     Zstd,
     Gzip,
@@ -394,9 +394,9 @@ enum Packing {
 }
 
 impl Packing {
-    const ALL: [Self; 4] = [Self::Xz, Self::Zstd, Self::Gzip, Self::Plain];
+    pub(super) const ALL: [Self; 4] = [Self::Xz, Self::Zstd, Self::Gzip, Self::Plain];
 
-    fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Xz => ".xz",
             Self::Zstd => ".zst",
@@ -405,7 +405,7 @@ impl Packing {
         }
     }
 
-    fn unpack(self, packed: &[u8]) -> io::Result<Box<dyn Read + '_>> {
+    pub(super) fn unpack(self, packed: &[u8]) -> io::Result<Box<dyn Read + '_>> {
         Ok(match self {
             Self::Xz => Box::new(XzReader::new_mem_limit(packed, true, XZ_MEMORY)),
             Self::Zstd => {
@@ -420,11 +420,11 @@ impl Packing {
 }
 
 /// A verified suite at the address that has it.
-struct Place<'a> {
-    repository: &'a Repository,
-    address: &'a Address,
-    release: &'a Release,
-    access: &'a Access<'a>,
+pub(super) struct Place<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) address: &'a Address,
+    pub(super) release: &'a Release,
+    pub(super) access: &'a Access<'a>,
 }
 
 impl Place<'_> {
@@ -510,7 +510,11 @@ impl Place<'_> {
 
     /// A packed list with the listed size and digest; `None` when the mirror
     /// does not have it.
-    fn download(&self, listed: ListedFile, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
+    pub(super) fn download(
+        &self,
+        listed: ListedFile,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>, SourceError> {
         let folder = self.repository.folder();
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
         let hash = format!("by-hash/SHA256/{}", listed.sha256.hex());
@@ -606,15 +610,15 @@ impl Place<'_> {
 }
 
 /// A reader that hashes what passes, keeps a copy, and has an end.
-struct Checked<R, W> {
+pub(super) struct Checked<R, W> {
     from: R,
-    hasher: Hasher,
+    pub(super) hasher: Hasher,
     left: u64,
     keep: W,
 }
 
 impl<R, W> Checked<R, W> {
-    fn new(from: R, limit: u64, keep: W) -> Self {
+    pub(super) fn new(from: R, limit: u64, keep: W) -> Self {
         Self {
             from,
             hasher: Hasher::new(),

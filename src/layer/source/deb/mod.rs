@@ -22,6 +22,7 @@
 //! | `lists`, `release`, `index` | repositories | all their packages |
 //! | `local` | package files | their packages |
 //! | `resolve`, `relation`, `version` | a request and all packages | pins |
+//! | `source` | packages | the files of their source packages |
 //! | `fetch` | pins | files |
 //!
 //! Addresses never reach a pin or a lock: a pin names its suite, and the
@@ -48,6 +49,7 @@ mod proxy;
 mod relation;
 mod release;
 mod resolve;
+mod source;
 mod stanza;
 mod transport;
 mod version;
@@ -66,6 +68,7 @@ pub use resolve::{
     Base, Chosen, Failure, Held, LayerRequest, Obstacle, Offer, ReleaseFacts, Request, Resolution,
     ResolvedLayer, Root, Step, Suggestion, resolve,
 };
+pub use source::{WantedSource, fetch_sources, find_sources};
 pub use transport::{Client, Network};
 pub use version::Version;
 

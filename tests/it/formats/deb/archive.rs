@@ -23,6 +23,8 @@ pub(crate) struct TestArchive {
     folder: TestFolder,
     pub(crate) signer: Signer,
     packages: String,
+    /// The list of sources, if there is one.
+    pub(crate) sources: String,
     /// Fields of the signed list besides the files.
     pub(crate) head: BTreeMap<&'static str, String>,
     /// How the package list is packed: `.gz` or `.zst`.
@@ -42,6 +44,7 @@ impl TestArchive {
             folder: temp_folder(),
             signer: Signer::new(1),
             packages: String::new(),
+            sources: String::new(),
             head: head.into(),
             packing: ".gz",
         };
@@ -123,6 +126,12 @@ impl TestArchive {
         for (name, bytes) in [("Packages", plain), (&packed_name, &packed)] {
             let digest = Digest::of(bytes).hex();
             writeln!(text, " {digest} {} {folder}/{name}", bytes.len()).expect("memory");
+        }
+        if !self.sources.is_empty() {
+            let (path, bytes) = ("main/source/Sources", self.sources.as_bytes());
+            self.write(&format!("dists/bookworm/{path}"), bytes);
+            let digest = Digest::of(bytes).hex();
+            writeln!(text, " {digest} {} {path}", bytes.len()).expect("memory");
         }
         text
     }

@@ -7,3 +7,4 @@ mod lists;
 pub(crate) mod server;
 mod signature;
 mod signer;
+mod source;
