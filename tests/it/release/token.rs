@@ -1,7 +1,6 @@
-//! A key that never leaves its PKCS#11 token, SoftHSM's: the token signs bytes,
-//! and `consign attach` makes an SSHSIG of them. (SoftHSM signs no Ed25519 in
+//! A key that never leaves its PKCS#11 token, `SoftHSM`'s: the token signs bytes,
+//! and `consign attach` makes an SSHSIG of them. (`SoftHSM` signs no Ed25519 in
 //! parts, so a whole manifest is too long for it; these are few bytes.)
-#![expect(clippy::disallowed_types, reason = "tests call foreign programs")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +20,7 @@ struct Token {
 }
 
 impl Token {
-    /// `None`, said loudly, without SoftHSM and OpenSC.
+    /// `None`, said loudly, without `SoftHSM` and `OpenSC`.
     fn new() -> Option<Self> {
         if !Path::new(MODULE).is_file() {
             skip("no softhsm2: run ci/install");
