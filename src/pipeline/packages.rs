@@ -157,10 +157,6 @@ impl Sources<'_> {
     }
 }
 
-/// The files of sources below a folder, each with its pin; and what no
-/// repository has.
-pub type FoundSources = (Vec<(PathBuf, PackagePin)>, Vec<WantedSource>);
-
 impl Sources<'_> {
     /// Brings the files of the wanted sources into `folder`.
     ///
@@ -171,12 +167,13 @@ impl Sources<'_> {
         &self,
         wanted: &BTreeSet<WantedSource>,
         folder: &Path,
-    ) -> Result<FoundSources, SourceError> {
+    ) -> Result<deb::FoundSources, SourceError> {
         let open = self.open()?;
         let access = self.access(&open);
-        let (pins, missing) = deb::find_sources(wanted, &open.repositories, &access)?;
-        let paths = deb::fetch_sources(&pins, &open.repositories, &access, folder)?;
-        Ok((paths.into_iter().zip(pins).collect(), missing))
+        let (pins, mut missing) = deb::find_sources(wanted, &open.repositories, &access)?;
+        let (found, gone) = deb::fetch_sources(pins, &open.repositories, &access, folder)?;
+        missing.extend(gone);
+        Ok((found, missing))
     }
 
     /// The package files of each layer.

@@ -68,7 +68,7 @@ pub use resolve::{
     Base, Chosen, Failure, Held, LayerRequest, Obstacle, Offer, ReleaseFacts, Request, Resolution,
     ResolvedLayer, Root, Step, Suggestion, resolve,
 };
-pub use source::{WantedSource, fetch_sources, find_sources};
+pub use source::{FoundSources, WantedSource, fetch_sources, find_sources};
 pub use transport::{Client, Network};
 pub use version::Version;
 

@@ -52,6 +52,10 @@ impl WantedSource {
     }
 }
 
+/// The files of sources by their paths below a folder, each with its pin; and
+/// the sources that could not be had.
+pub type FoundSources = (Vec<(PathBuf, PackagePin)>, Vec<WantedSource>);
+
 /// The files of the wanted sources, sorted; and what no repository has.
 /// A pin's name and version are the source's.
 ///
@@ -98,17 +102,18 @@ pub fn find_sources(
 }
 
 /// Brings the files of sources into `folder`, each source in its own, with
-/// what is there already checked and kept. Gives their paths below `folder`.
+/// what is there already checked and kept. Gives those that came, by their
+/// paths below `folder`, and the sources that are listed but not there.
 ///
 /// # Errors
 ///
 /// Those of fetching packages.
 pub fn fetch_sources(
-    pins: &[PackagePin],
+    mut pins: Vec<PackagePin>,
     repositories: &[Repository],
     access: &Access<'_>,
     folder: &Path,
-) -> Result<Vec<PathBuf>, SourceError> {
+) -> Result<FoundSources, SourceError> {
     let make = |path: &Path| {
         std::fs::create_dir_all(path).map_err(|source| SourceError::Cache {
             path: path.to_owned(),
@@ -116,11 +121,28 @@ pub fn fetch_sources(
         })
     };
     make(folder)?;
-    for pin in pins {
+    for pin in &pins {
         make(folder.join(named(pin)).parent().unwrap_or(folder))?;
     }
-    fetch_named(pins, repositories, access, folder, named)?;
-    Ok(pins.iter().map(named).collect())
+    let mut missing = Vec::new();
+    loop {
+        match fetch_named(&pins, repositories, access, folder, named) {
+            Ok(_) => break,
+            // One source less is no reason to have none of the others.
+            Err(SourceError::Gone {
+                package, version, ..
+            }) => {
+                pins.retain(|pin| pin.name != package || pin.version != version);
+                missing.push(WantedSource {
+                    name: package,
+                    version,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let found = pins.into_iter().map(|pin| (named(&pin), pin));
+    Ok((found.collect(), missing))
 }
 
 fn named(pin: &PackagePin) -> PathBuf {

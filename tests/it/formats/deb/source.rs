@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use consign::layer::source::deb::{
-    Access, AptSettings, Client, Network, Repository, SourceError, WantedSource, fetch_sources,
-    find_sources,
+    Access, AptSettings, Client, FoundSources, Network, Repository, SourceError, WantedSource,
+    fetch_sources, find_sources,
 };
-use consign::layer::spec::PackagePin;
 use consign::report::Silent;
 
 use super::archive::TestArchive;
@@ -59,8 +58,6 @@ fn archive() -> Option<TestArchive> {
     Some(archive)
 }
 
-type Found = (Vec<PackagePin>, Vec<WantedSource>);
-
 fn with<T>(
     archive: &TestArchive,
     repository: &Repository,
@@ -77,13 +74,14 @@ fn with<T>(
     ask(std::slice::from_ref(repository), &access)
 }
 
-fn collect(archive: &TestArchive, server: &Server, to: &Path) -> Result<Found, SourceError> {
+fn collect(archive: &TestArchive, server: &Server, to: &Path) -> Result<FoundSources, SourceError> {
     let wanted = BTreeSet::from([source("1:1.0"), source("2.0")]);
     let repository = archive.repository_at(&server.address());
     with(archive, &repository, |repositories, access| {
-        let found = find_sources(&wanted, repositories, access)?;
-        fetch_sources(&found.0, repositories, access, to)?;
-        Ok(found)
+        let (pins, mut missing) = find_sources(&wanted, repositories, access)?;
+        let (found, gone) = fetch_sources(pins, repositories, access, to)?;
+        missing.extend(gone);
+        Ok((found, missing))
     })
 }
 
@@ -131,4 +129,16 @@ fn a_source_with_other_bytes_than_its_list_says_is_refused() {
     std::fs::write(&list, text.replace("hello", "hallo")).expect("written");
     let error = collect(&archive, &server, folder.path()).expect_err("another list");
     assert_eq!(error.slug(), "source-wrong-digest", "{error}");
+}
+
+#[test]
+fn a_source_that_is_listed_and_gone_is_named_and_the_others_come() {
+    let Some(archive) = archive() else { return };
+    let server = Server::start(&archive.path(""));
+    let folder = temp_folder();
+    let tar = archive.path("pool/main/h/hello/hello_1.0.tar.xz");
+    std::fs::remove_file(tar).expect("it was there");
+    let (found, missing) = collect(&archive, &server, folder.path()).expect("the rest");
+    assert_eq!(missing, [source("2.0"), source("1:1.0")]);
+    assert!(found.is_empty(), "{found:?}");
 }
