@@ -5,14 +5,18 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use consign_schema::hook::When;
+
 use crate::addresses;
 use crate::configure::{Verdict, go_on, growing_disks, settle, take, verdict};
 use crate::console::{Surroundings, show};
-use crate::generation::CONFIGURED;
+use crate::generation::{CONFIGURED, Generation};
+use crate::hook;
 use crate::image::Vendor;
 use crate::init::screen;
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
+use crate::state::State;
 use crate::status::{Standing, Status, code};
 use crate::step::clock::{CHRONYD, TIMESYNCD_PROGRAM};
 use crate::step::role::SERVICES;
@@ -205,6 +209,7 @@ pub fn verify(root: &Root) -> ExitCode {
     if status.standing == Standing::Starting {
         status.notes.extend(grow_data_disks(root));
         judge(&mut status);
+        check_role(root, &mut status);
         status = after_trial(root, status);
         let around = Surroundings::look(root, addresses::wait_for_one(ADDRESS_PATIENCE));
         if let Err(error) = status.save(root) {
@@ -216,6 +221,22 @@ pub fn verify(root: &Root) -> ExitCode {
     }
     send_back(root, &mut status);
     ExitCode::SUCCESS
+}
+
+/// The role's own checks: one that fails makes the machine degraded, and ends
+/// a trial.
+pub fn check_role(root: &Root, status: &mut Status) {
+    let state = State::load(root).ok().flatten();
+    let generation = state.and_then(|state| Generation::load(root, &state).ok());
+    let Some(generation) = generation else {
+        return;
+    };
+    if let Err(error) = hook::run(root, &generation, When::Verify) {
+        status.standing = Standing::Degraded;
+        status.code = code::CHECK_FAILED;
+        status.summary = error.to_string();
+        status.failed_units.push(hook::UNIT.to_owned());
+    }
 }
 
 /// Data disks that were made larger, and are mounted now.

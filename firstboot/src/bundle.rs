@@ -16,6 +16,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 
+use consign_schema::bundle;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::Digest;
@@ -29,16 +30,13 @@ pub const VENDOR: &str = "/usr/lib/consign/vendor.pub";
 pub const RELEASES: &str = "/var/lib/consign/releases";
 /// A release while it is being made.
 const FRESH: &str = "/var/lib/consign/releases/.new";
+/// A release while it is being removed.
+pub const GONE: &str = "/var/lib/consign/releases/.gone";
 /// Links to the releases that count, by the bundles' names.
 pub const CURRENT: &str = "/var/lib/consign/current";
 const BLOCK: usize = 512;
 const MANIFEST: &str = "manifest.toml";
 const SIGNATURE: &str = "manifest.toml.sig";
-const MAX_MANIFEST: u64 = 1 << 20;
-const MAX_FILES: usize = 4096;
-const MAX_DEPTH: usize = 16;
-/// All files of a bundle together.
-const MAX_SIZE: u64 = 4 << 30;
 
 /// Why a bundle is not taken.
 #[derive(Debug)]
@@ -113,19 +111,17 @@ impl Manifest {
                 digest: Digest::parse(&string(file, "sha256")?)?,
             };
             total = total.checked_add(entry.size)?;
-            let is_right = is_path(&entry.path)
+            let is_right = bundle::is_path(&entry.path)
                 && matches!(entry.mode, 0o644 | 0o755)
                 && paths.insert(entry.path.clone());
-            if !is_right || files.len() == MAX_FILES {
+            if !is_right || files.len() == bundle::MAX_FILES {
                 return None;
             }
             files.push(entry);
         }
         let (name, version) = (string(&table, "name")?, string(&table, "version")?);
-        let is_right = is_name(&name)
-            && (1..=64).contains(&version.len())
-            && version.bytes().all(|byte| byte.is_ascii_graphic())
-            && total <= MAX_SIZE;
+        let is_right =
+            bundle::is_name(&name) && bundle::is_version(&version) && total <= bundle::MAX_SIZE;
         is_right.then_some(Self {
             name,
             version,
@@ -139,26 +135,6 @@ impl Manifest {
     pub fn folder(&self) -> String {
         format!("{RELEASES}/{}", self.digest)
     }
-}
-
-fn is_name(text: &str) -> bool {
-    (1..=32).contains(&text.len())
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
-}
-
-/// A path that stays inside, of letters that need no escape.
-fn is_path(text: &str) -> bool {
-    text.len() <= 200
-        && text.split('/').count() <= MAX_DEPTH
-        && text.split('/').all(|part| {
-            !matches!(part, "" | "." | "..")
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-        })
 }
 
 /// What the bytes that come next belong to.
@@ -321,7 +297,9 @@ impl<'r> Unpacker<'r> {
         ))?;
         let order = BundleError::Form("its files are not in their order");
         let part = match (name.as_str(), &self.manifest) {
-            (MANIFEST, None) if self.unsigned.is_empty() && size <= MAX_MANIFEST => Part::Manifest,
+            (MANIFEST, None) if self.unsigned.is_empty() && size <= bundle::MAX_MANIFEST => {
+                Part::Manifest
+            }
             (SIGNATURE, None) if size <= trust::MAX_SIGNATURE as u64 => Part::Signature,
             (_, None) => return Err(order),
             (name, Some(_)) => {

@@ -20,6 +20,7 @@ use crate::digest::Digest;
 use crate::root::{Access, Change, Root};
 use crate::systemd::{self, Program};
 use crate::text;
+use crate::write_back::config_disks;
 
 const BLOCK: &str = "/sys/class/block";
 const JOURNAL: &str = "/var/lib/consign/journal";
@@ -70,23 +71,27 @@ pub struct Found {
 }
 
 /// Disks besides the system's own and config media, in the order of their
-/// controllers; nothing where there is no `/sys`. `medium` is the disk that the
-/// configuration came on.
+/// controllers; nothing where there is no `/sys`.
+///
+/// Who judges a configuration and who puts it in place ask here, and must
+/// count alike: a config medium is none of them, in use or not, whole or in a
+/// partition.
 ///
 /// # Errors
 ///
 /// What the system reports.
-pub fn look(root: &Root, medium: Option<&str>) -> io::Result<Option<Vec<Found>>> {
+pub fn look(root: &Root) -> io::Result<Option<Vec<Found>>> {
     if !root.exists(BLOCK) {
         return Ok(None);
     }
     let own = own_disks(root)?;
+    let media = config_disks(root)?;
     let mut disks = Vec::new();
     for name in root.list(BLOCK)? {
         let folder = format!("{BLOCK}/{name}");
         let is_disk = !NO_DISKS.iter().any(|no| name.starts_with(no))
             && !root.exists(&format!("{folder}/partition"))
-            && Some(name.as_str()) != medium
+            && !media.contains(&name)
             && !own.contains(&name);
         let value = |file: &str| root.read_text(&format!("{folder}/{file}"), 4096);
         let size = value("size").unwrap_or_default();
@@ -104,7 +109,8 @@ pub fn look(root: &Root, medium: Option<&str>) -> io::Result<Option<Vec<Found>>>
         let place = root.read_link(&folder)?.unwrap_or_default();
         // One that cannot be read is nobody's blank disk, and no reason to stop.
         let holds = holds(root, &name, size).unwrap_or(Holds::Other(UNREADABLE));
-        if holds == Holds::Medium {
+        let is_table = matches!(holds, Holds::Other(TABLE | BOOT_SECTOR));
+        if holds == Holds::Medium || is_table && has_medium(root, &name)? {
             continue;
         }
         let fact = DiskFact { name, serial, size };
@@ -144,8 +150,31 @@ fn own_disks(root: &Root) -> io::Result<Vec<String>> {
     Ok(own)
 }
 
+/// Whether a configuration is in one of the partitions that the kernel found.
+fn has_medium(root: &Root, disk: &str) -> io::Result<bool> {
+    for part in root.list(&format!("{BLOCK}/{disk}"))? {
+        let folder = format!("{BLOCK}/{disk}/{part}");
+        if !part.starts_with(disk) || !root.exists(&format!("{folder}/partition")) {
+            continue;
+        }
+        let size = root.read_text(&format!("{folder}/size"), 4096);
+        let size = size.unwrap_or_default().trim().parse::<u64>().unwrap_or(0);
+        let device = File::open(root.outside(&format!("/dev/{part}")));
+        let head = device.and_then(|part| read(&part, 0, HEAD_KNOWN.min(size.saturating_mul(512))));
+        // One that cannot be read was read by nobody as a configuration.
+        if head.is_ok_and(|head| known(&head) == Some(Holds::Medium)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A disk with bytes that no table below knows, as a cut mkfs leaves it.
 const UNKNOWN: &str = "data that is not known here";
+const TABLE: &str = "a partition table";
+const BOOT_SECTOR: &str = "a partition table or a boot sector";
+/// Bytes that tell what a disk holds.
+const HEAD_KNOWN: u64 = 128 << 10;
 const UNREADABLE: &str = "nothing that can be read";
 
 fn holds(root: &Root, name: &str, size: u64) -> io::Result<Holds> {
@@ -153,7 +182,7 @@ fn holds(root: &Root, name: &str, size: u64) -> io::Result<Holds> {
         // A drive without a medium.
         return Ok(Holds::Other(UNREADABLE));
     };
-    let head = read(&disk, 0, (128 << 10).min(size))?;
+    let head = read(&disk, 0, HEAD_KNOWN.min(size))?;
     if let Some(known) = known(&head) {
         return Ok(known);
     }
@@ -213,8 +242,8 @@ fn known(head: &[u8]) -> Option<Holds> {
         return Some(Holds::Files(DiskFileSystem::Xfs, uuid_text(at(32, 16)?)));
     }
     let others: [(usize, &[u8], &str); 7] = [
-        (510, &[0x55, 0xaa], "a partition table or a boot sector"),
-        (512, b"EFI PART", "a partition table"),
+        (510, &[0x55, 0xaa], BOOT_SECTOR),
+        (512, b"EFI PART", TABLE),
         (0x8001, b"CD001", "a CD's file system"),
         (0, b"LUKS", "an encrypted volume"),
         (536, b"LVM2", "a volume of LVM"),
@@ -302,7 +331,7 @@ impl Record {
 ///
 /// When it is not there or holds something else, and it never had one.
 pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
-    let Some(disks) = look(root, None)? else {
+    let Some(disks) = look(root)? else {
         return Ok(Change::Same);
     };
     let record = Record::load(root, &disk.name)?.filter(|record| record.uuid == disk.uuid);

@@ -56,7 +56,7 @@ fn a_blank_disk_is_formatted_once_and_found_anywhere() {
         Change::Written
     );
     // The order is that of the controllers.
-    let disks = look(&folder.root, None).expect("looked").expect("disks");
+    let disks = look(&folder.root).expect("looked").expect("disks");
     assert_eq!(disks[0].fact.name, "vdc");
     let ours = Holds::Files(DiskFileSystem::Ext4, data.uuid.clone());
     assert_eq!((&disks[0].holds, &disks[1].holds), (&ours, &Holds::Blank));
@@ -137,12 +137,16 @@ fn a_format_that_was_cut_is_done_again_and_only_then() {
 fn config_media_and_the_systems_disk_are_not_counted() {
     let folder = machine(&[("vda", "pci/1"), ("vdb", "pci/2"), ("vdc", "pci/3")]);
     write(&folder, "vdb", 43, b"VACONFIG   ");
-    let names = |medium| -> Vec<String> {
-        let disks = look(&folder.root, medium).expect("looked").expect("disks");
+    let names = || -> Vec<String> {
+        let disks = look(&folder.root).expect("looked").expect("disks");
         disks.into_iter().map(|disk| disk.fact.name).collect()
     };
-    assert_eq!(names(None), ["vda", "vdc"]);
-    assert_eq!(names(Some("vdc")), ["vda"]);
+    assert_eq!(names(), ["vda", "vdc"]);
+    let noted = "/run/consign/config-disks";
+    let put = |text: &str| folder.root.put(noted, text.as_bytes(), Access::own(0o644));
+    put("vdc\n").expect("noted");
+    assert_eq!(names(), ["vda"]);
+    folder.root.remove(noted).expect("gone");
     std::fs::create_dir_all(folder.path().join("var")).expect("folders");
     let stat = folder.root.stat("/var").expect("looked").expect("there");
     let (major, minor) = (
@@ -156,5 +160,33 @@ fn config_media_and_the_systems_disk_are_not_counted() {
         dev.join(format!("{major}:{minor}")),
     )
     .expect("a link");
-    assert_eq!(names(None), ["vdc"]);
+    assert_eq!(names(), ["vdc"]);
+}
+
+/// A medium with a partition sorts before the blank disk, and is not counted
+/// by who formats either, whether it is still noted as read or not.
+#[test]
+fn a_config_medium_in_a_partition_moves_no_data_disk() {
+    let folder = machine(&[("vdb", "pci/2"), ("vdc", "pci/3")]);
+    write(&folder, "vdb", 510, &[0x55, 0xaa]);
+    let part = folder.path().join("sys/devices/pci/2/block/vdb/vdb1");
+    std::fs::create_dir_all(&part).expect("folders");
+    std::fs::write(part.join("partition"), "1\n").expect("a number");
+    std::fs::write(part.join("size"), "2048\n").expect("a size");
+    let device = File::create(folder.path().join("dev/vdb1")).expect("a partition");
+    device.set_len(1 << 20).expect("its size");
+    let first = || {
+        look(&folder.root)
+            .expect("looked")
+            .expect("disks")
+            .remove(0)
+    };
+    assert_eq!(first().fact.name, "vdb", "a disk with somebody's partition");
+    write(&folder, "vdb1", 43, b"vaconfig   ");
+    assert_eq!(first().fact.name, "vdc");
+    let data = disk("data", DiskMatch::Position(1));
+    settle(&folder.root, &data).expect("formatted");
+    assert!(matches!(first().holds, Holds::Files(..)));
+    let medium = std::fs::read(folder.path().join("dev/vdb")).expect("the medium");
+    assert!(medium[512..].iter().all(|byte| *byte == 0));
 }

@@ -15,7 +15,7 @@ const FACTS: &str = "/usr/lib/consign/image.toml";
 /// The vendor's policy; without one, a site may set everything.
 const POLICY: &str = "/usr/lib/consign/policy.toml";
 /// One folder for each role, with `role.toml` and the templates.
-const ROLES: &str = "/usr/lib/consign/roles";
+pub const ROLES: &str = "/usr/lib/consign/roles";
 
 /// Name, version and build of the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -35,6 +35,7 @@ mod data_disk;
 mod digest;
 mod facts;
 mod generation;
+mod hook;
 mod image;
 mod init;
 mod inventory;

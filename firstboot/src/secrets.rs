@@ -20,6 +20,8 @@ const IDENTITY: &str = "/var/lib/consign/identity.age";
 const RECIPIENT: &str = "/var/lib/consign/recipient";
 /// Where systemd looks for credentials that are named without a path.
 pub const STORE: &str = "/run/credstore";
+/// What somebody entered at the machine, by name; as safe as the identity.
+pub const ENTERED: &str = "/var/lib/consign/entered";
 /// An encrypted file is never longer.
 const MAX_SIZE: usize = 256 << 10;
 
@@ -67,15 +69,38 @@ pub struct Missing {
     pub remedy: String,
 }
 
-/// Names of credentials and of their entries in `secrets.age`.
+/// Names of credentials and of their entries in `secrets.age`; no entry:
+/// somebody enters it at the machine.
 pub fn wanted(site: &SiteConfig) -> BTreeMap<String, String> {
-    let from_age = site
-        .secrets
-        .iter()
-        .filter(|secret| secret.from == SecretSource::Age);
-    from_age
-        .map(|secret| (secret.name.clone(), secret.entry.clone()))
+    let entry = |secret: &consign_schema::SecretEntry| match secret.from {
+        SecretSource::Age => secret.entry.clone(),
+        _ => String::new(),
+    };
+    let secrets = site.secrets.iter();
+    secrets
+        .map(|secret| (secret.name.clone(), entry(secret)))
         .collect()
+}
+
+/// Names of those that have to be entered, and have not been.
+pub fn to_enter(root: &Root, wanted: &BTreeMap<String, String>) -> Vec<String> {
+    let names = wanted.iter().filter(|(_, entry)| entry.is_empty());
+    names
+        .map(|(name, _)| name.clone())
+        .filter(|name| !root.exists(&format!("{ENTERED}/{name}")))
+        .collect()
+}
+
+/// Keeps what somebody entered, for its owner alone.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn enter(root: &Root, name: &str, secret: &Secret) -> io::Result<()> {
+    root.put_directory(ENTERED, Access::own(0o700))?;
+    let path = format!("{ENTERED}/{name}");
+    root.put(&path, secret.expose().as_bytes(), Access::own(0o600))?;
+    Ok(())
 }
 
 /// Whether every secret that the site wants is there and can be read.
@@ -88,7 +113,8 @@ pub fn check(
     wanted: &BTreeMap<String, String>,
     file: Option<&[u8]>,
 ) -> Result<(), Vec<Missing>> {
-    if wanted.is_empty() {
+    let sealed = || wanted.iter().filter(|(_, entry)| !entry.is_empty());
+    if sealed().next().is_none() {
         return Ok(());
     }
     let all = |message: String, remedy: String| {
@@ -114,9 +140,7 @@ pub fn check(
             encrypt_again(root),
         )
     })?;
-    let absent = wanted
-        .iter()
-        .filter(|(_, entry)| !entries.contains_key(*entry));
+    let absent = sealed().filter(|(_, entry)| !entries.contains_key(*entry));
     let absent: Vec<Missing> = absent
         .map(|(name, entry)| Missing {
             key: format!("secret.{name}"),
@@ -186,15 +210,29 @@ pub fn put(
             root.remove(&format!("{STORE}/{name}"))?;
         }
     }
-    let Some(file) = file.filter(|_| !wanted.is_empty()) else {
+    if wanted.is_empty() {
         return Ok(Change::Same);
+    }
+    let entries = match file {
+        Some(file) => open(root, file).map_err(|error| io::Error::other(error.to_string()))?,
+        None => BTreeMap::new(),
     };
-    let entries = open(root, file).map_err(|error| io::Error::other(error.to_string()))?;
     root.put_directory(STORE, Access::own(0o700))?;
     for (name, entry) in wanted {
-        let secret = entries
-            .get(entry)
-            .ok_or_else(|| io::Error::other(format!("secrets.age has no `{entry}`")))?;
+        let secret = if entry.is_empty() {
+            let entered = root.read_text(&format!("{ENTERED}/{name}"), MAX_SIZE)?;
+            // Its services wait for it.
+            if entered.is_empty() {
+                continue;
+            }
+            &Secret::new(entered)
+        } else if file.is_none() {
+            continue;
+        } else {
+            entries
+                .get(entry)
+                .ok_or_else(|| io::Error::other(format!("secrets.age has no `{entry}`")))?
+        };
         let path = format!("{STORE}/{name}");
         let change = root.put(&path, secret.expose().as_bytes(), Access::own(0o400))?;
         is_written |= change == Change::Written;
@@ -234,5 +272,28 @@ mod tests {
         }
         assert_eq!(check(&folder.root, &BTreeMap::new(), None), Ok(()));
         assert!(put(&folder.root, &wanted, Some(b"CANARY")).is_err());
+    }
+
+    #[test]
+    fn what_is_entered_at_the_machine_is_kept_and_handed_on() {
+        let folder = Folder::new();
+        settle(&folder.root).expect("made");
+        let wanted: BTreeMap<_, _> = [("pin".to_owned(), String::new())].into();
+        let path = format!("{STORE}/pin");
+        assert_eq!(check(&folder.root, &wanted, None), Ok(()));
+        assert_eq!(put(&folder.root, &wanted, None).expect("put"), Change::Same);
+        assert_eq!(to_enter(&folder.root, &wanted), ["pin"]);
+        assert!(!folder.root.exists(&path));
+        enter(&folder.root, "pin", &Secret::new("CANARY".into())).expect("kept");
+        assert_eq!(to_enter(&folder.root, &wanted), [""; 0]);
+        assert_eq!(
+            put(&folder.root, &wanted, None).expect("put"),
+            Change::Written
+        );
+        assert_eq!(folder.text(&path), "CANARY");
+        assert_eq!(put(&folder.root, &wanted, None).expect("put"), Change::Same);
+        // A configuration without it takes it away.
+        put(&folder.root, &BTreeMap::new(), None).expect("put");
+        assert!(!folder.root.exists(&path));
     }
 }

@@ -72,6 +72,8 @@ pub mod code {
     pub const APPLY_FAILED: u8 = 31;
     /// Ready but for something that failed.
     pub const DEGRADED: u8 = 41;
+    /// A check of the role failed.
+    pub const CHECK_FAILED: u8 = 40;
     /// A fault of the image or of the agent.
     pub const INTERNAL: u8 = 70;
     /// Not known yet; never with `--wait`.

@@ -23,30 +23,51 @@ use crate::text::quoted;
 
 /// Disks that are looked at again in the end, one a line.
 const DISKS: &str = "/run/consign/media";
+/// Every disk that a configuration was read from, one a line.
+const CONFIG_DISKS: &str = "/run/consign/config-disks";
 /// What stands where something was that the machine has taken.
 pub const TAKEN: &str = "# Taken by the appliance, and erased from this medium.\n";
 /// What is wiped.
 const SPENT: [&str; 2] = [SECRETS, "claim.txt"];
 const SECRETS: &str = "secrets.age";
 
-/// Takes note of media that something may be written to.
+/// The disks that the confined reader found a configuration on: no data disks,
+/// whatever their tables and labels look like.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn config_disks(root: &Root) -> io::Result<Vec<String>> {
+    let text = root.read_text(CONFIG_DISKS, 4096)?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Takes note of config media, and of those that something may be written to.
 pub fn note(root: &Root, found: &Found) {
+    put_list(root, CONFIG_DISKS, found.candidates.iter());
     // One that cannot be written counts too, where secrets stay on it.
     let concerns = |candidate: &&Candidate| {
         let mut spent = SPENT.iter();
         !candidate.slots.is_empty() || spent.any(|name| candidate.files.contains_key(*name))
     };
     let disks = found.candidates.iter().filter(concerns);
+    put_list(root, DISKS, disks);
+}
+
+fn put_list<'c>(root: &Root, path: &str, media: impl Iterator<Item = &'c Candidate>) {
+    // What came by another way than a disk has none.
+    let disks = media.map(|candidate| candidate.disk.as_str());
     let text: String = disks
-        .flat_map(|candidate| [candidate.disk.as_str(), "\n"])
+        .filter(|disk| !disk.is_empty())
+        .flat_map(|disk| [disk, "\n"])
         .collect();
     let noted = if text.is_empty() {
-        root.remove(DISKS)
+        root.remove(path)
     } else {
-        root.put(DISKS, text.as_bytes(), Access::own(0o644))
+        root.put(path, text.as_bytes(), Access::own(0o644))
     };
     if let Err(error) = noted {
-        complain!("cannot write {DISKS}: {error}");
+        complain!("cannot write {path}: {error}");
     }
 }
 

@@ -4,7 +4,7 @@
 //! taken away, `appliance-ready.target` wants them instead, and a drop-in
 //! lets them run only when the agent has left its stamp for them.
 
-use consign_schema::{Policy, Problem, Role, decode};
+use consign_schema::{Problem, Role, decode, json_schema};
 
 use super::error::BootError;
 use super::files::{path, symlink, text_file};
@@ -14,7 +14,8 @@ use crate::units::Timestamp;
 const PROGRAM: &str = "usr/lib/consign/consign-firstboot";
 const COMMAND: &str = "usr/bin/appliance";
 const ROLES: &str = "usr/lib/consign/roles";
-const POLICY: &str = "usr/lib/consign/policy.toml";
+/// What `appliance schema` prints.
+const SCHEMA: &str = "usr/lib/consign/site.schema.json";
 const VENDOR_UNITS: &str = "usr/lib/systemd/system";
 const ADMIN_UNITS: &str = "etc/systemd/system";
 const READY_TARGET: &str = "appliance-ready.target";
@@ -101,7 +102,7 @@ pub(super) fn place(
     if tree.at(NETWORKD).is_none() {
         return Err(BootError::Missing { path: NETWORKD });
     }
-    check_policy(tree)?;
+    super::vendor_files::check_policy(tree)?;
     let roles = read_roles(tree)?;
     let mut program = Node::file(0o755, agent.clone());
     program.meta.mtime = time;
@@ -129,6 +130,10 @@ pub(super) fn place(
             symlink("../run/consign/resolv.conf", time),
         )?;
     }
+    let mut sorted: Vec<&Role> = roles.iter().collect();
+    sorted.sort_by(|one, two| one.name.cmp(&two.name));
+    let schema = format!("{:#}\n", json_schema(&sorted));
+    tree.insert(path(SCHEMA), text_file(schema, time))?;
     fence(tree, &roles, time)
 }
 
@@ -186,6 +191,9 @@ fn read_roles(tree: &FileTree) -> Result<Vec<Role>, BootError> {
                 });
             }
         }
+        for hook in role.hooks.iter().filter(|hook| hook.bundle.is_none()) {
+            super::vendor_files::check_hook(tree, &own, hook)?;
+        }
         for unit in &role.services {
             if !has_unit(tree, unit) {
                 return Err(BootError::NoRoleUnit {
@@ -199,16 +207,8 @@ fn read_roles(tree: &FileTree) -> Result<Vec<Role>, BootError> {
     Ok(roles)
 }
 
-fn check_policy(tree: &FileTree) -> Result<(), BootError> {
-    let file = path(POLICY);
-    if tree.get(&file).is_some() {
-        parse(tree, &file, Policy::parse)?;
-    }
-    Ok(())
-}
-
 /// Reads a file of the vendor's with the agent's own rules.
-fn parse<T>(
+pub(super) fn parse<T>(
     tree: &FileTree,
     file: &TreePath,
     parse: fn(&str) -> Result<T, Vec<Problem>>,
@@ -334,10 +334,10 @@ fn disable(tree: &mut FileTree, unit: &str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const ROLE: &str = "schema = 1\nname = \"web\"\ndescription = \"x\"\nservices = [\"nginx.service\", \"job@web.timer\"]\n\
+    pub(in crate::boot) const ROLE: &str = "schema = 1\nname = \"web\"\ndescription = \"x\"\nservices = [\"nginx.service\", \"job@web.timer\"]\n\
         [[template]]\nsource = \"t.j2\"\ntarget = \"/etc/t\"\ntype = \"text\"\n";
 
     fn tree_with(files: &[(&str, &str)]) -> FileTree {
@@ -349,7 +349,7 @@ mod tests {
         tree
     }
 
-    fn debian() -> FileTree {
+    pub(in crate::boot) fn debian() -> FileTree {
         let mut tree = tree_with(&[
             (NETWORKD, ""),
             (SSHD, ""),
@@ -370,7 +370,7 @@ mod tests {
         tree
     }
 
-    fn placed(mut tree: FileTree) -> Result<FileTree, BootError> {
+    pub(in crate::boot) fn placed(mut tree: FileTree) -> Result<FileTree, BootError> {
         let agent = Content::from_bytes(*b"agent");
         place(&mut tree, &agent, Timestamp::from_seconds(7))?;
         Ok(tree)
@@ -406,6 +406,12 @@ mod tests {
             let (_, name) = unit.split_once('/').expect("a link");
             assert_eq!(target(&tree, &link), format!("../{name}"));
         }
+        let schema: serde_json::Value =
+            serde_json::from_str(&text(&tree, SCHEMA)).expect("a JSON Schema");
+        assert_eq!(
+            schema["properties"]["role"]["properties"]["name"]["enum"][0],
+            "web"
+        );
         assert!(text(&tree, SSHD_DROP_IN).contains("/var/lib/consign/ssh/ssh_host_ed25519_key"));
         assert_eq!(
             target(

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::sign::vendor::VendorFault;
 use crate::tree::{TreeError, TreePath};
 use crate::units::ExitClass;
 
@@ -122,6 +123,16 @@ pub enum BootError {
         /// What is wrong, in lines for people.
         problems: Vec<String>,
     },
+    /// A file of the vendor's that the agent would refuse for its signature.
+    #[error("the appliance would refuse `{path}`")]
+    VendorSignature {
+        /// The file.
+        path: TreePath,
+        /// What its signature is for.
+        purpose: &'static str,
+        /// Why.
+        source: VendorFault,
+    },
     /// A role lies in a folder of another name.
     #[error("role `{role}` is described by `{path}`, not by a file in a folder of its own name")]
     RoleFolder {
@@ -137,6 +148,14 @@ pub enum BootError {
         role: String,
         /// File name of the template.
         template: String,
+    },
+    /// A role names a hook that cannot run.
+    #[error("a role has the hook `{path}`, and the tree has {needs}")]
+    NoHook {
+        /// The file.
+        path: TreePath,
+        /// What is missing, as a clause without its subject.
+        needs: &'static str,
     },
     /// A role names a unit that is not there.
     #[error("role `{role}` starts `{unit}`, which is no unit of the tree")]
@@ -185,8 +204,10 @@ impl BootError {
             Self::Parameter { .. } => "boot-parameter",
             Self::InitramfsSize { .. } => "boot-initramfs-size",
             Self::VendorFile { .. } => "boot-vendor-file",
+            Self::VendorSignature { .. } => "boot-vendor-signature",
             Self::RoleFolder { .. } => "boot-role-folder",
             Self::NoTemplate { .. } => "boot-no-template",
+            Self::NoHook { .. } => "boot-no-hook",
             Self::NoRoleUnit { .. } => "boot-no-role-unit",
             Self::Tree(_) => "boot-tree",
             Self::Read { .. } => "boot-read",
@@ -220,7 +241,15 @@ impl BootError {
                 "add `systemd` to the packages of the first layer"
             }
             Self::RoleFolder { .. } => "name the folder below `/usr/lib/consign/roles` as the role",
+            Self::VendorSignature {
+                path,
+                purpose,
+                source,
+            } => return Some(signature_hint(path, purpose, source)),
             Self::NoTemplate { .. } => "put the template beside `role.toml`",
+            Self::NoHook { .. } => {
+                "put the file beside `role.toml` (mode 0755 for a program), and puppet into a layer where it is asked for"
+            }
             Self::NoRoleUnit { .. } => "add the package or file that brings the unit to a layer",
             Self::Parameter { .. } => "write one parameter without spaces for each entry",
             _ => return None,
@@ -235,5 +264,17 @@ impl BootError {
             Self::Parameter { .. } => ExitClass::Usage,
             _ => ExitClass::Build,
         }
+    }
+}
+
+fn signature_hint(path: &TreePath, purpose: &str, fault: &VendorFault) -> String {
+    match fault {
+        VendorFault::NotAKey { .. } | VendorFault::NoKey => {
+            "put the public key into `usr/lib/consign/vendor.pub` of a layer, one a line".into()
+        }
+        _ => format!(
+            "sign the layer's file again: `ssh-keygen -Y sign -n {purpose} -f KEY {}`",
+            path.name().map(String::from_utf8_lossy).unwrap_or_default()
+        ),
     }
 }

@@ -20,6 +20,7 @@ mod lean;
 mod slots;
 mod spec;
 mod units;
+mod vendor_files;
 
 pub use clean::{
     Action as CleanAction, Leftover, RULES as CLEAN_RULES, Rule as CleanRule, leftovers, rule_for,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use consign_schema::{Secret, SecretSource, SiteConfig};
+use consign_schema::{Secret, SecretSource, SiteConfig, bundle};
 
 use super::FactoryError;
 use super::roles::read_limited;
@@ -17,6 +17,11 @@ use crate::tree::{Blob, Content};
 const PURPOSE: &str = "consign-config";
 /// A licence is at most this long: the agent's limit.
 const MAX_LICENSE: u64 = 256 << 10;
+
+/// As `secrets.age` is: the agent's limit of a text file.
+const MAX_SECRETS: usize = consign_schema::MAX_SIZE;
+/// Files that the agent reads of a medium.
+const MAX_NAMES: usize = 64;
 
 /// What is asked for.
 #[derive(Debug, Default)]
@@ -44,7 +49,7 @@ impl Beside<'_> {
         site: &[u8],
         checked: &SiteConfig,
     ) -> Result<BTreeMap<String, Content>, FactoryError> {
-        let mut files = BTreeMap::new();
+        let mut files: BTreeMap<String, Content> = BTreeMap::new();
         if let Some(signer) = self.signer {
             let signature = sshsig::sign(signer, PURPOSE, site)?;
             files.insert(
@@ -68,7 +73,7 @@ impl Beside<'_> {
             if bytes.len() as u64 > MAX_LICENSE {
                 return Err(read(std::io::ErrorKind::FileTooLarge.into()));
             }
-            files.insert(name_in("license", path, "")?, Content::from_bytes(bytes));
+            add(&mut files, "license", path, "", Content::from_bytes(bytes))?;
         }
         for path in self.payload {
             let read = |source| FactoryError::Read {
@@ -77,8 +82,20 @@ impl Beside<'_> {
             };
             let blob = Blob::open(path).map_err(read)?;
             let metadata = blob.file().metadata().map_err(read)?;
+            if metadata.len() > bundle::MAX_SIZE {
+                return Err(too_long(path, metadata.len(), bundle::MAX_SIZE));
+            }
             let content = Content::stored(blob, 0, metadata.len());
-            files.insert(name_in("payload", path, ".vab")?, content);
+            add(&mut files, "payload", path, ".vab", content)?;
+        }
+        // One more is `site.toml` itself.
+        if files.len() >= MAX_NAMES {
+            return Err(FactoryError::TooMuch {
+                what: "the config disk would have".to_owned(),
+                found: files.len() as u64 + 1,
+                most: MAX_NAMES as u64,
+                unit: "files",
+            });
         }
         Ok(files)
     }
@@ -90,6 +107,11 @@ impl Beside<'_> {
             hint,
         };
         let bytes = read_limited(path)?;
+        // What was read ends behind the limit, and what follows is not there.
+        if bytes.len() > MAX_SECRETS {
+            let found = std::fs::metadata(path).map_or(bytes.len() as u64, |it| it.len());
+            return Err(too_long(path, found, MAX_SECRETS as u64));
+        }
         let is_encrypted = bytes.starts_with(age::VERSION.as_bytes());
         let Some((request, chance)) = &self.encrypt else {
             if is_encrypted {
@@ -124,7 +146,38 @@ impl Beside<'_> {
             }
         }
         let recipient = recipient(request)?;
-        Ok(age::encrypt(&recipient, text.expose().as_bytes(), chance))
+        let sealed = age::encrypt(&recipient, text.expose().as_bytes(), chance);
+        if sealed.len() > MAX_SECRETS {
+            return Err(too_long(path, sealed.len() as u64, MAX_SECRETS as u64));
+        }
+        Ok(sealed)
+    }
+}
+
+/// Puts a file into a folder of the medium, where there is none of its name.
+fn add(
+    files: &mut BTreeMap<String, Content>,
+    folder: &str,
+    path: &Path,
+    suffix: &str,
+    content: Content,
+) -> Result<(), FactoryError> {
+    let name = name_in(folder, path, suffix)?;
+    match files.insert(name.clone(), content) {
+        None => Ok(()),
+        Some(_) => Err(FactoryError::SameName {
+            path: path.to_owned(),
+            name,
+        }),
+    }
+}
+
+fn too_long(path: &Path, found: u64, most: u64) -> FactoryError {
+    FactoryError::TooMuch {
+        what: format!("`{}` would have", path.display()),
+        found,
+        most,
+        unit: "bytes on the config disk",
     }
 }
 

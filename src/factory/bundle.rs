@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use consign_schema::bundle as limits;
+
 use super::FactoryError;
 use crate::artifact::PendingFile;
 use crate::digest::{Digest, Hasher};
@@ -14,9 +16,10 @@ use crate::tree::list_folder;
 
 /// What a signature of a bundle's manifest is for.
 const PURPOSE: &str = "consign-bundle";
-const MAX_FILES: usize = 4096;
-const MAX_DEPTH: usize = 16;
-const MAX_PATH: usize = 200;
+/// Of a tar, in bytes.
+const BLOCK: u64 = 512;
+/// The agent's limit of a signature, in bytes; ours are shorter.
+const MAX_SIGNATURE: u64 = 16 << 10;
 
 /// What a bundle is called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,10 +61,12 @@ pub fn write_bundle(
     signer: &Signer,
     output: &Path,
 ) -> Result<Bundle, FactoryError> {
+    name.check()?;
     let mut entries = Vec::new();
     collect(folder, "", &mut entries)?;
     entries.sort_by(|one, two| one.path.cmp(&two.path));
     let manifest = manifest(name, &entries);
+    check_sizes(&manifest, &entries)?;
     let signature = sshsig::sign(signer, PURPOSE, manifest.as_bytes())?;
     let write = |source| FactoryError::Write {
         path: output.to_owned(),
@@ -111,6 +116,53 @@ pub fn write_bundle(
     })
 }
 
+impl BundleName {
+    /// What the agent will ask of it.
+    fn check(&self) -> Result<(), FactoryError> {
+        let role = self.role.as_deref();
+        let fields = [
+            ("name", &*self.name, limits::is_name(&self.name)),
+            ("version", &*self.version, limits::is_version(&self.version)),
+            (
+                "role",
+                role.unwrap_or_default(),
+                role.is_none_or(limits::is_name),
+            ),
+        ];
+        match fields.into_iter().find(|(_, _, is_right)| !is_right) {
+            None => Ok(()),
+            Some((what, value, _)) => Err(FactoryError::BundleName {
+                what,
+                value: value.to_owned(),
+            }),
+        }
+    }
+}
+
+/// The agent's limits of a bundle as a whole.
+fn check_sizes(manifest: &str, entries: &[Entry]) -> Result<(), FactoryError> {
+    let in_tar = |size: u64| size.div_ceil(BLOCK) * BLOCK + BLOCK;
+    let files: u64 = entries.iter().map(|entry| in_tar(entry.size)).sum();
+    let whole = files + in_tar(manifest.len() as u64) + in_tar(MAX_SIGNATURE) + 2 * BLOCK;
+    let found = [
+        (
+            "the list of the bundle's files has",
+            manifest.len() as u64,
+            limits::MAX_MANIFEST,
+        ),
+        ("the bundle would have", whole, limits::MAX_SIZE),
+    ];
+    match found.into_iter().find(|(_, found, most)| found > most) {
+        None => Ok(()),
+        Some((what, found, most)) => Err(FactoryError::TooMuch {
+            what: what.to_owned(),
+            found,
+            most,
+            unit: "bytes",
+        }),
+    }
+}
+
 struct Hashed {
     file: io::Take<File>,
     hasher: Hasher,
@@ -122,6 +174,18 @@ impl io::Read for Hashed {
         self.hasher.update(&buffer[..count]);
         Ok(count)
     }
+}
+
+fn check_total(found: u64) -> Result<(), FactoryError> {
+    if found <= limits::MAX_SIZE {
+        return Ok(());
+    }
+    Err(FactoryError::TooMuch {
+        what: "the files of the bundle have".to_owned(),
+        found,
+        most: limits::MAX_SIZE,
+        unit: "bytes",
+    })
 }
 
 fn collect(folder: &Path, below: &str, entries: &mut Vec<Entry>) -> Result<(), FactoryError> {
@@ -138,13 +202,10 @@ fn collect(folder: &Path, below: &str, entries: &mut Vec<Entry>) -> Result<(), F
         let name = host
             .name
             .to_str()
-            .filter(|name| {
-                name.bytes()
-                    .all(|byte| byte.is_ascii_graphic() && byte != b'\\')
-            })
+            .filter(|name| limits::is_plain(name))
             .ok_or_else(|| wrong("has a name that is not plain ASCII without spaces"))?;
         let path = format!("{below}{name}");
-        if path.len() > MAX_PATH || path.split('/').count() > MAX_DEPTH {
+        if !limits::is_path(&path) {
             return Err(wrong("has a path that is too long"));
         }
         let metadata = source.symlink_metadata().map_err(read(&source))?;
@@ -155,9 +216,11 @@ fn collect(folder: &Path, below: &str, entries: &mut Vec<Entry>) -> Result<(), F
         if !metadata.is_file() {
             return Err(wrong("is neither a file nor a folder"));
         }
-        if entries.len() == MAX_FILES {
+        if entries.len() == limits::MAX_FILES {
             return Err(wrong("is one file too many: a bundle has 4096 at most"));
         }
+        // Not after minutes of reading.
+        check_total(entries.iter().map(|entry| entry.size).sum::<u64>() + metadata.len())?;
         let mut hasher = Hasher::new();
         let mut file = File::open(&source).map_err(read(&source))?;
         let size = io::copy(&mut file, &mut hasher).map_err(read(&source))?;

@@ -26,6 +26,7 @@ pub use roles::Shelf;
 use crate::fs::fat::FatError;
 use crate::fs::iso9660::IsoError;
 use crate::sign::SignError;
+use crate::sign::vendor::VendorFault;
 use crate::units::ExitClass;
 
 /// Why a site configuration cannot be used.
@@ -55,6 +56,14 @@ pub enum FactoryError {
         path: PathBuf,
         /// Every problem, in the order of the file.
         problems: Vec<Problem>,
+    },
+    /// The policy would be refused for its signature.
+    #[error("the appliance would refuse `{}`", path.display())]
+    Signature {
+        /// The policy.
+        path: PathBuf,
+        /// Why.
+        source: VendorFault,
     },
     /// The folder of a role has another name than the role.
     #[error("the role `{role}` is in the folder `{}`", folder.display())]
@@ -94,6 +103,34 @@ pub enum FactoryError {
     Name {
         /// The file.
         path: PathBuf,
+    },
+    /// Two files that would be one on the config disk.
+    #[error("`{}` would replace `{name}`, which goes onto the config disk too", path.display())]
+    SameName {
+        /// The later one.
+        path: PathBuf,
+        /// Its name on the medium.
+        name: String,
+    },
+    /// More than the agent reads of a medium.
+    #[error("{what} {found} {unit}; the appliance takes {most} at most")]
+    TooMuch {
+        /// What is too long or too many, with its verb.
+        what: String,
+        /// How much there is.
+        found: u64,
+        /// The limit.
+        most: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// A bundle's name, version or role that the agent does not read.
+    #[error("the {what} of a bundle cannot be `{}`", value.escape_default())]
+    BundleName {
+        /// `name`, `version` or `role`.
+        what: &'static str,
+        /// As it was given.
+        value: String,
     },
     /// Something that cannot go into a bundle.
     #[error("`{}` {reason}", path.display())]
@@ -145,11 +182,15 @@ impl FactoryError {
             Self::Read { .. } => "site-read",
             Self::Site { .. } => "site-invalid",
             Self::Vendor { .. } => "role-invalid",
+            Self::Signature { .. } => "policy-signature",
             Self::RoleFolder { .. } => "role-folder",
             Self::Template { .. } => "role-template",
             Self::Secrets { .. } => "secrets",
             Self::Request { .. } => "request",
             Self::Name { .. } => "medium-name",
+            Self::SameName { .. } => "medium-same-name",
+            Self::TooMuch { .. } => "medium-too-much",
+            Self::BundleName { .. } => "bundle-name",
             Self::BundleFile { .. } => "bundle-file",
             Self::Sign(source) => source.slug(),
             Self::Volume { .. } => "config-disk",
@@ -173,6 +214,15 @@ impl FactoryError {
             ),
             Self::Name { .. } => Some(
                 "name it with letters, digits, `.`, `_` and `-`, 64 at most".into(),
+            ),
+            Self::SameName { .. } => Some("give one of the two another name; capitals do not count".into()),
+            Self::TooMuch { .. } => Some("leave something out, or make it shorter".into()),
+            Self::BundleName { what, .. } => Some(match *what {
+                "version" => "write visible ASCII, 64 at most".into(),
+                _ => "write a small letter, then small letters, digits and `-`, 32 at most".into(),
+            }),
+            Self::Signature { .. } => Some(
+                "sign it with `ssh-keygen -Y sign -n consign-policy -f KEY policy.toml`; usr/lib/consign/vendor.pub has the public keys, one a line".into(),
             ),
             Self::Sign(source) => source.hint(),
             Self::Volume { source } => source.hint(),

@@ -10,12 +10,15 @@ use consign_schema::{Policy, Role, SiteConfig, check, decode};
 use super::FactoryError;
 use crate::appliance::{Appliance, LayerKind};
 use crate::descriptor::Property;
+use crate::sign::vendor;
 use crate::tree::list_folder;
 
 /// Where a files layer has its roles, from its folder on.
 const ROLES: &str = "usr/lib/consign/roles";
 /// Where a files layer has the vendor's policy.
 const POLICY: &str = "usr/lib/consign/policy.toml";
+/// Where a layer has the vendor's public keys.
+const VENDOR: &str = "usr/lib/consign/vendor.pub";
 /// What a role is called.
 const ROLE_FILE: &str = "role.toml";
 
@@ -36,6 +39,7 @@ impl Shelf {
     /// [`FactoryError::Template`] for one that is not whole.
     pub fn of_appliance(appliance: &Appliance) -> Result<Self, FactoryError> {
         let mut shelf = Self::default();
+        let mut signed = Signed::default();
         for layer in &appliance.layers {
             let LayerKind::Files(files) = &layer.kind else {
                 continue;
@@ -44,11 +48,13 @@ impl Shelf {
             let policy = files.folder.join(POLICY);
             if let Some(text) = read_if_there(&policy)? {
                 shelf.policy = Policy::parse(&text).map_err(|problems| FactoryError::Vendor {
-                    path: policy,
+                    path: policy.clone(),
                     problems,
                 })?;
             }
+            signed.take(&files.folder)?;
         }
+        signed.check()?;
         Ok(shelf)
     }
 
@@ -145,6 +151,38 @@ impl Shelf {
     }
 }
 
+/// The policy with what judges it, each from the uppermost layer that has it.
+#[derive(Debug, Default)]
+struct Signed {
+    keys: Option<Vec<u8>>,
+    policy: Option<(PathBuf, Vec<u8>)>,
+    signature: Option<Vec<u8>>,
+}
+
+impl Signed {
+    fn take(&mut self, folder: &Path) -> Result<(), FactoryError> {
+        let path = folder.join(POLICY);
+        let read = |path: &Path| bytes_if_there(path);
+        self.keys = read(&folder.join(VENDOR))?.or(self.keys.take());
+        let signature = folder.join(format!("{POLICY}.sig"));
+        self.signature = read(&signature)?.or(self.signature.take());
+        self.policy = read(&path)?
+            .map(|bytes| (path, bytes))
+            .or(self.policy.take());
+        Ok(())
+    }
+
+    fn check(self) -> Result<(), FactoryError> {
+        let (Some(keys), Some((path, policy))) = (self.keys, self.policy) else {
+            return Ok(());
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let signature = self.signature.map(text);
+        vendor::check(&text(keys), "consign-policy", &policy, signature.as_deref())
+            .map_err(|source| FactoryError::Signature { path, source })
+    }
+}
+
 fn check_templates(role: &Role, folder: &Path) -> Result<(), FactoryError> {
     for template in &role.templates {
         let path = folder.join(&template.source);
@@ -158,19 +196,26 @@ fn check_templates(role: &Role, folder: &Path) -> Result<(), FactoryError> {
     Ok(())
 }
 
-/// A text file of at most the schema's limit; `None` when it is not there.
-fn read_if_there(path: &Path) -> Result<Option<String>, FactoryError> {
-    let bytes = match read_limited(path) {
-        Ok(bytes) => bytes,
+/// As [`read_limited`]; `None` when it is not there.
+fn bytes_if_there(path: &Path) -> Result<Option<Vec<u8>>, FactoryError> {
+    match read_limited(path) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(FactoryError::Read { source, .. })
             if matches!(
                 source.kind(),
                 std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
             ) =>
         {
-            return Ok(None);
+            Ok(None)
         }
-        Err(error) => return Err(error),
+        Err(error) => Err(error),
+    }
+}
+
+/// A text file of at most the schema's limit; `None` when it is not there.
+fn read_if_there(path: &Path) -> Result<Option<String>, FactoryError> {
+    let Some(bytes) = bytes_if_there(path)? else {
+        return Ok(None);
     };
     let text = decode(&bytes).map(str::to_owned);
     let wrong = |problems| FactoryError::Vendor {

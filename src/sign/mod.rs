@@ -16,6 +16,7 @@
 //! | `armor` | text around base64 |
 //! | `sshsig` | signatures for `ssh-keygen -Y verify` |
 //! | `minisign` | signatures for `minisign -V` |
+//! | `vendor` | whether a vendor's file is signed as the appliance wants it |
 //! | `agent` | signatures by a key that an SSH agent keeps |
 //! | `age` | encryption to one recipient |
 //!
@@ -29,6 +30,7 @@ mod error;
 mod key;
 pub mod minisign;
 pub mod sshsig;
+pub mod vendor;
 mod wire;
 
 use std::path::PathBuf;

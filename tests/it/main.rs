@@ -7,7 +7,9 @@ mod boot {
     mod esp;
     mod full;
     mod loader;
+    mod powercut;
     mod runner;
+    mod vendor;
 }
 mod cli {
     mod appliance;

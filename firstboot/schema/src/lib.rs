@@ -19,6 +19,7 @@
 mod account;
 mod address;
 mod app;
+pub mod bundle;
 mod certificate;
 #[cfg(any(feature = "describe", test))]
 mod change;
@@ -28,6 +29,9 @@ pub mod describe;
 mod disk;
 mod document;
 mod facts;
+pub mod hook;
+#[cfg(feature = "describe")]
+mod json_schema;
 mod link;
 mod medium;
 mod name;
@@ -60,6 +64,8 @@ pub use date::Moment;
 pub use disk::{Disk, DiskFileSystem, DiskMatch, DiskUse};
 pub use document::{MAX_SIZE, decode};
 pub use facts::{DiskFact, Facts, NicFact};
+#[cfg(feature = "describe")]
+pub use json_schema::json_schema;
 pub use link::{Bond, BondMode, Link, Nic, Vlan, VlanParent};
 pub use medium::{License, Reporting, SecretEntry, SecretSource};
 pub use name::{HostName, Keymap, Locale, TimeZone};

@@ -2,6 +2,7 @@
 
 use crate::app::Param;
 use crate::document::{Found, Section, parse};
+use crate::hook::Hook;
 use crate::problem::{Code, Problem};
 use crate::report::{Finding, Report};
 
@@ -31,6 +32,8 @@ pub struct Role {
     pub services: Vec<String>,
     /// Files that are rendered from the parameters, in the file's order.
     pub templates: Vec<Template>,
+    /// Programs that run at certain moments, in the file's order.
+    pub hooks: Vec<Hook>,
 }
 
 /// A file that a role renders.
@@ -108,6 +111,11 @@ impl Role {
             .into_iter()
             .map(|section| Template::read(section, report))
             .collect();
+        let hooks: Vec<Option<Hook>> = root
+            .tables("hook", 16, report)
+            .into_iter()
+            .map(|section| Hook::read(section, report))
+            .collect();
         root.finish(report);
         Some(Self {
             name: name?.value,
@@ -115,6 +123,7 @@ impl Role {
             params: params.unwrap_or_default(),
             services: services.into_iter().map(|found| found.value).collect(),
             templates: templates.into_iter().collect::<Option<_>>()?,
+            hooks: hooks.into_iter().collect::<Option<_>>()?,
         })
     }
 }

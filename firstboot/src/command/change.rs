@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::{Arguments, Place, USAGE, read_bounded, show_problems};
-use crate::boot::{LOCK, after_trial, bring_up, judge};
+use crate::boot::{LOCK, after_trial, bring_up, check_role, judge};
 use crate::configure::{
     Claim, Failed, Offer, Outcome, apply, begin_reset, confirm, finish_reset, roll_back, take_offer,
 };
@@ -16,6 +16,7 @@ use crate::root::Root;
 use crate::state::{Phase, State, Then};
 use crate::status::{Standing, Status, code};
 use crate::systemd::{self, Request};
+use crate::write_back;
 
 /// How often a trial looks whether somebody confirmed it.
 const LOOK: Duration = Duration::from_millis(500);
@@ -121,6 +122,9 @@ fn with_offer(
         act(&place.root, &given.offer())
     } else {
         let found = media::look(&Roots::default());
+        if place.is_system {
+            write_back::note(&place.root, &found);
+        }
         let offers = found.candidates.iter().filter_map(Offer::of);
         let mut offers: Vec<Offer<'_>> = offers.collect();
         if let (Some(code), Some(offer)) = (arguments.value("--claim"), offers.last_mut()) {
@@ -156,6 +160,7 @@ fn settle(place: &Place, outcome: Outcome, arguments: &Arguments<'_>) -> ExitCod
     }
     status.system = bring_up(&place.root);
     judge(&mut status);
+    check_role(&place.root, &mut status);
     let seconds = arguments.value("--confirm");
     if let Some(seconds) = seconds.and_then(|text| text.parse().ok()) {
         let wait = Duration::from_secs(seconds);

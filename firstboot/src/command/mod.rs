@@ -2,6 +2,7 @@
 
 mod change;
 mod report;
+mod secret;
 
 pub use report::bundle as support_bundle;
 
@@ -29,6 +30,9 @@ const NO_INPUT: u8 = 66;
 /// How often `status --wait` looks.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Made with the image, for its roles.
+const SCHEMA: &str = "/usr/lib/consign/site.schema.json";
+
 const HELP: &str = "\
 usage: appliance [--root DIR] COMMAND
 
@@ -42,9 +46,11 @@ usage: appliance [--root DIR] COMMAND
       --claim CODE               instead of a signature: the code on the console
       --confirm SECONDS          go back unless `appliance confirm` comes in time
   confirm                      keep the configuration that is on trial
+  secret NAME                  takes a secret that the configuration wants from here
   rollback                     the configuration before this one
   report                       what the vendor's factory wants to know, as JSON
   facts                        what is known of this machine, as JSON
+  schema                       the JSON Schema of this appliance's site.toml
   convert FOLDER               cloud-init's NoCloud files as a site.toml
   support-bundle [FILE]        what support asks for, without secrets, as tar
   factory-reset --yes          as it was delivered; the machine restarts
@@ -166,6 +172,8 @@ fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<E
         ("confirm", []) => change::run_confirm(place),
         ("rollback", []) => change::run_rollback(place),
         ("factory-reset", []) => change::run_reset(place, arguments),
+        ("schema", []) => schema(root),
+        ("secret", [name]) => secret::run(place, name),
         ("convert", [folder]) => convert(folder),
         ("report", []) => report::run_report(root),
         ("facts", []) => report::run_facts(root),
@@ -203,6 +211,18 @@ fn status(root: &Root, arguments: &Arguments<'_>) -> ExitCode {
         }
     }
     ExitCode::from(status.code)
+}
+
+/// `schema`: what the builder made of the roles of this image.
+fn schema(root: &Root) -> ExitCode {
+    match root.read(SCHEMA, 4 * MAX_SIZE) {
+        Ok(Some(bytes)) => {
+            tell!("{}", String::from_utf8_lossy(&bytes).trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok(None) => no_input(SCHEMA, &std::io::ErrorKind::NotFound.into()),
+        Err(error) => no_input(SCHEMA, &error),
+    }
 }
 
 /// `convert FOLDER`: what the agent would make of a `CIDATA` medium with these

@@ -9,12 +9,19 @@ use crate::media::{self, Candidate, Roots};
 use crate::root::Root;
 use crate::status::{FileProblems, code};
 
-/// Lets `generation` have the bundles that `before` had.
+/// Lets `generation` have the bundles that `before` had; but for those of a
+/// role that the machine has no more.
 pub fn carry(before: &Generation, generation: &mut Generation) {
-    let links = before.items.iter().filter(|item| is_link(item)).cloned();
-    let links: Vec<Item> = links.collect();
+    let serves = |role: &Option<String>| role.is_none() || *role == generation.role;
+    let releases = before.releases.iter().filter(|(_, role)| serves(role));
+    generation.releases = releases
+        .map(|(one, two)| (one.clone(), two.clone()))
+        .collect();
+    let kept = |item: &&Item| {
+        release(item).is_some_and(|digest| generation.releases.contains_key(&digest))
+    };
+    let links: Vec<Item> = before.items.iter().filter(kept).cloned().collect();
     generation.items.extend(links);
-    generation.releases.clone_from(&before.releases);
 }
 
 /// Unpacks the bundles of `medium`, which take the places of those with the
@@ -46,11 +53,13 @@ pub fn stage(
             path,
             target: format!("../releases/{}", manifest.digest),
         });
+        let digest = manifest.digest.to_string();
+        generation.releases.insert(digest, manifest.role);
     }
-    let mut releases: Vec<String> = generation.items.iter().filter_map(release).collect();
-    releases.sort_unstable();
-    releases.dedup();
-    generation.releases = releases;
+    let linked: Vec<String> = generation.items.iter().filter_map(release).collect();
+    generation
+        .releases
+        .retain(|digest, _| linked.contains(digest));
     Ok(())
 }
 
@@ -81,10 +90,6 @@ fn refused(device: &str, name: &str, error: &BundleError) -> Refused {
         "a bundle cannot be used",
         FileProblems::whole(&file, "bundle", &error.to_string(), remedy),
     )
-}
-
-fn is_link(item: &Item) -> bool {
-    release(item).is_some()
 }
 
 /// The release that an item leads to.

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use consign_schema::Code;
+use consign_schema::hook::When;
 
 use super::later::{Failed, Outcome};
 use super::offer::{self, Offer};
 use super::{Refused, bundles, configured, fenced};
 use crate::digest::Digest;
+use crate::generation::Generation;
+use crate::hook;
 use crate::media::{Candidate, Found, Roots, SITE_FILE};
 use crate::root::Root;
 use crate::state::Then;
@@ -53,6 +56,7 @@ pub fn take_offer(root: &Root, offer: &Offer<'_>) -> Result<Outcome, Failed> {
     let mut generation = offer.accept(root, None).map_err(Failed::Refused)?;
     let roots = Roots::default();
     bundles::stage(root, &roots, offer.medium, &mut generation).map_err(Failed::Refused)?;
+    allowed_by_hooks(root, &offer.file, &generation)?;
     let mut state = generation.commit(root, None, Then::Stay).map_err(|error| {
         let message = error.to_string();
         Failed::Refused(Refused::one(
@@ -63,11 +67,31 @@ pub fn take_offer(root: &Root, offer: &Offer<'_>) -> Result<Outcome, Failed> {
     })?;
     match generation.activate(root, &mut state) {
         Ok(activation) => Ok(Outcome {
-            status: configured(&generation, &state),
+            status: configured(root, &generation, &state),
             activation,
         }),
         Err(error) => Err(Failed::Fenced(Box::new(fenced(error.to_string())))),
     }
+}
+
+/// Asks the role's hooks, before a configuration counts.
+///
+/// # Errors
+///
+/// [`Failed::Refused`].
+pub(super) fn allowed_by_hooks(
+    root: &Root,
+    file: &str,
+    generation: &Generation,
+) -> Result<(), Failed> {
+    hook::run(root, generation, When::PreApply).map_err(|error| {
+        let remedy = "change what it says, or ask the vendor of the appliance";
+        Failed::Refused(Refused::one(
+            code::INVALID,
+            "the role does not accept the configuration",
+            FileProblems::whole(file, "hook", &error.to_string(), remedy),
+        ))
+    })
 }
 
 /// The one configuration among the media, or why there is none.

@@ -95,7 +95,6 @@ fn renewed(
     let along = Along {
         known_ids: generation.account_ids(),
         license: generation.license.clone(),
-        medium: None,
     };
     match prepare(root, &generation.site, SITE_FILE, along) {
         Ok(mut fresh) => {
@@ -131,7 +130,7 @@ pub struct Outcome {
 fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcome, Box<Status>> {
     let reason = match generation.activate(root, state) {
         Ok(activation) => {
-            let mut status = configured(generation, state);
+            let mut status = configured(root, generation, state);
             let drifted = activation.drifted.iter().map(|path| {
                 format!("{path} was changed by somebody; the change is kept in {path}.local")
             });
@@ -163,7 +162,7 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
         });
     match is_back {
         Ok(activation) => {
-            let mut status = configured(&previous, &back);
+            let mut status = configured(root, &previous, &back);
             *state = back;
             status.refused = code::APPLY_KEPT;
             status.notes.push(format!(
@@ -258,6 +257,7 @@ pub fn apply(
     bundles::carry(generation, &mut fresh);
     let roots = Roots::default();
     bundles::stage(root, &roots, offer.medium, &mut fresh).map_err(Failed::Refused)?;
+    first::allowed_by_hooks(root, &offer.file, &fresh)?;
     let mut state = fresh
         .commit(root, Some(before), Then::Trial)
         .map_err(|error| {

@@ -176,7 +176,7 @@ pub fn prepare(root: &Root, bytes: &[u8], file: &str, along: Along) -> Result<Ge
     })
 }
 
-fn configured(generation: &Generation, state: &State) -> Status {
+fn configured(root: &Root, generation: &Generation, state: &State) -> Status {
     let keys = generation.keys.iter().filter_map(|key| Key::parse(key));
     let owners: Vec<String> = keys.map(|key| key.fingerprint()).collect();
     let mut notes = Vec::new();
@@ -184,6 +184,11 @@ fn configured(generation: &Generation, state: &State) -> Status {
         notes.push(format!(
             "configurations must be signed by {}",
             owners.join(" or ")
+        ));
+    }
+    for name in secrets::to_enter(root, &generation.credentials) {
+        notes.push(format!(
+            "services wait for the secret `{name}`: log in and run `appliance secret {name}`"
         ));
     }
     Status {

@@ -116,7 +116,6 @@ impl<'m> Offer<'m> {
         let along = Along {
             known_ids: ids.unwrap_or_default(),
             license: self.license_of(&site).map(<[u8]>::to_vec),
-            medium: self.medium.map(|medium| medium.disk.clone()),
         };
         let mut generation = prepare(root, self.site, &self.file, along)?;
         secrets::check(root, &generation.credentials, self.secrets).map_err(|missing| {

@@ -21,7 +21,8 @@ const GONE: [&str; 8] = [
     "/var/lib/dbus/machine-id",
     CONFIGURED,
 ];
-const GONE_FOLDERS: [&str; 5] = [
+const GONE_FOLDERS: [&str; 6] = [
+    crate::secrets::ENTERED,
     "/var/lib/consign/current",
     "/var/lib/consign/ssh",
     "/var/lib/consign/releases",

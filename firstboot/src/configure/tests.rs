@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::bundle::CURRENT;
 use crate::generation::CONFIGURED;
+use crate::item::Item;
 use crate::media::{Candidate, Found, SITE_FILE};
+use crate::root::Access;
 use crate::root::testing::Folder;
 use crate::state::Then;
 use crate::step::testing::KEY;
@@ -442,4 +445,117 @@ fn a_reset_leaves_the_machine_as_it_was_delivered() {
         [] as [&str; 0]
     );
     assert_eq!(State::load(&system.root).expect("none"), None);
+}
+
+#[test]
+fn a_policy_that_the_vendor_did_not_sign_is_the_appliances_own_fault() {
+    const POLICY: &[u8] = b"schema = 1\nroles = [\"web\"]\n";
+    let (vendor, other) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    let sign = |folder: &std::path::Path, text| {
+        let signed = crate::trust::testing::by_ssh(folder, text, crate::trust::POLICY);
+        signed.expect("ssh-keygen").1
+    };
+    let genuine = sign(vendor.path(), POLICY);
+    let key = std::fs::read(vendor.path().join("key.pub")).expect("a key");
+    let judged = |key: Option<&[u8]>, signature: Option<&[u8]>| {
+        let system = system();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = system.path().join("usr/lib/consign").join(name);
+            std::fs::write(path, bytes).expect("written");
+        };
+        write("policy.toml", POLICY);
+        if let Some(key) = key {
+            write("vendor.pub", key);
+        }
+        if let Some(signature) = signature {
+            write("policy.toml.sig", signature);
+        }
+        let status = take(&system.root, &found(vec![attached("vdb", &good())]));
+        let lines = status.files.first().map(|file| file.lines().join("\n"));
+        (
+            status.code,
+            lines.unwrap_or_default(),
+            system.root.exists(CONFIGURED),
+        )
+    };
+    assert_eq!(judged(None, None).0, code::NOT_YET, "no key, no need");
+    assert_eq!(judged(Some(&key), Some(&genuine)).0, code::NOT_YET);
+    let strangers = sign(other.path(), POLICY);
+    let of_another_text = sign(vendor.path(), b"schema = 1\n");
+    for (signature, part) in [
+        (None, "not one of `ssh-keygen"),
+        (Some(strangers), "does not know"),
+        (Some(of_another_text), "not the one that was signed"),
+    ] {
+        let (code, lines, is_configured) = judged(Some(&key), signature.as_deref());
+        assert_eq!((code, is_configured), (code::INTERNAL, false));
+        assert!(
+            lines.contains("policy.toml") && lines.contains(part),
+            "{lines}"
+        );
+    }
+}
+
+/// The bundle of a role goes when the role does.
+#[test]
+fn bundles_follow_the_role() {
+    let link = |name: &str, digest: &str| Item::Link {
+        path: format!("{CURRENT}/{name}"),
+        target: format!("../releases/{digest}"),
+    };
+    let before = Generation {
+        role: Some("web".into()),
+        items: vec![link("web", "aa"), link("all", "bb"), link("old", "cc")],
+        releases: [
+            ("aa".to_owned(), Some("web".to_owned())),
+            ("bb".to_owned(), None),
+            // As an agent wrote it that did not keep roles.
+            ("cc".to_owned(), None),
+        ]
+        .into(),
+        ..Generation::default()
+    };
+    for (role, links) in [
+        ("web", vec!["web", "all", "old"]),
+        ("db", vec!["all", "old"]),
+    ] {
+        let mut next = Generation {
+            role: Some(role.into()),
+            ..Generation::default()
+        };
+        bundles::carry(&before, &mut next);
+        let names: Vec<&str> = next.items.iter().map(Item::place).collect();
+        let wanted: Vec<String> = links
+            .iter()
+            .map(|name| format!("{CURRENT}/{name}"))
+            .collect();
+        assert_eq!(names, wanted);
+        assert_eq!(next.releases.len(), links.len());
+    }
+}
+
+/// A cut while an old release is removed leaves nothing under its name.
+#[test]
+fn a_release_goes_whole_or_not_at_all() {
+    let system = system();
+    take(&system.root, &found(vec![attached("vdb", &good())]));
+    let state = State::load(&system.root).expect("good").expect("there");
+    let put = |path: &str| {
+        system
+            .root
+            .put(path, b"x", Access::own(0o644))
+            .expect("put")
+    };
+    put("/var/lib/consign/releases/aa/one");
+    put("/var/lib/consign/releases/.gone/two");
+    put("/var/lib/consign/releases/.new/three");
+    Generation::prune_releases(&system.root, &state).expect("pruned");
+    // Who unpacks a bundle clears `.new` before.
+    assert_eq!(
+        system.root.list("/var/lib/consign/releases").expect("list"),
+        [".new"]
+    );
 }

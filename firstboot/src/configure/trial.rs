@@ -8,6 +8,7 @@ use consign_schema::DiskFileSystem;
 use super::tried::{self, End};
 use super::{judge, roll_back};
 use crate::generation::Generation;
+use crate::hook;
 use crate::item::Item;
 use crate::media::SITE_FILE;
 use crate::neighbours;
@@ -18,7 +19,7 @@ use crate::status::Status;
 /// How long a gateway may take to answer.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Units that every machine needs besides those of its role.
-const NEEDED: [&str; 2] = ["systemd-networkd.service", "ssh.service"];
+const NEEDED: [&str; 3] = ["systemd-networkd.service", "ssh.service", hook::UNIT];
 
 /// What became of a trial.
 #[derive(Debug)]

@@ -7,7 +7,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use consign_schema::hook::When;
+
 use super::{CONFIGURED, Generation, GenerationError, MAX_FILE};
+use crate::hook;
 use crate::item::Item;
 use crate::root::{Access, Change, Root};
 use crate::secrets;
@@ -128,6 +131,8 @@ impl Generation {
         };
         secrets::put(root, &self.credentials, self.secrets.as_deref()).map_err(put)?;
         if state.phase == Phase::Committed {
+            // Before it is noted as done: after a cut it runs again.
+            hook::run(root, self, When::PostActivate).map_err(GenerationError::Hook)?;
             let mut next = state.in_place(self.serial);
             next.save(root).map_err(GenerationError::State)?;
             *state = next;

@@ -39,7 +39,15 @@ pub fn text(generation: &Generation) -> String {
     put_file("license", &generation.license);
     let list = |list: &[String]| quoted_list(list.iter().map(String::as_str));
     put("keys", list(&generation.keys));
-    put("releases", list(&generation.releases));
+    let releases: Vec<String> = generation
+        .releases
+        .iter()
+        .map(|(digest, role)| match role {
+            Some(role) => format!("{digest} {role}"),
+            None => digest.clone(),
+        })
+        .collect();
+    put("releases", list(&releases));
     let credentials: Vec<String> = generation
         .credentials
         .iter()
@@ -126,6 +134,10 @@ impl Reader<'_> {
         };
         let (secrets, license) = (optional("secrets")?, optional("license")?);
         let credentials = strings(&table, "credentials");
+        let release = |text: &String| match text.split_once(' ') {
+            Some((digest, role)) => (digest.to_owned(), Some(role.to_owned())),
+            None => (text.clone(), None),
+        };
         let split = |pair: &String| {
             let (name, entry) = pair.split_once('=')?;
             Some((name.to_owned(), entry.to_owned()))
@@ -140,7 +152,7 @@ impl Reader<'_> {
             secrets,
             license,
             keys: strings(&table, "keys"),
-            releases: strings(&table, "releases"),
+            releases: strings(&table, "releases").iter().map(release).collect(),
             items: self.items(&table, "item")?,
             retired: self.items(&table, "retired")?,
             originals: self.items(&table, "original")?,

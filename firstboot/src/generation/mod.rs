@@ -23,7 +23,7 @@ use std::io;
 
 pub use activate::Activation;
 
-use crate::bundle::RELEASES;
+use crate::bundle::{GONE, RELEASES};
 use crate::digest::Digest;
 use crate::item::Item;
 use crate::root::{Access, Root};
@@ -57,8 +57,9 @@ pub struct Generation {
     /// Keys that the next configuration must be signed by; none: any may come
     /// with the claim code.
     pub keys: Vec<String>,
-    /// Digests of the bundles that it uses.
-    pub releases: Vec<String>,
+    /// The bundles that it uses, by digest, and the role that each is for; no
+    /// role: for every one.
+    pub releases: BTreeMap<String, Option<String>>,
     /// The pieces, in the order in which they are put in place.
     pub items: Vec<Item>,
     /// What older configurations had and this one has not: what stands there
@@ -87,6 +88,8 @@ pub enum GenerationError {
         /// Why.
         source: io::Error,
     },
+    /// A hook of the role's failed.
+    Hook(io::Error),
     /// The record of the state could not be written.
     State(io::Error),
     /// It could not be kept.
@@ -104,6 +107,7 @@ impl fmt::Display for GenerationError {
                 )
             }
             Self::Put { place, source } => write!(f, "{place} cannot be written: {source}"),
+            Self::Hook(error) => error.fmt(f),
             Self::State(error) => write!(f, "the state cannot be written: {error}"),
             Self::Stage(error) => write!(f, "the configuration cannot be kept: {error}"),
         }
@@ -239,13 +243,20 @@ impl Generation {
         if found.is_empty() {
             return Ok(());
         }
+        // A cut in the middle of a removal leaves it under a name that no
+        // release has: half of one is never taken for one.
+        root.remove_tree(GONE)?;
         let other = |error: GenerationError| io::Error::other(error.to_string());
         let mut kept = Self::load(root, state).map_err(other)?.releases;
         if let Some(previous) = Self::previous(root, state).map_err(other)? {
             kept.extend(previous.releases);
         }
-        for name in found.iter().filter(|name| !kept.contains(name)) {
-            root.remove_tree(&format!("{RELEASES}/{name}"))?;
+        let is_release = |name: &&String| !name.starts_with('.');
+        for name in found.iter().filter(is_release) {
+            if !kept.contains_key(name) {
+                root.rename(&format!("{RELEASES}/{name}"), GONE)?;
+                root.remove_tree(GONE)?;
+            }
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ fn sample() -> Generation {
         secrets: Some(b"age".to_vec()),
         credentials: BTreeMap::new(),
         keys: vec!["ssh-ed25519 x".into()],
-        releases: vec!["00".into()],
+        releases: [("00".into(), None), ("01".into(), Some("web".into()))].into(),
         ..Generation::default()
     }
 }

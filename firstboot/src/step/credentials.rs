@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use consign_schema::SiteConfig;
+use consign_schema::{SecretSource, SiteConfig};
 
 use super::{Machine, drop_in};
 use crate::item::Item;
@@ -17,11 +17,19 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Vec<Item> {
         let gets = |services: &[String]| services.is_empty() || services.contains(*unit);
         let wanted = site.secrets.iter().filter(|secret| gets(&secret.services));
         let mut count = 0;
+        let mut waits = String::new();
         for secret in wanted {
+            if secret.from == SecretSource::Console {
+                let _ = writeln!(waits, "ConditionPathExists={STORE}/{}", secret.name);
+            }
             let _ = writeln!(text, "LoadCredential={0}:{STORE}/{0}", secret.name);
             count += 1;
         }
         if count > 0 {
+            if !waits.is_empty() {
+                // Skipped until somebody has entered it, and no failure.
+                text = format!("[Unit]\n{waits}\n{text}");
+            }
             items.push(drop_in(unit, "secrets", &text));
         }
     }
@@ -45,5 +53,23 @@ mod tests {
             Some("[Service]\nLoadCredential=db:/run/credstore/db\n")
         );
         assert_eq!(items.len(), 1);
+    }
+
+    #[test]
+    fn a_service_waits_for_what_somebody_has_to_enter() {
+        let items = decide(
+            &site("[secret.pin]\nfrom = \"console\"\n"),
+            &machine_with_role(),
+        );
+        assert_eq!(
+            text_of(
+                &items,
+                "/run/systemd/system/nginx.service.d/50-consign-secrets.conf"
+            ),
+            Some(
+                "[Unit]\nConditionPathExists=/run/credstore/pin\n\n\
+                 [Service]\nLoadCredential=pin:/run/credstore/pin\n"
+            )
+        );
     }
 }

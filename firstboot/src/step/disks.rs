@@ -3,12 +3,15 @@
 
 use std::fmt::Write as _;
 
-use consign_schema::{Disk, DiskFileSystem, DiskUse, Facts, Problem, SiteConfig};
+use consign_schema::{
+    Disk, DiskFact, DiskFileSystem, DiskMatch, DiskUse, Facts, Problem, SiteConfig,
+};
 
 use super::{Feature, Machine, UNITS, drop_in};
 use crate::data_disk::{DataDisk, Found, Holds, find, own_uuid};
 use crate::item::Item;
 use crate::systemd::READY_TARGET;
+use crate::text::quoted;
 
 /// The disks, their mount units, and drop-ins for the role's services.
 ///
@@ -25,6 +28,11 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
         disks: facts,
         ..Facts::default()
     });
+    // What a place says counts for nothing where an identifier is known.
+    let known = site.disks.iter();
+    let known = known.filter(|disk| ours(site, disk, machine).is_some());
+    let known: Vec<String> = known.map(|disk| format!("disk.{}.", disk.name)).collect();
+    problems.retain(|problem| !known.iter().any(|key| problem.key.starts_with(key)));
     let mut places = Vec::new();
     for disk in &site.disks {
         match uuid(site, disk, machine) {
@@ -57,6 +65,60 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     Ok(items)
 }
 
+/// The disk with the file system that this system once made, wherever it is.
+fn ours<'m>(site: &SiteConfig, disk: &Disk, machine: &'m Machine) -> Option<&'m Found> {
+    let own = own_uuid(site.id.as_str(), &disk.name);
+    let mut disks = machine.disks.iter().flatten();
+    disks.find(|found| matches!(&found.holds, Holds::Files(_, uuid) if *uuid == own))
+}
+
+/// Whether `found`, which has this system's data, is what the file says of it.
+fn agrees(site: &SiteConfig, disk: &Disk, found: &Found) -> Result<(), Problem> {
+    let key = |part: &str| format!("disk.{}.{part}", disk.name);
+    let DiskFact { name, serial, size } = &found.fact;
+    if let Holds::Files(fs, _) = &found.holds
+        && *fs != disk.fs
+    {
+        let fs = fs.name();
+        return Err(site.problem(
+            &key("fs"),
+            &format!(
+                "{name} has this system's data in a file system of {fs}, which is not made anew"
+            ),
+            &format!("write fs = \"{fs}\"; to begin without the data, attach a blank disk instead"),
+        ));
+    }
+    match &disk.matches {
+        DiskMatch::Serial(wanted) if wanted != serial => {
+            let (whose, remedy) = match serial.as_str() {
+                "" => (String::new(), "delete `match`".to_owned()),
+                serial => (
+                    format!(", serial number {serial}"),
+                    format!("write match = {{ serial = {} }}", quoted(serial)),
+                ),
+            };
+            return Err(site.problem(
+                &key("match"),
+                &format!("this system's data is on {name}{whose}, and another disk is named"),
+                &format!("{remedy}; to begin without the data, detach {name}"),
+            ));
+        }
+        _ if *size < disk.min_size => {
+            return Err(site.problem(
+                &key("min_size"),
+                &format!(
+                    "the disk {name} with this system's data has {} MiB, and {} are needed",
+                    size >> 20,
+                    disk.min_size >> 20
+                ),
+                "make the disk larger, or lower min_size",
+            ));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// The identifier of the disk's file system, now or soon; nothing for a disk
 /// that is missing.
 fn uuid(site: &SiteConfig, disk: &Disk, machine: &Machine) -> Result<Option<String>, Problem> {
@@ -69,9 +131,8 @@ fn uuid(site: &SiteConfig, disk: &Disk, machine: &Machine) -> Result<Option<Stri
     let Some(disks) = &machine.disks else {
         return Ok(Some(own));
     };
-    let is_ours = |found: &&Found| matches!(&found.holds, Holds::Files(_, uuid) if *uuid == own);
-    if disks.iter().any(|found| is_ours(&found)) {
-        return Ok(Some(own));
+    if let Some(found) = ours(site, disk, machine) {
+        return agrees(site, disk, found).map(|()| Some(own));
     }
     let Some(found) = find(disks, &disk.matches) else {
         return Ok(None);
@@ -79,6 +140,11 @@ fn uuid(site: &SiteConfig, disk: &Disk, machine: &Machine) -> Result<Option<Stri
     let name = &found.fact.name;
     match (&found.holds, disk.usage) {
         (Holds::Files(fs, uuid), DiskUse::Adopt) if *fs == disk.fs => Ok(Some(uuid.clone())),
+        (Holds::Files(fs, _), DiskUse::Adopt) => Err(site.problem(
+            &format!("{key}.fs"),
+            &format!("{name} has a file system of {}", fs.name()),
+            &format!("write fs = \"{}\"", fs.name()),
+        )),
         (Holds::Blank, DiskUse::Format) if machine.has.contains(&program) => Ok(Some(own)),
         (Holds::Blank, DiskUse::Format) => Err(site.problem(
             &format!("{key}.fs"),
@@ -139,7 +205,6 @@ pub fn unit_name(place: &str) -> String {
 mod tests {
     use super::super::testing::{machine_with_role, site, text_of};
     use super::*;
-    use consign_schema::DiskFact;
 
     fn with(holds: Holds) -> Machine {
         let fact = DiskFact {
@@ -194,5 +259,74 @@ mod tests {
                 (5, "disk.data")
             );
         }
+    }
+
+    #[test]
+    fn xfs_is_refused_where_the_image_cannot_make_it() {
+        let site = site("[disk.data]\nfs = \"xfs\"\n");
+        let problems = decide(&site, &with(Holds::Blank)).expect_err("no mkfs.xfs");
+        assert_eq!(
+            (
+                problems[0].key.as_str(),
+                problems[0].line,
+                problems[0].message.as_str()
+            ),
+            (
+                "disk.data.fs",
+                6,
+                "this appliance cannot make file systems of xfs"
+            )
+        );
+        assert!(problems[0].remedy.contains("choose another `fs`"));
+        let mut machine = with(Holds::Blank);
+        machine.has.insert(Feature::MakeXfs);
+        assert!(decide(&site, &machine).is_ok());
+    }
+
+    #[test]
+    fn a_disk_that_moved_is_known_by_its_data() {
+        let ours = || Holds::Files(DiskFileSystem::Ext4, own_uuid("t", "data"));
+        let refused = |text: &str| -> Vec<(String, u32, String, String)> {
+            let problems = decide(&site(text), &with(ours())).err().unwrap_or_default();
+            let of = |it: Problem| (it.key, it.line, it.message, it.remedy);
+            problems.into_iter().map(of).collect()
+        };
+        // It was the second one, and the first is gone.
+        assert_eq!(refused("[disk.data]\nmatch = { slot = 2 }\n"), []);
+        assert_eq!(refused("[disk.data]\nmatch = { serial = \"S\" }\n"), []);
+        // There is nothing to go by for one that never was here.
+        let other = refused("[disk.other]\nmatch = { slot = 2 }\n");
+        assert_eq!(other[0].2, "the machine has no such disk");
+        for (text, key, message, remedy) in [
+            (
+                "match = { serial = \"T\" }",
+                "disk.data.match",
+                "this system's data is on vdb, serial number S, and another disk is named",
+                "write match = { serial = \"S\" }; to begin without the data, detach vdb",
+            ),
+            (
+                "fs = \"xfs\"",
+                "disk.data.fs",
+                "vdb has this system's data in a file system of ext4, which is not made anew",
+                "write fs = \"ext4\"; to begin without the data, attach a blank disk instead",
+            ),
+            (
+                "match = { slot = 2 }\nmin_size = \"2 GiB\"",
+                "disk.data.min_size",
+                "the disk vdb with this system's data has 1024 MiB, and 2048 are needed",
+                "make the disk larger, or lower min_size",
+            ),
+        ] {
+            let text = format!("[disk.data]\n{text}\n");
+            let line = 5 + u32::try_from(text.trim_end().lines().count() - 1).expect("short");
+            let wanted = (key.to_owned(), line, message.to_owned(), remedy.to_owned());
+            assert_eq!(refused(&text), [wanted]);
+        }
+        // A stranger's file system is adopted as what it is, or not at all.
+        let xfs = with(Holds::Files(DiskFileSystem::Xfs, own_uuid("x", "data")));
+        let site = site("[disk.data]\nuse = \"adopt\"\n");
+        let problems = decide(&site, &xfs).expect_err("another file system");
+        assert_eq!(problems[0].message, "vdb has a file system of xfs");
+        assert_eq!(problems[0].remedy, "write fs = \"xfs\"");
     }
 }

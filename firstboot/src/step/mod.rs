@@ -95,8 +95,6 @@ pub struct Along {
     pub known_ids: BTreeMap<String, u32>,
     /// The licence.
     pub license: Option<Vec<u8>>,
-    /// The disk that it came on, which is no data disk.
-    pub medium: Option<String>,
 }
 
 impl Machine {
@@ -141,7 +139,7 @@ impl Machine {
         let features = features.into_iter().filter(|(_, is_there)| *is_there);
         let (mut disks, mut links) = (None, BTreeMap::new());
         if !site.disks.is_empty() {
-            disks = data_disk::look(root, along.medium.as_deref())?;
+            disks = data_disk::look(root)?;
             for place in ["/data", "/mnt", "/opt", "/srv"] {
                 if let Some(target) = root.read_link(place)? {
                     let target = format!("/{}", target.trim_start_matches('/'));

@@ -24,6 +24,8 @@ pub const SITE: &str = "consign-config";
 pub const BUNDLE: &str = "consign-bundle";
 /// For a vendor's `policy.toml`.
 pub const POLICY: &str = "consign-policy";
+/// For a program or a manifest of a role.
+pub const HOOK: &str = "consign-hook";
 /// A signature file is never longer.
 pub const MAX_SIGNATURE: usize = 16 << 10;
 

@@ -8,8 +8,15 @@
 
 mod page;
 mod sample;
-mod schema;
 
 pub use page::page;
 pub use sample::sample;
-pub use schema::json_schema;
+
+use super::Shelf;
+
+/// The JSON Schema for the roles of `shelf`.
+#[must_use]
+pub fn json_schema(shelf: &Shelf) -> serde_json::Value {
+    let roles: Vec<&consign_schema::Role> = shelf.roles().collect();
+    consign_schema::json_schema(&roles)
+}

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::schema::json_schema;
+use super::json_schema;
 use crate::factory::Shelf;
 
 const PAGE: &str = include_str!("page.html");

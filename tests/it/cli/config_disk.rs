@@ -137,8 +137,64 @@ fn secrets_never_go_onto_a_disk_as_they_are() {
     write("secrets.toml", "password = \"CANARY\n");
     refused(&words, "they are not lines of texts");
     write("secrets.toml", "password = \"CANARY\"\n");
+    // Longer than the appliance reads: not a part of it, and not without a word.
+    let long = format!(
+        "password = \"CANARY\"\nrest = \"{}\"\n",
+        "x".repeat(256 << 10)
+    );
+    write("secrets.toml", &long);
+    refused(&words, "secrets.toml` would have 262");
+    // It fits, and encrypted it does not.
+    let fits = format!("password = \"{}\"\n", "x".repeat((256 << 10) - 40));
+    write("secrets.toml", &fits);
+    refused(&words, "the appliance takes 262144 at most");
+    write("secrets.toml", "password = \"CANARY\"\n");
     write("request.toml", &"\n".repeat(9000));
     refused(&words, "names no recipient");
+}
+
+/// Two inputs that would have one name on the medium are an error.
+#[test]
+fn no_file_of_a_disk_replaces_another() {
+    let folder = temp_folder();
+    let path = |name: &str| folder.path().join(name);
+    for (name, text) in [
+        (
+            "site.toml",
+            "schema = 1\n[config]\nid = \"a\"\nserial = 1\n",
+        ),
+        ("one/app.vab", "1"),
+        ("two/App.vab", "2"),
+        ("one/x.key", "1"),
+        ("two/x.key", "2"),
+    ] {
+        std::fs::create_dir_all(path(name).parent().expect("a folder")).expect("folders");
+        std::fs::write(path(name), text).expect("written");
+    }
+    std::fs::create_dir(path("roles")).expect("a folder");
+    for (option, name, on_medium) in [
+        (
+            "--payload",
+            ["one/app.vab", "two/App.vab"],
+            "payload/app.vab",
+        ),
+        ("--license", ["one/x.key", "two/x.key"], "license/x.key"),
+    ] {
+        let mut disk = consign();
+        disk.args(["config", "disk"]).arg(path("site.toml"));
+        disk.arg("--roles").arg(path("roles"));
+        for name in name {
+            disk.arg(option).arg(path(name));
+        }
+        let output = run(disk.arg("-o").arg(path("site.img")));
+        let said = text_of(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains(&format!("would replace `{on_medium}`")),
+            "{said}"
+        );
+        assert!(!path("site.img").exists());
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use consign::appliance::{Appliance, ApplianceError, Shelf, Source, Style};
 
 use crate::support::sample::{self, LAYERS, MINIMAL, shelf};
-use crate::support::{golden, repo_root, temp_folder};
+use crate::support::{consign, golden, repo_root, run, temp_folder, text_of};
 
 fn parse(text: &str) -> Result<Appliance, ApplianceError> {
     Appliance::parse(&Source::new("appliance.toml", text), &shelf(&LAYERS))
@@ -489,6 +489,49 @@ fn roles_and_policies_are_judged_as_the_agent_will() {
     let drawn = error.draw(Style::Plain);
     let place = format!("{}/", folder.path().display());
     golden("appliance/roles.txt", &drawn.replace(&place, ""));
+}
+
+/// A vendor hears it before a customer does.
+#[test]
+fn an_unsigned_policy_is_told_by_config_check() {
+    use consign::sign::{SecretKey, Signer, sshsig};
+    let folder = temp_folder();
+    sample::write(folder.path(), MINIMAL);
+    let place = folder.path().join("layers/app/files/usr/lib/consign");
+    std::fs::create_dir_all(&place).expect("mkdir");
+    let write = |name: &str, text: &str| std::fs::write(place.join(name), text).expect("write");
+    let signer = Signer::File(SecretKey::from_seed(&[1; 32]));
+    let policy = "schema = 1\nroles = [\"web\"]\n";
+    let site = folder.path().join("site.toml");
+    let text = "schema = 1\n[config]\nid = \"a\"\nserial = 1\n";
+    std::fs::write(&site, text).expect("write");
+    let check = || {
+        let mut check = consign();
+        check.current_dir(folder.path()).args(["config", "check"]);
+        let output = run(check.arg(&site));
+        (output.status.code(), text_of(&output))
+    };
+    write("vendor.pub", &signer.public().to_openssh("vendor"));
+    write("policy.toml", policy);
+    let (code, said) = check();
+    assert_eq!(code, Some(2), "{said}");
+    for part in [
+        "policy.toml",
+        "it is not signed",
+        "ssh-keygen -Y sign -n consign-policy",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let sign = |text: &str| sshsig::sign(&signer, "consign-policy", text.as_bytes());
+    write("policy.toml.sig", &sign("schema = 1\n").expect("signed"));
+    let (code, said) = check();
+    assert!(
+        code == Some(2) && said.contains("its signature does not count"),
+        "{said}"
+    );
+    write("policy.toml.sig", &sign(policy).expect("signed"));
+    let (code, said) = check();
+    assert_eq!(code, Some(0), "{said}");
 }
 
 #[test]

@@ -3,39 +3,38 @@
 //! It knows shapes and patterns; what a JSON Schema cannot say (a gateway
 //! outside of its network) `consign config check` and the appliance find.
 
-use consign_schema::describe::{KEYS, Key, TABLES, Takes};
-use consign_schema::{Param, ParamKind, ParamValue, Role};
 use serde_json::{Map, Value, json};
 
-use crate::factory::Shelf;
+use crate::app::{Param, ParamKind, ParamValue};
+use crate::describe::{KEYS, Key, TABLES, Takes};
+use crate::role::Role;
 
-/// The schema for the roles of `shelf`.
+/// The schema for an appliance with these roles, sorted by name.
 #[must_use]
-pub fn json_schema(shelf: &Shelf) -> Value {
-    let roles: Vec<&Role> = shelf.roles().collect();
+pub fn json_schema(roles: &[&Role]) -> Value {
     let mut root = object("");
     let mut required = vec!["schema", "config"];
     if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert("schema".into(), json!({ "const": consign_schema::SCHEMA }));
-        match roles.as_slice() {
+        properties.insert("schema".into(), json!({ "const": crate::SCHEMA }));
+        match roles {
             [] => {
                 properties.remove("role");
             }
             [role] => {
-                set_role_names(properties, &roles);
+                set_role_names(properties, roles);
                 properties.insert("app".into(), parameters(role));
                 if role.params.iter().any(|param| param.default.is_none()) {
                     required.push("app");
                 }
             }
             _ => {
-                set_role_names(properties, &roles);
+                set_role_names(properties, roles);
                 properties.insert("app".into(), json!({ "type": "object" }));
                 required.push("role");
             }
         }
     }
-    if let [_, _, ..] = roles.as_slice() {
+    if let [_, _, ..] = roles {
         let cases: Vec<Value> = roles.iter().map(|role| role_case(role)).collect();
         root.insert("allOf".into(), cases.into());
     }
@@ -158,7 +157,6 @@ fn leaf(key: &Key) -> Value {
             "items": { "type": "string", "pattern": pattern },
             "maxItems": max,
         }),
-        _ => json!({}),
     };
     if let Some(object) = value.as_object_mut() {
         object.insert("description".into(), key.help.into());
@@ -219,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_schema_says_what_a_table_may_have() {
-        let schema = json_schema(&Shelf::default());
+        let schema = json_schema(&[]);
         let at = |pointer: &str| schema.pointer(pointer).cloned().unwrap_or_default();
         assert_eq!(at("/required"), json!(["schema", "config"]));
         assert_eq!(at("/additionalProperties"), json!(false));

@@ -1,0 +1,260 @@
+//! Hooks: programs of a role that the vendor signed, at certain moments.
+//!
+//! In: a role's `[[hook]]` tables and the configuration. Out: nothing, or why
+//! a hook failed; a step with a hook that failed has failed.
+//! Never here: a program that nobody signed, a shell, a secret.
+//!
+//! Each runs as a unit of systemd's, so that it has a control group of its own
+//! that ends with it, a time limit, and no network unless the role says so.
+//! What it is to know is JSON on its standard input. A file of the image is
+//! signed by the vendor beside it (`FILE.sig`, SSHSIG for `consign-hook`), one
+//! of a bundle with the bundle.
+
+use std::fmt::Write as _;
+use std::io;
+
+use consign_schema::hook::{Hook, Program, When};
+use consign_schema::{ParamValue, Role, SiteConfig};
+
+use crate::bundle::{CURRENT, VENDOR};
+use crate::configure::judge;
+use crate::generation::Generation;
+use crate::image::{Image, ROLES};
+use crate::media::SITE_FILE;
+use crate::root::{Access, Root};
+use crate::systemd::{self, READY_TARGET, Request};
+use crate::text::quoted;
+use crate::trust::{self, Key};
+
+/// The unit that a hook runs as.
+pub const UNIT: &str = "consign-hook.service";
+const FOLDER: &str = "/run/systemd/system";
+const INPUT: &str = "/run/consign/hook.json";
+const PUPPET: &str = "/usr/bin/puppet";
+/// A hook is at most this long, in bytes.
+const MAX_SIZE: usize = 4 << 20;
+
+/// Runs the hooks of the configuration's role at a moment, in their order.
+/// A folder that stands for a system has none.
+///
+/// # Errors
+///
+/// The first one that is not signed or fails.
+pub fn run(root: &Root, generation: &Generation, when: When) -> io::Result<()> {
+    if root.outside("/") != std::path::Path::new("/") || generation.role.is_none() {
+        return Ok(());
+    }
+    // One that is refused now is told so elsewhere, and its role is unknown.
+    let Ok((site, vendor)) = judge(root, &generation.site, SITE_FILE) else {
+        return Ok(());
+    };
+    let role = vendor
+        .roles
+        .iter()
+        .find(|role| Some(&role.name) == site.role.as_ref());
+    for (role, hook) in role
+        .iter()
+        .flat_map(|role| role.hooks.iter().map(move |hook| (role, hook)))
+    {
+        if hook.when == when {
+            run_one(root, role, hook, &input(root, &site, when)).map_err(|error| {
+                let (what, name) = (hook.file(), &role.name);
+                io::Error::other(format!(
+                    "the {} hook {what} of role {name}: {error}",
+                    when.name()
+                ))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn run_one(root: &Root, role: &Role, hook: &Hook, input: &str) -> io::Result<()> {
+    let path = place(root, role, hook)?;
+    root.put(INPUT, input.as_bytes(), Access::own(0o600))?;
+    let unit = format!("{FOLDER}/{UNIT}");
+    root.put(
+        &unit,
+        unit_text(role, hook, &path).as_bytes(),
+        Access::own(0o644),
+    )?;
+    let done = systemd::ask(Request::Reload).and_then(|()| systemd::ask(Request::Start(UNIT)));
+    root.remove(&unit)?;
+    root.remove(INPUT)?;
+    systemd::ask(Request::Reload)?;
+    done.map_err(|_| {
+        io::Error::other(format!(
+            "it failed; `journalctl -b -u {UNIT}` has what it said"
+        ))
+    })
+}
+
+/// Where the file is, which the vendor signed.
+fn place(root: &Root, role: &Role, hook: &Hook) -> io::Result<String> {
+    let missing = |path: &str| io::Error::other(format!("{path} is missing"));
+    if let Some(bundle) = &hook.bundle {
+        let path = format!("{CURRENT}/{bundle}/{}", hook.file());
+        return if root.exists(&path) {
+            Ok(path)
+        } else {
+            Err(missing(&path))
+        };
+    }
+    let path = format!("{ROLES}/{}/{}", role.name, hook.file());
+    let bytes = root.read(&path, MAX_SIZE)?.ok_or_else(|| missing(&path))?;
+    let keys = root.read_text(VENDOR, trust::MAX_SIGNATURE)?;
+    let keys = Key::parse_all(&keys).unwrap_or_default();
+    let signature = root.read(&format!("{path}.sig"), trust::MAX_SIGNATURE)?;
+    trust::verify(&bytes, &signature.unwrap_or_default(), trust::HOOK, &keys)
+        .map_err(|error| io::Error::other(format!("it is not signed by the vendor: {error}")))?;
+    Ok(path)
+}
+
+fn unit_text(role: &Role, hook: &Hook, path: &str) -> String {
+    let mut text = format!(
+        "[Unit]\nDescription=Hook {} of role {}\nDefaultDependencies=no\nCollectMode=inactive-or-failed\n\
+         Before={READY_TARGET}\n\n[Service]\nType=oneshot\nStandardInput=file:{INPUT}\n\
+         TimeoutStartSec={}\nKillMode=control-group\nPrivateNetwork={}\n",
+        hook.when.name(),
+        role.name,
+        hook.timeout,
+        if hook.network { "no" } else { "yes" },
+    );
+    let _ = match &hook.program {
+        Program::File(_) => writeln!(text, "ExecStart={path}"),
+        // Its exit status is 2 when something was changed, and nothing failed.
+        Program::Puppet(_) => writeln!(
+            text,
+            "Environment=FACTER_role={} HOME=/root\nSuccessExitStatus=2\n\
+             ExecStart={PUPPET} apply --detailed-exitcodes --color=false {path}",
+            role.name
+        ),
+    };
+    text
+}
+
+/// What a hook is told.
+fn input(root: &Root, site: &SiteConfig, when: When) -> String {
+    let image = Image::load(root);
+    let app: Vec<String> = site
+        .app
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                ParamValue::Int(number) => number.to_string(),
+                ParamValue::Bool(value) => value.to_string(),
+                other => quoted(&other.to_string()),
+            };
+            format!("{}:{value}", quoted(name))
+        })
+        .collect();
+    let hostname = site.system.hostname.as_ref().map(ToString::to_string);
+    format!(
+        "{{\"schema\":1,\"moment\":{},\"role\":{},\"id\":{},\"serial\":{},\"image\":{},\
+         \"version\":{},\"hostname\":{},\"app\":{{{}}}}}\n",
+        quoted(when.name()),
+        quoted(site.role.as_deref().unwrap_or_default()),
+        quoted(site.id.as_str()),
+        site.serial,
+        quoted(&image.name),
+        quoted(&image.version),
+        quoted(hostname.as_deref().unwrap_or("localhost")),
+        app.join(","),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::testing::Folder;
+    use crate::trust::testing::by_ssh;
+
+    fn role(text: &str) -> Role {
+        let head = "schema = 1\nname = \"web\"\ndescription = \"x\"\n";
+        Role::parse(&format!("{head}[[hook]]\n{text}")).expect("a role")
+    }
+
+    #[test]
+    fn only_what_the_vendor_signed_runs() {
+        const CHECK: &[u8] = b"#!/bin/true\n";
+        let (key, other) = (
+            tempfile::tempdir().expect("a folder"),
+            tempfile::tempdir().expect("a folder"),
+        );
+        let sign = |folder: &std::path::Path, text, purpose| {
+            by_ssh(folder, text, purpose).expect("ssh-keygen").1
+        };
+        let good = sign(key.path(), CHECK, trust::HOOK);
+        let vendor = std::fs::read(key.path().join("key.pub")).expect("a key");
+        let role = role("when = \"verify\"\nrun = \"check\"\n");
+        let tried = |vendor: Option<&[u8]>, signature: Option<&[u8]>| {
+            let folder = Folder::new();
+            let file = format!("{ROLES}/web/check");
+            let put = |path: &str, bytes: &[u8]| {
+                folder
+                    .root
+                    .put(path, bytes, Access::own(0o755))
+                    .expect("put");
+            };
+            put(&file, CHECK);
+            if let Some(key) = vendor {
+                put(VENDOR, key);
+            }
+            if let Some(signature) = signature {
+                put(&format!("{file}.sig"), signature);
+            }
+            place(&folder.root, &role, &role.hooks[0]).map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            tried(Some(&vendor), Some(&good)).expect("signed"),
+            "/usr/lib/consign/roles/web/check"
+        );
+        for (vendor, signature) in [
+            (Some(vendor.as_slice()), None),
+            (Some(&vendor), Some(sign(other.path(), CHECK, trust::HOOK))),
+            (Some(&vendor), Some(sign(key.path(), b"other", trust::HOOK))),
+            (Some(&vendor), Some(sign(key.path(), CHECK, trust::POLICY))),
+            (None, Some(good.clone())),
+        ] {
+            let error = tried(vendor, signature.as_deref()).expect_err("refused");
+            assert!(error.contains("not signed by the vendor"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_hook_of_a_bundle_has_to_be_there() {
+        let role = role("when = \"verify\"\nrun = \"bin/check\"\nbundle = \"app\"\n");
+        let hook = &role.hooks[0];
+        let path = format!("{CURRENT}/app/bin/check");
+        let error = place(&Folder::new().root, &role, hook).expect_err("missing");
+        assert_eq!(error.to_string(), format!("{path} is missing"));
+        let folder = Folder::with(&[(&path, "")]);
+        assert_eq!(place(&folder.root, &role, hook).expect("there"), path);
+    }
+
+    #[test]
+    fn a_unit_bounds_what_runs() {
+        let text = |text: &str| {
+            let role = role(text);
+            unit_text(&role, &role.hooks[0], "/p")
+        };
+        let unit = text("when = \"verify\"\nrun = \"check\"\ntimeout = 7\n");
+        for line in [
+            "ExecStart=/p\n",
+            "TimeoutStartSec=7\n",
+            "PrivateNetwork=yes\n",
+            "StandardInput=file:/run/consign/hook.json\n",
+        ] {
+            assert!(unit.contains(line), "{unit}");
+        }
+        let unit = text("when = \"post-activate\"\npuppet = \"site.pp\"\nnetwork = true\n");
+        for line in [
+            "ExecStart=/usr/bin/puppet apply --detailed-exitcodes --color=false /p\n",
+            "Environment=FACTER_role=web HOME=/root\n",
+            "SuccessExitStatus=2\n",
+            "PrivateNetwork=no\n",
+        ] {
+            assert!(unit.contains(line), "{unit}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What a vendor brings along: an image with their key, a signed policy, a
+//! role with hooks, and a bundle for it on the customer's disk.
+
+use std::path::Path;
+
+use consign::factory::{BundleName, write_bundle};
+use consign::machine::{Disk, Writes};
+use consign::sign::{SecretKey, Signer, sshsig};
+
+use crate::support::appliance::appliance;
+use crate::support::{consign, must_run, program, repo_root};
+
+const PLACE: &str = "usr/lib/consign";
+const WEB: &str = "layers/app/files/usr/lib/consign/roles/web/role.toml";
+const POLICY: &str = "layers/app/files/usr/lib/consign/policy.toml";
+/// The first two leave their word where the third finds it, so that one line
+/// on the console tells that each has run, in its order and with what it needs.
+const HOOKS: &str = "
+[[hook]]
+when = \"pre-apply\"
+run = \"ask\"
+
+[[hook]]
+when = \"post-activate\"
+run = \"bin/prepare\"
+bundle = \"pages\"
+
+[[hook]]
+when = \"verify\"
+run = \"check\"
+timeout = 30
+";
+const ASK: &str = "#!/bin/sh\ncat >/run/hook-asked\n";
+const PREPARE: &str = "#!/bin/sh\nset -e\ngrep -q pre-apply /run/hook-asked\n\
+    cat >/run/hook-prepared\nls /sys/class/net >/run/hook-network\n";
+const CHECK: &str = "#!/bin/sh\nset -e\ngrep -q post-activate /run/hook-prepared\n\
+    text=$(cat /var/lib/consign/current/pages/text)\n\
+    echo \"HOOKS network=$(echo $(cat /run/hook-network)) bundle=$text $(cat)\" >/dev/ttyS0\n";
+
+fn signer() -> Signer {
+    Signer::File(SecretKey::from_seed(&[5; 32]))
+}
+
+/// A copy of the appliance's disk with the vendor's key, a signed policy and
+/// hooks of the role `web`, each signed; `None`, said loudly, without debugfs.
+pub(super) fn disk_with_hooks(folder: &Path) -> Option<Disk> {
+    program("debugfs", "e2fsprogs")?;
+    let disk = appliance().copy(folder);
+    let output = must_run(program("sfdisk", "fdisk")?.arg("-J").arg(&disk.path));
+    let table: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let root = table["partitiontable"]["partitions"][2]["start"].as_u64();
+    let root = root.expect("root-a") * 512;
+    let read = |path: &str| std::fs::read_to_string(repo_root().join(path)).expect("a file");
+    let policy = read(POLICY);
+    let sign =
+        |purpose, text: &str| sshsig::sign(&signer(), purpose, text.as_bytes()).expect("signed");
+    let files = [
+        ("vendor.pub", signer().public().to_openssh("vendor"), 0o644),
+        ("policy.toml.sig", sign("consign-policy", &policy), 0o644),
+        ("roles/web/role.toml", read(WEB) + HOOKS, 0o644),
+        ("roles/web/ask", ASK.to_owned(), 0o755),
+        ("roles/web/ask.sig", sign("consign-hook", ASK), 0o644),
+        ("roles/web/check", CHECK.to_owned(), 0o755),
+        ("roles/web/check.sig", sign("consign-hook", CHECK), 0o644),
+    ];
+    let mut commands = format!("rm {PLACE}/roles/web/role.toml\n");
+    for (at, (name, text, mode)) in files.iter().enumerate() {
+        let path = folder.join(format!("file-{at}"));
+        std::fs::write(&path, text).expect("written");
+        let to = format!("{PLACE}/{name}");
+        commands += &format!(
+            "write {} {to}\nset_inode_field {to} mode 0100{mode:o}\n",
+            path.display()
+        );
+    }
+    let script = folder.join("commands");
+    std::fs::write(&script, commands).expect("written");
+    let mut debugfs = program("debugfs", "e2fsprogs")?;
+    debugfs.arg("-w").arg("-f").arg(&script);
+    must_run(debugfs.arg(format!("{}?offset={root}", disk.path.display())));
+    Some(disk)
+}
+
+/// A config disk with `site` and a bundle for the role.
+pub(super) fn disk_with_bundle(folder: &Path, site: &str) -> Disk {
+    let files = folder.join("bundle");
+    std::fs::create_dir_all(files.join("bin")).expect("folders");
+    std::fs::write(files.join("text"), "pages-2").expect("written");
+    let prepare = files.join("bin/prepare");
+    std::fs::write(&prepare, PREPARE).expect("written");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&prepare, mode).expect("its mode");
+    let name = BundleName {
+        name: "pages".into(),
+        version: "2".into(),
+        role: Some("web".into()),
+    };
+    let bundle = folder.join("pages.vab");
+    write_bundle(&files, &name, &signer(), &bundle).expect("a bundle");
+    let file = folder.join("site.toml");
+    std::fs::write(&file, site).expect("written");
+    let path = folder.join("late.img");
+    let mut disk = consign();
+    disk.args(["config", "disk"]).arg(&file);
+    disk.arg("--payload").arg(&bundle).arg("-o").arg(&path);
+    must_run(&mut disk);
+    Disk {
+        path,
+        format: consign::machine::Format::Raw,
+        writes: Writes::Kept,
+    }
+}
