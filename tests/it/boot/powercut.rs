@@ -2,8 +2,6 @@
 //! first boot, cut at 20 of its writes in three ways each; three machines
 //! started again, one of them a clone of the disk as it was delivered.
 
-use std::process::Command;
-
 use crate::support::appliance::{appliance, config_disk};
 use crate::support::guests::Turn;
 use crate::support::{must_run, program, repo_root, temp_folder};
@@ -27,7 +25,7 @@ fn a_first_boot_survives_a_power_cut_at_any_write() {
     let config = config_disk(folder.path(), SITE);
     let disk = appliance().file("reference.raw");
     let _turn = Turn::wait();
-    let mut tool: Command = program("python3", "python3").expect("it is there");
+    let mut tool = program("python3", "python3").expect("it is there");
     tool.arg(repo_root().join("tests/powercut"))
         .env("TMPDIR", folder.path())
         .arg("--disk")

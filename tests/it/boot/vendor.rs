@@ -1,6 +1,7 @@
 //! What a vendor brings along: an image with their key, a signed policy, a
 //! role with hooks, and a bundle for it on the customer's disk.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use consign::factory::{BundleName, write_bundle};
@@ -68,10 +69,12 @@ pub(super) fn disk_with_hooks(folder: &Path) -> Option<Disk> {
         let path = folder.join(format!("file-{at}"));
         std::fs::write(&path, text).expect("written");
         let to = format!("{PLACE}/{name}");
-        commands += &format!(
-            "write {} {to}\nset_inode_field {to} mode 0100{mode:o}\n",
+        writeln!(
+            commands,
+            "write {} {to}\nset_inode_field {to} mode 0100{mode:o}",
             path.display()
-        );
+        )
+        .expect("a string takes all");
     }
     let script = folder.join("commands");
     std::fs::write(&script, commands).expect("written");
