@@ -89,17 +89,13 @@ impl Hook {
             u16::try_from(found.value).ok()
         });
         let network = crate::address::boolean(&mut section, "network", report);
-        let program = match (run, puppet) {
-            (Some(file), None) => Some(Program::File(file)),
-            (None, Some(file)) => Some(Program::Puppet(file)),
-            _ => {
-                let finding = Finding::invalid("a hook is one program or one manifest")
-                    .allowed("one of run, puppet")
-                    .remedy("write for example run = \"check\"");
-                section.note(report, finding);
-                None
-            }
-        };
+        let program = run.map(Program::File).or(puppet.map(Program::Puppet));
+        if section.has("run") == section.has("puppet") {
+            let finding = Finding::invalid("a hook is one program or one manifest")
+                .allowed("one of run, puppet")
+                .remedy("write for example run = \"check\"");
+            section.note(report, finding);
+        }
         section.finish(report);
         Some(Self {
             when: when?,
