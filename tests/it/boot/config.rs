@@ -8,7 +8,6 @@ use std::path::Path;
 use consign::machine::{Disk, Firmware, Format, GuestSpec, GuestState, HotPlug, StateLine, Writes};
 
 use super::loader::{ENVIRONMENT, environment, try_slot_b};
-use super::vendor::{disk_with_bundle, disk_with_hooks};
 use crate::support::appliance::{
     Address, Esp, PORT, appliance, config_disk, foreign_config_disk, site,
 };
@@ -41,16 +40,11 @@ fn kept(disk: Disk) -> Disk {
     }
 }
 
-/// The vendor's bundle comes with it, and the role's signed hooks run, each at
-/// its moment and without a network.
 #[test]
 fn without_a_config_disk_it_waits_and_takes_one_that_is_attached() {
     let folder = temp_folder();
     let mut spec = GuestSpec::new(Firmware::Bios);
-    let Some(disk) = disk_with_hooks(folder.path()) else {
-        return;
-    };
-    spec.disks = vec![disk];
+    spec.disks = vec![appliance().disk()];
     spec.network = Some(network(&[PORT]));
     spec.hot_plug = HotPlug::OneDisk;
     let Some(mut guest) = TestGuest::start(&spec) else {
@@ -61,21 +55,9 @@ fn without_a_config_disk_it_waits_and_takes_one_that_is_attached() {
     let Some((_, public)) = ssh_key(folder.path()) else {
         return;
     };
-    let late = disk_with_bundle(folder.path(), &site("late", &public, Address::Dhcp));
-    guest.guest.attach(&late).expect("attached");
+    let late = config_disk(folder.path(), &site("late", &public, Address::Dhcp));
+    guest.guest.attach(&kept(late)).expect("attached");
     gets_ready(&mut guest);
-    let console = guest.console();
-    let line = console.lines().find(|line| line.contains("HOOKS "));
-    let line = line.unwrap_or_else(|| panic!("no hook has spoken: {console}"));
-    for part in [
-        "HOOKS network=lo bundle=pages-2 {",
-        "\"moment\":\"verify\"",
-        "\"role\":\"web\"",
-        "\"hostname\":\"late\"",
-        "\"listen_port\":",
-    ] {
-        assert!(line.contains(part), "no `{part}` in {line}");
-    }
     assert!(guest.http_get(PORT, "/").contains("late"));
 }
 

@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use consign::factory::{BundleName, write_bundle};
-use consign::machine::{Disk, Writes};
+use consign::machine::{Disk, Firmware, GuestSpec, Writes};
 use consign::sign::{SecretKey, Signer, sshsig};
 
-use crate::support::appliance::appliance;
-use crate::support::{consign, must_run, program, repo_root};
+use crate::support::appliance::{Address, appliance, site};
+use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
+use crate::support::{consign, must_run, program, repo_root, temp_folder};
 
 const PLACE: &str = "usr/lib/consign";
 const WEB: &str = "layers/app/files/usr/lib/consign/roles/web/role.toml";
@@ -44,7 +45,7 @@ fn signer() -> Signer {
 
 /// A copy of the appliance's disk with the vendor's key, a signed policy and
 /// hooks of the role `web`, each signed; `None`, said loudly, without debugfs.
-pub(super) fn disk_with_hooks(folder: &Path) -> Option<Disk> {
+fn disk_with_hooks(folder: &Path) -> Option<Disk> {
     program("debugfs", "e2fsprogs")?;
     let disk = appliance().copy(folder);
     let output = must_run(program("sfdisk", "fdisk")?.arg("-J").arg(&disk.path));
@@ -64,14 +65,16 @@ pub(super) fn disk_with_hooks(folder: &Path) -> Option<Disk> {
         ("roles/web/check", CHECK.to_owned(), 0o755),
         ("roles/web/check.sig", sign("consign-hook", CHECK), 0o644),
     ];
+    // `write` puts a file into debugfs's own folder only.
     let mut commands = format!("rm {PLACE}/roles/web/role.toml\n");
     for (at, (name, text, mode)) in files.iter().enumerate() {
         let path = folder.join(format!("file-{at}"));
         std::fs::write(&path, text).expect("written");
-        let to = format!("{PLACE}/{name}");
+        let to = format!("/{PLACE}/{name}");
+        let (parent, name) = to.rsplit_once('/').expect("an absolute path");
         writeln!(
             commands,
-            "write {} {to}\nset_inode_field {to} mode 0100{mode:o}",
+            "cd {parent}\nwrite {} {name}\nset_inode_field {name} mode 0100{mode:o}",
             path.display()
         )
         .expect("a string takes all");
@@ -85,7 +88,7 @@ pub(super) fn disk_with_hooks(folder: &Path) -> Option<Disk> {
 }
 
 /// A config disk with `site` and a bundle for the role.
-pub(super) fn disk_with_bundle(folder: &Path, site: &str) -> Disk {
+fn disk_with_bundle(folder: &Path, site: &str) -> Disk {
     let files = folder.join("bundle");
     std::fs::create_dir_all(files.join("bin")).expect("folders");
     std::fs::write(files.join("text"), "pages-2").expect("written");
@@ -111,5 +114,42 @@ pub(super) fn disk_with_bundle(folder: &Path, site: &str) -> Disk {
         path,
         format: consign::machine::Format::Raw,
         writes: Writes::Kept,
+    }
+}
+
+/// The bundle comes with the disk, and the role's signed hooks run, each at
+/// its moment and without a network.
+#[test]
+#[ignore = "one more boot than a change can pay for; ci/nightly.d/firstboot-vendor runs it"]
+fn a_vendors_bundle_and_hooks_come_into_use() {
+    let folder = temp_folder();
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    let Some(disk) = disk_with_hooks(folder.path()) else {
+        return;
+    };
+    spec.disks = vec![disk];
+    spec.network = Some(network(&[]));
+    let Some((_, public)) = ssh_key(folder.path()) else {
+        return;
+    };
+    let config = disk_with_bundle(folder.path(), &site("late", &public, Address::Dhcp));
+    spec.disks.push(config);
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    if let Err(error) = guest.guest.wait_ready(PATIENCE) {
+        panic!("{error}\n{}", guest.console());
+    }
+    let console = guest.console();
+    let line = console.lines().find(|line| line.contains("HOOKS "));
+    let line = line.unwrap_or_else(|| panic!("no hook has spoken: {console}"));
+    for part in [
+        "HOOKS network=lo bundle=pages-2 {",
+        "\"moment\":\"verify\"",
+        "\"role\":\"web\"",
+        "\"hostname\":\"late\"",
+        "\"listen_port\":",
+    ] {
+        assert!(line.contains(part), "no `{part}` in {line}");
     }
 }
