@@ -1,6 +1,7 @@
 //! Where in the file the next thing goes, and how often each cluster is used.
 
 use std::io;
+use std::ops::Range;
 
 use super::format::{CLUSTER, REFCOUNTS_PER_BLOCK, SECTOR};
 
@@ -8,14 +9,20 @@ use super::format::{CLUSTER, REFCOUNTS_PER_BLOCK, SECTOR};
 ///
 /// Packed clusters follow each other byte by byte; whole clusters are aligned.
 /// A packed one that no longer fits before the next whole one starts anew at
-/// the end of the file.
+/// the end of the file; smaller ones go into what is left there.
 #[derive(Debug)]
 pub(super) struct Allocator {
     /// Uses of each cluster of the file so far.
     refcounts: Vec<u16>,
     /// Where the next packed bytes may go, and where that room ends.
-    room: std::ops::Range<u64>,
+    room: Range<u64>,
+    /// What is left of such rooms, the newest last.
+    left: Vec<Range<u64>>,
 }
+
+/// Most rooms that are remembered, and the smallest one.
+const MOST_LEFT: usize = 16;
+const LEAST_LEFT: u64 = SECTOR;
 
 /// The refcount structures at the end of the file, in clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +40,7 @@ impl Allocator {
         Self {
             refcounts: Vec::new(),
             room: 0..0,
+            left: Vec::new(),
         }
     }
 
@@ -58,17 +66,44 @@ impl Allocator {
 
     /// Byte offset of `length` packed bytes, at most a cluster.
     pub(super) fn packed(&mut self, length: u64) -> io::Result<u64> {
+        let fits = |room: &&mut Range<u64>| room.end - room.start >= length;
+        if let Some(room) = self.left.iter_mut().find(fits) {
+            let offset = room.start;
+            room.start += length;
+            self.count(offset..offset + length)?;
+            return Ok(offset);
+        }
         let can_grow = self.room.end == self.end();
         if self.room.start + length > self.room.end && !can_grow {
-            self.room = self.end()..self.end();
+            let end = self.end();
+            self.leave(end..end);
         }
         let offset = self.room.start;
         let end = offset + length;
         while self.end() < end {
             self.refcounts.push(0);
         }
+        self.count(offset..end)?;
+        self.room = end..end.next_multiple_of(CLUSTER).max(self.room.end);
+        Ok(offset)
+    }
+
+    /// Goes on to another room.
+    fn leave(&mut self, next: Range<u64>) {
+        let old = std::mem::replace(&mut self.room, next);
+        if old.end - old.start >= LEAST_LEFT {
+            if self.left.len() == MOST_LEFT {
+                self.left.remove(0);
+            }
+            self.left.push(old);
+        }
+    }
+
+    /// Counts a use of each cluster that the packed bytes touch.
+    fn count(&mut self, packed: Range<u64>) -> io::Result<()> {
         // A packed cluster uses whole sectors, which never reach a further cluster.
-        for cluster in offset / CLUSTER..end.next_multiple_of(SECTOR).div_ceil(CLUSTER) {
+        for cluster in packed.start / CLUSTER..packed.end.next_multiple_of(SECTOR).div_ceil(CLUSTER)
+        {
             let slot = usize::try_from(cluster)
                 .ok()
                 .and_then(|cluster| self.refcounts.get_mut(cluster));
@@ -78,8 +113,7 @@ impl Allocator {
             });
             raised.ok_or_else(|| io::Error::other("a refcount of qcow2 overflows 16 bits"))?;
         }
-        self.room = end..end.next_multiple_of(CLUSTER).max(self.room.end);
-        Ok(offset)
+        Ok(())
     }
 
     /// Room for a refcount table and blocks that count themselves too.
@@ -128,6 +162,10 @@ mod tests {
         // This one would span into the whole cluster.
         assert_eq!(file.packed(60_000).expect("room"), 2 * CLUSTER);
         assert_eq!(file.refcounts(), [2, 1, 1]);
+        // A smaller one goes into what is left before it, the next one not.
+        assert_eq!(file.packed(4_000).expect("room"), 61_000);
+        assert_eq!(file.packed(600).expect("room"), 2 * CLUSTER + 60_000);
+        assert_eq!(file.refcounts(), [3, 1, 2]);
     }
 
     #[test]
