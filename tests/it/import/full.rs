@@ -8,7 +8,7 @@ use super::{Small, succeeds, virt_image};
 use crate::support::appliance::{Address, appliance, config_disk, site};
 use crate::support::guests::{Turn, ssh_key};
 use crate::support::libvirt::Libvirt;
-use crate::support::{digest_of, find_program, must_run, program, run, skip, temp_folder, text_of};
+use crate::support::{digest_of, find_program, run, skip, temp_folder, text_of};
 
 /// Emulated machines need time.
 const PATIENCE: &str = "400";
