@@ -136,7 +136,8 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
             });
             status.notes.extend(drifted);
             let pruned = Generation::prune(root, state)
-                .and_then(|()| Generation::prune_releases(root, state));
+                .and_then(|()| Generation::prune_releases(root, state))
+                .and_then(|()| Generation::prune_entered(root, state));
             if let Err(error) = pruned {
                 let note = format!("old configurations cannot be removed: {error}");
                 status.notes.push(note);

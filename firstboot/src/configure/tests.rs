@@ -537,6 +537,29 @@ fn bundles_follow_the_role() {
     }
 }
 
+/// A secret that somebody entered goes with the last configuration that could
+/// come back and asks for it.
+#[test]
+fn what_was_entered_goes_with_who_asked_for_it() {
+    let system = system();
+    let root = &system.root;
+    let pin = format!("{}/pin", secrets::ENTERED);
+    let site = format!("{}[secret.pin]\nfrom = \"console\"\n", with_serial(3));
+    take(root, &found(vec![attached("vdb", &site)]));
+    secrets::enter(root, "pin", &consign_schema::Secret::new("CANARY".into())).expect("kept");
+    for (serial, is_there) in [(4, true), (5, false)] {
+        // The first is refused, and makes the code.
+        code_of(&system, attached("vdb", &with_serial(serial)));
+        let mut next = attached("vdb", &with_serial(serial));
+        let claim = wanted_claim(root).expect("a code");
+        next.files.insert("claim.txt".into(), claim.into_bytes());
+        assert_eq!(code_of(&system, next), (0, serial));
+        assert!(confirm(root).expect("noted"));
+        // The one before may still come back.
+        assert_eq!(root.exists(&pin), is_there, "serial {serial}");
+    }
+}
+
 /// A cut while an old release is removed leaves nothing under its name.
 #[test]
 fn a_release_goes_whole_or_not_at_all() {

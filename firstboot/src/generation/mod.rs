@@ -27,6 +27,7 @@ use crate::bundle::{GONE, RELEASES};
 use crate::digest::Digest;
 use crate::item::Item;
 use crate::root::{Access, Root};
+use crate::secrets::ENTERED;
 use crate::state::{Name, Phase, State, Then};
 
 const FOLDER: &str = "/var/lib/consign/gen";
@@ -256,6 +257,34 @@ impl Generation {
             if !kept.contains_key(name) {
                 root.rename(&format!("{RELEASES}/{name}"), GONE)?;
                 root.remove_tree(GONE)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what somebody entered at the machine, and neither the generation
+    /// that counts nor the one before asks for.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports, and when one of the two cannot be read.
+    pub fn prune_entered(root: &Root, state: &State) -> io::Result<()> {
+        let found = root.list(ENTERED)?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let other = |error: GenerationError| io::Error::other(error.to_string());
+        let counting = Self::load(root, state).map_err(other)?;
+        let previous = Self::previous(root, state).map_err(other)?;
+        let asks = |generation: &Self, name: &str| {
+            generation
+                .credentials
+                .get(name)
+                .is_some_and(String::is_empty)
+        };
+        for name in found {
+            if !asks(&counting, &name) && !previous.iter().any(|it| asks(it, &name)) {
+                root.remove(&format!("{ENTERED}/{name}"))?;
             }
         }
         Ok(())
