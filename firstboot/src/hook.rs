@@ -12,14 +12,16 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::time::Duration;
 
 use consign_schema::hook::{Hook, Program, When};
 use consign_schema::{ParamValue, Role, SiteConfig};
 
-use crate::bundle::{CURRENT, VENDOR};
+use crate::bundle::{CURRENT, RELEASES, VENDOR};
 use crate::configure::judge;
 use crate::generation::Generation;
 use crate::image::{Image, ROLES};
+use crate::item::Item;
 use crate::media::SITE_FILE;
 use crate::root::{Access, Root};
 use crate::systemd::{self, READY_TARGET, Request};
@@ -30,6 +32,10 @@ use crate::trust::{self, Key};
 pub const UNIT: &str = "consign-hook.service";
 const FOLDER: &str = "/run/systemd/system";
 const INPUT: &str = "/run/consign/hook.json";
+/// Held while a hook runs: they share one unit and one input.
+const LOCK: &str = "/run/consign/hook.lock";
+/// No hook takes longer.
+const PATIENCE: Duration = Duration::from_mins(11);
 const PUPPET: &str = "/usr/bin/puppet";
 /// A hook is at most this long, in bytes.
 const MAX_SIZE: usize = 4 << 20;
@@ -41,7 +47,7 @@ const MAX_SIZE: usize = 4 << 20;
 ///
 /// The first one that is not signed or fails.
 pub fn run(root: &Root, generation: &Generation, when: When) -> io::Result<()> {
-    if root.outside("/") != std::path::Path::new("/") || generation.role.is_none() {
+    if generation.role.is_none() || !root.is_system()? {
         return Ok(());
     }
     // One that is refused now is told so elsewhere, and its role is unknown.
@@ -57,7 +63,7 @@ pub fn run(root: &Root, generation: &Generation, when: When) -> io::Result<()> {
         .flat_map(|role| role.hooks.iter().map(move |hook| (role, hook)))
     {
         if hook.when == when {
-            run_one(root, role, hook, &input(root, &site, when)).map_err(|error| {
+            run_one(root, generation, role, hook, &input(root, &site, when)).map_err(|error| {
                 let (what, name) = (hook.file(), &role.name);
                 io::Error::other(format!(
                     "the {} hook {what} of role {name}: {error}",
@@ -69,10 +75,27 @@ pub fn run(root: &Root, generation: &Generation, when: When) -> io::Result<()> {
     Ok(())
 }
 
-fn run_one(root: &Root, role: &Role, hook: &Hook, input: &str) -> io::Result<()> {
-    let path = place(root, role, hook)?;
-    root.put(INPUT, input.as_bytes(), Access::own(0o600))?;
+fn run_one(
+    root: &Root,
+    generation: &Generation,
+    role: &Role,
+    hook: &Hook,
+    input: &str,
+) -> io::Result<()> {
+    let path = place(root, generation, role, hook)?;
+    let _lock = root.lock_within(LOCK, PATIENCE).map_err(|error| {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            io::Error::other("another hook does not end; try again later")
+        } else {
+            error
+        }
+    })?;
     let unit = format!("{FOLDER}/{UNIT}");
+    // Its agent was ended, and it may still run: a start would join it.
+    if root.exists(&unit) {
+        systemd::ask(Request::Stop(UNIT))?;
+    }
+    root.put(INPUT, input.as_bytes(), Access::own(0o600))?;
     root.put(
         &unit,
         unit_text(role, hook, &path).as_bytes(),
@@ -89,11 +112,22 @@ fn run_one(root: &Root, role: &Role, hook: &Hook, input: &str) -> io::Result<()>
     })
 }
 
-/// Where the file is, which the vendor signed.
-fn place(root: &Root, role: &Role, hook: &Hook) -> io::Result<String> {
+/// Where the file is, which the vendor signed. That of a bundle is in the
+/// release that the generation uses, whether it counts already or not.
+fn place(root: &Root, generation: &Generation, role: &Role, hook: &Hook) -> io::Result<String> {
     let missing = |path: &str| io::Error::other(format!("{path} is missing"));
     if let Some(bundle) = &hook.bundle {
-        let path = format!("{CURRENT}/{bundle}/{}", hook.file());
+        let link = format!("{CURRENT}/{bundle}");
+        let release = generation.items.iter().find_map(|item| match item {
+            Item::Link { path, target } if *path == link => target.rsplit('/').next(),
+            _ => None,
+        });
+        let release = release.ok_or_else(|| {
+            io::Error::other(format!(
+                "the configuration comes without the bundle {bundle}"
+            ))
+        })?;
+        let path = format!("{RELEASES}/{release}/{}", hook.file());
         return if root.exists(&path) {
             Ok(path)
         } else {
@@ -203,7 +237,8 @@ mod tests {
             if let Some(signature) = signature {
                 put(&format!("{file}.sig"), signature);
             }
-            place(&folder.root, &role, &role.hooks[0]).map_err(|error| error.to_string())
+            place(&folder.root, &Generation::default(), &role, &role.hooks[0])
+                .map_err(|error| error.to_string())
         };
         assert_eq!(
             tried(Some(&vendor), Some(&good)).expect("signed"),
@@ -225,11 +260,26 @@ mod tests {
     fn a_hook_of_a_bundle_has_to_be_there() {
         let role = role("when = \"verify\"\nrun = \"bin/check\"\nbundle = \"app\"\n");
         let hook = &role.hooks[0];
-        let path = format!("{CURRENT}/app/bin/check");
-        let error = place(&Folder::new().root, &role, hook).expect_err("missing");
+        // What is in use now is not what judges the next configuration.
+        let folder = Folder::with(&[(&format!("{CURRENT}/app/bin/check"), "")]);
+        let mut next = Generation::default();
+        let error = place(&folder.root, &next, &role, hook).expect_err("no bundle");
+        assert!(error.to_string().contains("the bundle app"), "{error}");
+        next.items.push(Item::Link {
+            path: format!("{CURRENT}/app"),
+            target: "../releases/aa".into(),
+        });
+        let path = format!("{RELEASES}/aa/bin/check");
+        let error = place(&folder.root, &next, &role, hook).expect_err("missing");
         assert_eq!(error.to_string(), format!("{path} is missing"));
-        let folder = Folder::with(&[(&path, "")]);
-        assert_eq!(place(&folder.root, &role, hook).expect("there"), path);
+        folder
+            .root
+            .put(&path, b"", Access::own(0o755))
+            .expect("put");
+        assert_eq!(
+            place(&folder.root, &next, &role, hook).expect("there"),
+            path
+        );
     }
 
     #[test]

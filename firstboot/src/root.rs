@@ -9,13 +9,17 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, fsync,
-    mkdirat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown,
+    flock, fstat, fsync, mkdirat, openat2, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
+
+/// How often a lock that somebody holds is tried again.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A root of files.
 #[derive(Debug)]
@@ -116,6 +120,17 @@ impl Root {
         let process = std::process::id();
         let fd = self.fd.as_raw_fd();
         PathBuf::from(format!("/proc/{process}/fd/{fd}{path}"))
+    }
+
+    /// Whether it is the root of the running system, and no folder that stands
+    /// for one.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn is_system(&self) -> io::Result<bool> {
+        let (own, system) = (fstat(&self.fd)?, rustix::fs::stat("/")?);
+        Ok((own.st_dev, own.st_ino) == (system.st_dev, system.st_ino))
     }
 
     /// Whether the path leads somewhere, links followed.
@@ -324,11 +339,35 @@ impl Root {
     ///
     /// What the system reports.
     pub fn lock(&self, path: &str) -> io::Result<OwnedFd> {
+        let fd = self.lock_file(path)?;
+        flock(&fd, FlockOperation::LockExclusive)?;
+        Ok(fd)
+    }
+
+    /// As [`lock`](Self::lock), but waits no longer than `patience`.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when somebody else still holds it, and what the system
+    /// reports.
+    pub fn lock_within(&self, path: &str, patience: Duration) -> io::Result<OwnedFd> {
+        let fd = self.lock_file(path)?;
+        let end = Instant::now() + patience;
+        loop {
+            match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(fd),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => {}
+                Err(error) => return Err(error.into()),
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn lock_file(&self, path: &str) -> io::Result<OwnedFd> {
         let (parent, name) = self.parent_made(path)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&parent, name, flags, Mode::RUSR | Mode::WUSR)?;
-        rustix::fs::flock(&fd, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok(fd)
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(rustix::fs::openat(&parent, name, flags, mode)?)
     }
 
     /// Gives a file or directory another name, nothing being there.
@@ -656,6 +695,24 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_folder_is_not_the_system() {
+        assert!(!Folder::new().root.is_system().expect("a folder"));
+        let system = Root::open(Path::new("/")).expect("a root");
+        assert!(system.is_system().expect("the system"));
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_no_longer_than_said() {
+        let folder = Folder::new();
+        let within = |patience| folder.root.lock_within("/run/lock", patience);
+        let held = within(Duration::ZERO).expect("free");
+        let error = within(Duration::from_millis(1)).expect_err("held");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        within(Duration::ZERO).expect("free again");
     }
 
     #[test]

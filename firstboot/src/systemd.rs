@@ -53,6 +53,8 @@ pub enum Request<'u> {
     Start(&'u str),
     /// Start a unit, and do not wait for that.
     Begin(&'u str),
+    /// End a unit and all of its processes, and wait for that.
+    Stop(&'u str),
     /// Restart a unit, if it runs.
     TryRestart(&'u str),
     /// Read the units again.
@@ -71,6 +73,7 @@ pub fn ask(request: Request<'_>) -> io::Result<()> {
         Request::Reload => return systemctl_must(&["daemon-reload"]),
         Request::Start(unit) => (&["start"], unit),
         Request::Begin(unit) => (&["--no-block", "start"], unit),
+        Request::Stop(unit) => (&["stop"], unit),
         Request::TryRestart(unit) => (&["try-restart"], unit),
         Request::Reboot => (&["--no-block", "start"], "reboot.target"),
     };
