@@ -51,9 +51,9 @@ pub(super) struct Environment {
     pub for_cargo: Vec<(OsString, OsString)>,
     /// What virsh needs to find a user's own libvirt.
     pub for_virsh: Vec<(OsString, OsString)>,
-    /// `SOURCE_DATE_EPOCH`: the moment that a signature by gpg says, seconds
-    /// since 1970.
-    pub source_date: Option<i64>,
+    /// `SOURCE_DATE_EPOCH` as it stands: the moment that a signature by gpg
+    /// says.
+    pub source_date: Option<String>,
     /// What gpg needs to find a user's keys and to ask for a passphrase.
     pub for_gpg: Vec<(OsString, OsString)>,
     /// `LIBVIRT_DEFAULT_URI`: the libvirt that is meant when none is named.
@@ -116,7 +116,9 @@ impl Environment {
             ]),
             for_cargo: those(CARGO_ENVIRONMENT),
             for_virsh: those(&FOR_VIRSH),
-            source_date: text("SOURCE_DATE_EPOCH").and_then(|value| value.parse().ok()),
+            source_date: std::env::var_os("SOURCE_DATE_EPOCH")
+                .map(|value| value.to_string_lossy().into_owned())
+                .filter(|value| !value.is_empty()),
             for_gpg: those(&FOR_GPG),
             libvirt: text("LIBVIRT_DEFAULT_URI"),
             user_data: absolute("XDG_DATA_HOME")

@@ -170,12 +170,20 @@ pub(super) fn signer(path: &Path, environment: &Environment) -> Result<Signer, S
 ///
 /// # Errors
 ///
-/// Those of gpg.
+/// [`ReleaseError::SourceDate`], and those of gpg.
 pub(super) fn gpg_signer(name: &str, environment: &Environment) -> Result<GpgSigner, ReleaseError> {
+    let date = environment.source_date.as_deref();
     GpgSigner::open(
         name,
         &environment.search_path,
         &environment.for_gpg,
-        environment.source_date,
+        date.map(moment).transpose()?,
     )
+}
+
+/// Seconds since 1970: digits and nothing else.
+fn moment(text: &str) -> Result<i64, ReleaseError> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse().ok().filter(|_| is_number);
+    seconds.ok_or_else(|| ReleaseError::SourceDate { value: text.into() })
 }

@@ -143,10 +143,10 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     free(&args.output)?;
-    // Keys first: a build is not made for a signature that cannot be.
     if let Some(previous) = &args.previous {
         lock_of(previous)?;
     }
+    // Keys first: a build is not made for a signature that cannot be.
     let signers = args.key.iter().map(|key| signer(key, context.environment));
     let signers: Vec<Signer> = signers.collect::<Result<_, _>>()?;
     let gpg = args.gpg_key.as_deref();

@@ -67,7 +67,7 @@ impl<'a> Proofs<'a> {
     pub fn hold(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         for proof in std::mem::take(&mut state.open) {
-            // What cannot be read is found again by whoever looks next.
+            // What cannot be read is not whole either, and is dropped as well.
             let is_whole = proof.digest.join().is_ok_and(|read| read.unwrap_or(false));
             if !is_whole {
                 state.has_failed = true;

@@ -87,6 +87,12 @@ pub enum ReleaseError {
         /// The fingerprints of those that it has.
         fingerprints: Vec<String>,
     },
+    /// `SOURCE_DATE_EPOCH` is no number.
+    #[error("`SOURCE_DATE_EPOCH` is `{}`, which is no number of seconds since 1970", value.escape_debug())]
+    SourceDate {
+        /// What it is.
+        value: String,
+    },
     /// Not one OpenPGP certificate.
     #[error("`{}` is no OpenPGP certificate that is meant here: {}", path.display(), crate::exec::escape(problem))]
     Certificate {
@@ -98,6 +104,15 @@ pub enum ReleaseError {
     /// An OpenPGP signature does not hold.
     #[error("the signature `{}` does not hold: {problem}", name.escape_debug())]
     OpenPgp {
+        /// Its file.
+        name: String,
+        /// Why not.
+        problem: SignatureProblem,
+    },
+    /// An OpenPGP signature that is sound in itself does not hold by the copy
+    /// of the certificate that is trusted.
+    #[error("the signature `{}` does not hold by the trusted certificate: {problem}", name.escape_debug())]
+    OpenPgpTrusted {
         /// Its file.
         name: String,
         /// Why not.
@@ -195,8 +210,10 @@ impl ReleaseError {
             Self::Signature { .. } => "release-signature",
             Self::Unsigned { .. } => "release-unsigned",
             Self::SeveralGpgKeys { .. } => "release-gpg-key",
+            Self::SourceDate { .. } => "release-source-date",
             Self::Certificate { .. } => "release-openpgp-certificate",
             Self::OpenPgp { .. } => "release-openpgp-signature",
+            Self::OpenPgpTrusted { .. } => "release-openpgp-trusted",
             Self::OtherCertificate { .. } => "release-other-certificate",
             Self::Vex { .. } => "release-vex",
             Self::VexPackage { .. } => "release-vex-package",
@@ -234,6 +251,14 @@ impl ReleaseError {
             Self::SeveralGpgKeys { .. } => {
                 Some("name one by its fingerprint, as `gpg --list-secret-keys` shows it".into())
             }
+            Self::SourceDate { .. } => Some(
+                "set it as `date +%s` prints it, or unset it to sign with the time of now".into(),
+            ),
+            Self::OpenPgpTrusted { .. } => Some(
+                "take the vendor's current certificate from where this one was first taken, and \
+                 verify again; do not use the files before"
+                    .into(),
+            ),
             Self::Certificate { .. } => {
                 Some("export it with `gpg --export FINGERPRINT`, one key a file".into())
             }
@@ -265,6 +290,7 @@ impl ReleaseError {
             Self::NotASigner { .. }
             | Self::State { .. }
             | Self::SeveralGpgKeys { .. }
+            | Self::SourceDate { .. }
             | Self::Vex { .. }
             | Self::VexPackage { .. }
             | Self::OtherCertificate { .. } => ExitClass::Usage,

@@ -217,8 +217,8 @@ fn shipped(open: &Open) -> Result<Option<Certificate>, ReleaseError> {
 ///
 /// # Errors
 ///
-/// [`ReleaseError::OpenPgp`], [`ReleaseError::Unsigned`],
-/// [`ReleaseError::Certificate`].
+/// [`ReleaseError::OpenPgp`], [`ReleaseError::OpenPgpTrusted`],
+/// [`ReleaseError::Unsigned`], [`ReleaseError::Certificate`].
 pub(super) fn judge(
     open: &Open,
     policy: &Policy,
@@ -242,15 +242,11 @@ pub(super) fn judge(
         });
     }
     let text = open.read_text(OPENPGP_FILE)?;
-    let holds = |certificate: &Certificate, now| {
-        let verdict = certificate.judge(&text, open.text.as_bytes(), now);
-        verdict.map_err(|problem| ReleaseError::OpenPgp {
-            name: OPENPGP_FILE.into(),
-            problem,
-        })
-    };
+    let (message, name) = (open.text.as_bytes(), OPENPGP_FILE.to_owned());
     // A key that ran out since says nothing to whoever trusts another one.
-    holds(&shipped, None)?;
+    if let Err(problem) = shipped.judge(&text, message, None) {
+        return Err(ReleaseError::OpenPgp { name, problem });
+    }
     let Some(trusted) = trusted else {
         return Ok(None);
     };
@@ -263,8 +259,11 @@ pub(super) fn judge(
         return Ok(None);
     }
     // The one from elsewhere knows of revocations since.
-    holds(trusted, policy.now.map(Timestamp::from_seconds))?;
-    Ok(Some(found))
+    let now = policy.now.map(Timestamp::from_seconds);
+    match trusted.judge(&text, message, now) {
+        Ok(()) => Ok(Some(found)),
+        Err(problem) => Err(ReleaseError::OpenPgpTrusted { name, problem }),
+    }
 }
 
 #[cfg(test)]

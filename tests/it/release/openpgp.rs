@@ -242,6 +242,10 @@ fn only_the_openpgp_key_that_is_trusted_counts() {
     revoke(&vendor, &key);
     let text = ask(&release, &vendor.export(other));
     assert!(text.contains("is revoked"), "{text}");
+    assert!(
+        text.contains("take the vendor's current certificate"),
+        "{text}"
+    );
     // Whoever trusts the Ed25519 key alone does not depend on that.
     let mut verify = consign();
     must_run(
@@ -281,6 +285,15 @@ fn a_key_that_gpg_does_not_have_is_said() {
     assert_eq!(several.status.code(), Some(2), "{text}");
     assert!(
         text.contains("gpg has 2 secret keys called `vendor`"),
+        "{text}"
+    );
+    let mut sign = vendor.consign();
+    sign.arg("sign").arg(&release).args(["--gpg-key", USER]);
+    let dated = run(sign.env("SOURCE_DATE_EPOCH", "yesterday"));
+    let text = text_of(&dated);
+    assert_eq!(dated.status.code(), Some(2), "{text}");
+    assert!(
+        text.contains("`SOURCE_DATE_EPOCH` is `yesterday`"),
         "{text}"
     );
     assert!(!release.join("MANIFEST.asc").exists());
