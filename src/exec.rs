@@ -8,6 +8,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -180,6 +181,7 @@ pub struct Call {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     folder: Option<PathBuf>,
+    is_apart: bool,
 }
 
 impl Call {
@@ -205,6 +207,7 @@ impl Call {
             args: Vec::new(),
             env: Vec::new(),
             folder: None,
+            is_apart: false,
         }
     }
 
@@ -277,6 +280,14 @@ impl Call {
         self
     }
 
+    /// Has the program run in a process group of its own, where a terminal's
+    /// Ctrl-C does not end it.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
+    }
+
     /// The command with its environment, for those who start it themselves.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -289,6 +300,9 @@ impl Call {
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
+        }
+        if self.is_apart {
+            command.process_group(0);
         }
         command
     }
@@ -407,6 +421,14 @@ mod tests {
             error.to_string(),
             "`consign` ended with exit status: 3: over"
         );
+    }
+
+    #[test]
+    fn a_call_apart_leads_a_group_of_its_own() {
+        let leads = "set -- $(cat /proc/$$/stat); [ $1 = $5 ] && echo leads || echo follows";
+        let said = |call: Call| String::from_utf8(call.run(b"").expect("sh runs"));
+        assert_eq!(said(shell(leads)).as_deref(), Ok("follows\n"));
+        assert_eq!(said(shell(leads).apart()).as_deref(), Ok("leads\n"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::finding::{Finding, NetworkState, Refusal, remedy};
+use super::finding::{Finding, NetworkState, Refusal, remedy, stopped, stopper};
 use crate::exec::{ExecError, escape};
 use crate::inspect::InspectError;
 use crate::machine::MachineError;
@@ -359,23 +359,23 @@ pub enum ImportError {
         /// The guest that runs all the same: only the wait was left.
         running: Option<String>,
     },
+    /// Somebody stopped a removal that had begun.
+    #[error("stopped by {} while `{}` was removed", stopper(*stop), name.escape_debug())]
+    HalfRemoved {
+        /// How.
+        stop: Stop,
+        /// The guest.
+        name: String,
+    },
+    /// An import that was killed left this.
+    #[error("the import of the guest `{}` did not come to its end", name.escape_debug())]
+    Unfinished {
+        /// The guest.
+        name: String,
+    },
     /// Running the guest.
     #[error(transparent)]
     Guest(#[from] MachineError),
-}
-
-fn stopped(stop: Stop, running: Option<&str>) -> String {
-    let by = match stop {
-        Stop::Interrupted => "Ctrl-C",
-        Stop::Terminated => "SIGTERM",
-    };
-    match running {
-        Some(name) => format!(
-            "stopped by {by} while waiting; the guest `{}` runs",
-            name.escape_debug()
-        ),
-        None => format!("stopped by {by}; what was begun was taken back"),
-    }
 }
 
 fn count(findings: usize) -> String {
@@ -445,7 +445,8 @@ impl ImportError {
             Self::OtherBoot { .. } => "import-other-boot",
             Self::NotForQemu { .. } => "import-not-for-qemu",
             Self::Saved { .. } => "import-guest-saved",
-            Self::Stopped { .. } => "interrupted",
+            Self::Stopped { .. } | Self::HalfRemoved { .. } => "interrupted",
+            Self::Unfinished { .. } => "import-unfinished",
             Self::Guest(error) => error.slug(),
         }
     }
@@ -536,6 +537,10 @@ impl ImportError {
             Self::Stopped {
                 running: Some(_), ..
             } => "look at its console, or remove it: `virt-image remove NAME --force`",
+            Self::HalfRemoved { .. } => "remove it again",
+            Self::Unfinished { .. } => {
+                "import it again with `--replace`, or remove it: `virt-image remove NAME`"
+            }
             Self::Record { .. } => "remove the folder by hand",
             Self::OtherAppliance { .. } | Self::OtherBoot { .. } => "import it under another name",
             Self::NotForQemu { .. } => "choose another with `--boot N`",
@@ -566,7 +571,7 @@ impl ImportError {
             | Self::Network { .. }
             | Self::Bridge { .. }
             | Self::Kvm { .. } => ExitClass::Tool,
-            Self::Stopped { stop, .. } => match stop {
+            Self::Stopped { stop, .. } | Self::HalfRemoved { stop, .. } => match stop {
                 Stop::Interrupted => ExitClass::Interrupted,
                 Stop::Terminated => ExitClass::Terminated,
             },

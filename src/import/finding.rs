@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::xml::Place;
 use crate::exec::escape;
+use crate::report::Stop;
 
 /// What is wrong at one place of a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,4 +148,24 @@ pub(super) fn remedy(findings: &[Finding]) -> String {
         _ => "ask whoever made the descriptor for a corrected one",
     }
     .into()
+}
+
+/// What somebody stopped it by.
+pub(super) fn stopper(stop: Stop) -> &'static str {
+    match stop {
+        Stop::Interrupted => "Ctrl-C",
+        Stop::Terminated => "SIGTERM",
+    }
+}
+
+/// That somebody stopped it, and what is left.
+pub(super) fn stopped(stop: Stop, running: Option<&str>) -> String {
+    let by = stopper(stop);
+    match running {
+        Some(name) => format!(
+            "stopped by {by} while waiting; the guest `{}` runs",
+            name.escape_debug()
+        ),
+        None => format!("stopped by {by}; what was begun was taken back"),
+    }
 }

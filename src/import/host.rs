@@ -72,6 +72,22 @@ impl Host {
         }
     }
 
+    /// The same, with programs that no Ctrl-C at a terminal ends: for taking
+    /// steps back.
+    pub(super) fn apart(&self) -> Self {
+        let search_path = self.search_path().to_owned();
+        match self {
+            Self::Libvirt { virsh, .. } => Self::Libvirt {
+                virsh: virsh.apart(),
+                search_path,
+            },
+            Self::Plain { call, .. } => Self::Plain {
+                call: call.clone().apart(),
+                search_path,
+            },
+        }
+    }
+
     fn search_path(&self) -> &OsStr {
         match self {
             Self::Libvirt { search_path, .. } | Self::Plain { search_path, .. } => search_path,

@@ -4,6 +4,7 @@
 //! `replace` makes the guest anew, as the plan says, around the user's disks.
 //! Until the end the old files stay where they can be put back.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -37,7 +38,7 @@ pub(super) fn replace(
 ) -> Result<Imported, ImportError> {
     let name = plan.name.clone();
     let old_folder = host.folder_of(&name, &plan.folder)?;
-    bring_back(&old_folder, &name)?;
+    bring_back(&old_folder, &plan.folder, &name)?;
     let aside = aside_of(&old_folder, &name);
     let record = Record::open(&old_folder)?.filter(|record| record.name == name);
     let old_xml = match host {
@@ -62,10 +63,11 @@ pub(super) fn replace(
     let plan = &*plan;
     let mut undo = Undo::default();
     if let (Host::Plain { call, .. }, Some(record), true) = (host, &record, was_running) {
-        undo.on_failure(move || drop(qemu::start(call, &record.qemu)));
+        let call = call.clone().apart();
+        undo.on_failure(move || drop(qemu::start(&call, &record.qemu)));
     }
     if let (Some(xml), Host::Libvirt { virsh, .. }) = (&old_xml, host) {
-        let name = &plan.name;
+        let (name, virsh) = (&plan.name, virsh.apart());
         undo.on_failure(move || {
             // The error that is reported is the one that came first.
             let is_back = virsh.define(name, xml).is_ok();
@@ -86,12 +88,21 @@ pub(super) fn replace(
     unfinished
         .disks
         .retain(|disk| kept.iter().all(|(_, file)| *file != disk.file));
-    store::make_folder(&unfinished, &plan.folder, &mut undo)?;
+    let (is_aside, made) = (record.is_some(), unfinished.clone());
+    let (back, back_to) = (aside.clone(), old_folder.clone());
+    store::make_folder(&unfinished, &plan.folder, &mut undo, move || {
+        if is_aside {
+            // What cannot be put back now is by the next import.
+            drop(made.save(&plan.folder));
+            drop(put_back(&made, &plan.folder, &back, &back_to));
+        } else {
+            drop(fs::remove_dir_all(&plan.folder));
+        }
+    })?;
     store::fill(plan, &|| host.qemu_img(), reporter)?;
     for (index, file) in &kept {
         let (from, to) = (aside.join(file), plan.folder.join(file));
         rename(&from, &to)?;
-        undo.on_failure(move || drop(fs::rename(to, from)));
         if let (Some(new), Some(old)) = (
             new_record.disks.get_mut(*index),
             record
@@ -119,20 +130,43 @@ pub(super) fn replace(
 }
 
 /// A replacement that was killed left the guest before it aside: it comes
-/// back first. Neither is touched when the one in its place is whole.
-pub(super) fn bring_back(folder: &Path, name: &str) -> Result<(), ImportError> {
+/// back first. Neither is touched when the one in its place, in the folder `new`,
+/// is whole.
+pub(super) fn bring_back(folder: &Path, new: &Path, name: &str) -> Result<(), ImportError> {
     let aside = aside_of(folder, name);
     if !aside.exists() {
         return Ok(());
     }
-    match Record::open(folder)? {
-        Some(record) if !record.is_whole => record.remove_files(folder)?,
-        None if !folder.exists() => {}
-        _ => {
-            return Err(ImportError::FolderTaken { path: aside });
+    match Record::open(new)? {
+        Some(record) if !record.is_whole => put_back(&record, new, &aside, folder),
+        _ if !folder.exists() => rename(&aside, folder),
+        _ => Err(ImportError::FolderTaken { path: aside }),
+    }
+}
+
+/// Puts the guest that is aside back in its folder, in the place of the
+/// unfinished one in `new`; the user's disks that were there by then with it.
+fn put_back(
+    unfinished: &Record,
+    new: &Path,
+    aside: &Path,
+    folder: &Path,
+) -> Result<(), ImportError> {
+    let old = Record::open(aside)?;
+    for disk in old.iter().flat_map(|record| &record.disks) {
+        let (from, to) = (new.join(&disk.file), aside.join(&disk.file));
+        let is_new = unfinished.disks.iter().any(|new| new.file == disk.file);
+        if !is_new && from.exists() && !to.exists() {
+            rename(&from, &to)?;
         }
     }
-    rename(&aside, folder)
+    unfinished.remove_files(new)?;
+    if folder.exists() {
+        return Err(ImportError::FolderTaken {
+            path: aside.to_owned(),
+        });
+    }
+    rename(aside, folder)
 }
 
 /// Where a guest's files are while it is replaced.
@@ -172,7 +206,8 @@ fn introduce_again<'a>(
     match host {
         Host::Libvirt { virsh, .. } => {
             virsh.define(&plan.name, &domain::render(plan, accelerator))?;
-            undo.on_failure(|| drop(virsh.destroy(&plan.name)));
+            let back = virsh.apart();
+            undo.on_failure(move || drop(back.destroy(&plan.name)));
             if plan.autostart {
                 virsh.autostart(&plan.name)?;
             }
@@ -230,16 +265,15 @@ pub(super) fn swap(
         taken.push(disk.path.clone());
     }
     let plan = &*plan;
-    let was_running = host.is_running(&plan.name, folder)?;
+    let was_running = Cell::new(false);
     let mut undo = Undo::default();
-    if was_running {
-        // Taken back last: by then everything else is as it was.
-        undo.on_failure(move || {
-            if host.is_running(&plan.name, folder).is_ok_and(|runs| !runs) {
-                drop(start(&plan.name, host, record));
-            }
-        });
-    }
+    // Taken back last: by then everything else is as it was.
+    undo.on_failure(|| {
+        let host = host.apart();
+        if was_running.get() && host.is_running(&plan.name, folder).is_ok_and(|runs| !runs) {
+            drop(start(&plan.name, &host, record));
+        }
+    });
     let mut pairs: Vec<(RecordDisk, RecordDisk)> = Vec::new();
     for disk in plan.disks.iter().filter(|disk| is_replaced(disk)) {
         store::go_on(reporter)?;
@@ -251,6 +285,8 @@ pub(super) fn swap(
     }
     store::go_on(reporter)?;
     // The guest is away no longer than it must be: its disks are made by now.
+    // Since they were begun somebody may have started it.
+    was_running.set(host.check_off(&plan.name, folder, acts.force)?);
     host.cut_power(&plan.name, folder)?;
     swap_kernel(plan, &mut undo)?;
     let mut new_record = renewed(record, plan, &pairs);
@@ -259,6 +295,7 @@ pub(super) fn swap(
             let xml = virsh.description(&plan.name)?;
             let new_xml = edit(&xml, plan, folder, &pairs)?;
             virsh.define(&plan.name, &new_xml)?;
+            let virsh = virsh.apart();
             undo.on_failure(move || drop(virsh.define(&plan.name, &xml)));
         }
         Host::Plain { call, .. } => {
@@ -287,8 +324,12 @@ pub(super) fn swap(
     let old_record = record.clone();
     undo.on_failure(move || drop(old_record.save(folder)));
     store::go_on(reporter)?;
-    host.drop_save(&plan.name, reporter)?;
+    if acts.force {
+        host.drop_save(&plan.name, reporter)?;
+    }
     if acts.start {
+        // Whether or not starting it is reported to fail, it may run by then.
+        undo.on_failure(|| drop(host.apart().cut_power(&plan.name, folder)));
         start(&plan.name, host, &new_record)?;
     }
     store::go_on(reporter)?;
@@ -414,6 +455,64 @@ mod tests {
         );
         let other = "if=none,id=d1,format=raw,file=/g,,x/data.raw";
         assert_eq!(edited(other), other);
+    }
+
+    fn record(disks: Vec<RecordDisk>, is_whole: bool) -> Record {
+        Record {
+            consign_import: 1,
+            is_whole,
+            name: "x".into(),
+            version: None,
+            descriptor: "/appliance.xml".into(),
+            descriptor_sha256: String::new(),
+            connect: None,
+            disks,
+            files: Vec::new(),
+            boot: None,
+            qemu: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_users_disks_come_back_with_the_guest_that_was_aside() {
+        let storage = tempfile::tempdir().expect("a folder");
+        let folder = storage.path().join("x");
+        let aside = aside_of(&folder, "x");
+        let put = |folder: &Path, name: &str, text: &str| {
+            fs::write(folder.join(name), text).expect("written");
+        };
+        let disks = vec![disk("system.raw", "raw"), disk("data.raw", "raw")];
+        for path in [&folder, &aside] {
+            fs::create_dir(path).expect("a folder");
+        }
+        record(disks.clone(), true).save(&aside).expect("a record");
+        put(&aside, "system.raw", "old");
+        // It was killed after the user's disk had moved.
+        let unfinished = record(disks[..1].to_vec(), false);
+        unfinished.save(&folder).expect("a record");
+        put(&folder, "system.raw", "new");
+        put(&folder, "data.raw", "the user's");
+        bring_back(&folder, &folder, "x").expect("it comes back");
+        let text = |name: &str| fs::read_to_string(folder.join(name)).expect("a file");
+        assert_eq!(text("system.raw"), "old");
+        assert_eq!(text("data.raw"), "the user's");
+        assert!(!aside.exists());
+        assert!(Record::open(&folder).expect("read").expect("one").is_whole);
+    }
+
+    #[test]
+    fn what_cannot_be_put_back_stays_where_it_is() {
+        let storage = tempfile::tempdir().expect("a folder");
+        let folder = storage.path().join("x");
+        let aside = aside_of(&folder, "x");
+        for path in [&folder, &aside] {
+            fs::create_dir(path).expect("a folder");
+        }
+        let unfinished = record(vec![disk("system.raw", "raw")], false);
+        fs::write(folder.join("other"), "somebody's").expect("written");
+        let error = put_back(&unfinished, &folder, &aside, &folder).expect_err("in the way");
+        assert_eq!(error.slug(), "import-folder-taken");
+        assert!(folder.join("other").exists() && aside.exists());
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn import_all(
     let accelerator = host.accelerator(plan.virt, reporter)?;
     let storage = plan.folder.parent().unwrap_or(Path::new("/"));
     store::check_room(plan, storage)?;
-    super::replace::bring_back(&plan.folder, &plan.name)?;
+    super::replace::bring_back(&plan.folder, &plan.folder, &plan.name)?;
     if is_taken(plan, host)? {
         if acts.replace {
             return super::replace::replace(plan, host, accelerator, acts, reporter);
@@ -117,7 +117,9 @@ fn import_all(
     let plan = &*plan;
     let mut undo = Undo::default();
     let mut record = Record::of(plan, host.uri());
-    store::make_folder(&record, &plan.folder, &mut undo)?;
+    store::make_folder(&record, &plan.folder, &mut undo, || {
+        drop(fs::remove_dir_all(&plan.folder));
+    })?;
     store::fill(plan, &|| host.qemu_img(), reporter)?;
     store::go_on(reporter)?;
     introduce(plan, host, accelerator, acts, &mut record, &mut undo)?;
@@ -148,10 +150,11 @@ pub(super) fn introduce<'a>(
     match host {
         Host::Libvirt { virsh, .. } => {
             virsh.define(&plan.name, &domain::render(plan, accelerator))?;
-            undo.on_failure(|| {
+            let back = virsh.apart();
+            undo.on_failure(move || {
                 // Either may fail because there is nothing to stop or to forget.
-                let _stopped = virsh.destroy(&plan.name);
-                let _forgotten = virsh.undefine(&plan.name);
+                let _stopped = back.destroy(&plan.name);
+                let _forgotten = back.undefine(&plan.name);
             });
             if plan.autostart {
                 virsh.autostart(&plan.name)?;
@@ -201,14 +204,7 @@ pub(super) fn finish(
     let ready = match acts.wait_ready {
         Some(limit) if acts.start => {
             let line = wait_ready(&plan.name, &plan.folder, host, limit, reporter);
-            // A virsh that got Ctrl-C too is no reason to say anything else.
-            Some(line.map_err(|error| match reporter.stop() {
-                Some(stop) => ImportError::Stopped {
-                    stop,
-                    running: Some(plan.name.clone()),
-                },
-                None => error,
-            })?)
+            Some(line.map_err(|error| or_left(reporter, &plan.name, error))?)
         }
         _ => None,
     };
@@ -220,6 +216,18 @@ pub(super) fn finish(
         is_running: acts.start,
         ready,
     })
+}
+
+/// A virsh that got Ctrl-C too is no reason to say anything else than that
+/// nobody waits for a guest that runs.
+fn or_left(reporter: &dyn Reporter, name: &str, error: ImportError) -> ImportError {
+    match reporter.stop() {
+        Some(stop) => ImportError::Stopped {
+            stop,
+            running: Some(name.to_owned()),
+        },
+        None => error,
+    }
 }
 
 /// Reads the guest's console until it says what it is.
@@ -332,6 +340,7 @@ fn upgrade_all(
     let record = record.ok_or_else(|| ImportError::NotOurs {
         name: plan.name.clone(),
     })?;
+    record.check_whole()?;
     let new: Vec<&PlannedDisk> = plan.disks.iter().filter(|disk| is_replaced(disk)).collect();
     for disk in &new {
         if !record.disks.iter().any(|old| old.id == disk.id) {
@@ -357,7 +366,7 @@ fn upgrade_all(
 ///
 /// # Errors
 ///
-/// [`ImportError::NoGuest`], `NotOurs`, `Running`; `NoFile` and `Checksum` of
+/// [`ImportError::NoGuest`], `NotOurs`, `Unfinished`, `Running`; `NoFile` and `Checksum` of
 /// an overlay's master; what starting and waiting report.
 pub fn start_again(
     name: &str,
@@ -367,15 +376,26 @@ pub fn start_again(
     reporter: &dyn Reporter,
 ) -> Result<Imported, ImportError> {
     let (folder, record) = of_ours(name, storage, host)?;
+    record.check_whole()?;
     if host.is_running(name, &folder)? {
         return Err(ImportError::Running {
             name: name.to_owned(),
         });
     }
-    record.verify_masters(reporter)?;
+    record.verify_masters(&folder, reporter)?;
     store::go_on(reporter)?;
-    start(name, host, &record)?;
-    let ready = wait.map(|limit| wait_ready(name, &folder, host, limit, reporter));
+    start(name, host, &record).map_err(|error| {
+        // Who was asked to start it may have done so all the same.
+        if host.apart().is_running(name, &folder).unwrap_or(false) {
+            or_left(reporter, name, error)
+        } else {
+            error
+        }
+    })?;
+    let ready = wait.map(|limit| {
+        wait_ready(name, &folder, host, limit, reporter)
+            .map_err(|error| or_left(reporter, name, error))
+    });
     Ok(Imported {
         name: name.to_owned(),
         accelerator: None,
@@ -405,24 +425,36 @@ fn of_ours(name: &str, storage: &Path, host: &Host) -> Result<(PathBuf, Record),
 ///
 /// # Errors
 ///
-/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, and what removing
-/// reports.
+/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, `HalfRemoved`, and
+/// what removing reports.
 pub fn remove(
     name: &str,
     storage: &Path,
     host: &Host,
     force: bool,
+    reporter: &dyn Reporter,
 ) -> Result<PathBuf, ImportError> {
     let (folder, record) = of_ours(name, storage, host)?;
     let is_known = host.state(name)?.is_some();
-    if host.check_off(name, &folder, force)? {
-        host.cut_power(name, &folder)?;
+    let is_running = host.check_off(name, &folder, force)?;
+    store::go_on(reporter)?;
+    let remove_all = || {
+        if is_running {
+            host.cut_power(name, &folder)?;
+        }
+        if is_known && let Host::Libvirt { virsh, .. } = host {
+            virsh.undefine(name)?;
+        }
+        record.remove_files(&folder)
+    };
+    match (remove_all(), reporter.stop()) {
+        (Ok(()), _) => Ok(folder),
+        (Err(_), Some(stop)) => Err(ImportError::HalfRemoved {
+            stop,
+            name: name.to_owned(),
+        }),
+        (Err(error), None) => Err(error),
     }
-    if is_known && let Host::Libvirt { virsh, .. } = host {
-        virsh.undefine(name)?;
-    }
-    record.remove_files(&folder)?;
-    Ok(folder)
 }
 
 /// Whether a network of the plan is one of libvirt's.

@@ -176,14 +176,28 @@ impl Record {
         write_file(&path, &text).map_err(|source| ImportError::Write { path, source })
     }
 
+    /// Refuses what an import that was killed left behind.
+    pub(super) fn check_whole(&self) -> Result<(), ImportError> {
+        if self.is_whole {
+            return Ok(());
+        }
+        Err(ImportError::Unfinished {
+            name: self.name.clone(),
+        })
+    }
+
     /// Holds what overlays lie on against the checksums that it had.
-    pub(super) fn verify_masters(&self, reporter: &dyn Reporter) -> Result<(), ImportError> {
+    pub(super) fn verify_masters(
+        &self,
+        folder: &Path,
+        reporter: &dyn Reporter,
+    ) -> Result<(), ImportError> {
         for disk in &self.disks {
             let Some((master, checksum)) = disk.lies_on() else {
                 continue;
             };
             let no_record = || ImportError::Record {
-                path: PathBuf::from(RECORD_FILE),
+                path: folder.join(RECORD_FILE),
             };
             let checksum = Checksum::parse(checksum).ok_or_else(no_record)?;
             if !master.exists() {
@@ -281,11 +295,12 @@ pub(super) fn name_of(path: &Path) -> String {
 }
 
 /// Makes the guest's folder, with its record. What a killed import left
-/// behind is taken away first.
+/// behind is taken away first. `unmake` takes the folder back.
 pub(super) fn make_folder<'a>(
     record: &Record,
     folder: &'a Path,
     undo: &mut Undo<'a>,
+    unmake: impl FnOnce() + 'a,
 ) -> Result<(), ImportError> {
     let failed = |source| ImportError::Folder {
         path: folder.to_owned(),
@@ -317,7 +332,7 @@ pub(super) fn make_folder<'a>(
         .mode(0o711)
         .create(folder)
         .map_err(failed)?;
-    undo.on_failure(move || drop(fs::remove_dir_all(folder)));
+    undo.on_failure(unmake);
     record.save(folder)
 }
 

@@ -63,6 +63,14 @@ impl Virsh {
         &self.uri
     }
 
+    /// The same, which no Ctrl-C at a terminal ends: for taking steps back.
+    pub(super) fn apart(&self) -> Self {
+        Self {
+            call: self.call.clone().apart(),
+            uri: self.uri.clone(),
+        }
+    }
+
     fn run(&self, args: &[&str], input: &[u8]) -> Result<String, Failure> {
         match self.call.clone().args(args).run(input) {
             Ok(output) => Ok(String::from_utf8_lossy(&output).into_owned()),

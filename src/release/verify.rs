@@ -399,7 +399,8 @@ fn judge_contents(
     let work = || -> Result<(), ReleaseError> {
         while let Some(line) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let path = folder.join(&line.name);
-            let digest = digest_of(&path).map_err(|source| ReleaseError::Read { path, source })?;
+            let digest = digest_unless(&path, &|| reporter.stop().is_some())
+                .map_err(|source| ReleaseError::Read { path, source })?;
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             done.0 += line.size.bytes();
             reporter.bytes(
@@ -431,12 +432,18 @@ fn judge_contents(
 }
 
 pub(super) fn digest_of(path: &Path) -> io::Result<Digest> {
+    digest_unless(path, &|| false)
+}
+
+/// As [`digest_of`], but for an end that somebody asks for.
+fn digest_unless(path: &Path, is_stopped: &dyn Fn() -> bool) -> io::Result<Digest> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::new();
     let mut piece = vec![0; PIECE];
     loop {
         match file.read(&mut piece) {
             Ok(0) => return Ok(hasher.finish()),
+            Ok(_) if is_stopped() => return Err(io::ErrorKind::Interrupted.into()),
             Ok(length) => hasher.update(&piece[..length]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

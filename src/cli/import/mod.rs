@@ -225,14 +225,14 @@ pub(super) fn run(
     reporter: &dyn Reporter,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
-    let reporter: &dyn Reporter =
-        &Stoppable::listen(reporter).map_err(|source| CliError::Signals { source })?;
+    let reporter = &Stoppable::listen(reporter).map_err(|source| CliError::Signals { source })?;
     let text = match &args.command {
-        None => take(&args.take, environment, reporter)?,
-        Some(Command::Upgrade(args)) => upgrade(args, environment, reporter)?,
-        Some(Command::Start(args)) => start(args, environment, reporter)?,
-        Some(Command::Remove(args)) => remove(args, environment)?,
+        None => take(&args.take, environment, reporter),
+        Some(Command::Upgrade(args)) => upgrade(args, environment, reporter),
+        Some(Command::Start(args)) => start(args, environment, reporter),
+        Some(Command::Remove(args)) => remove(args, environment, reporter),
     };
+    let text = text.map_err(|error| reporter.reason(error))?;
     out.write_all(text.as_bytes()).map_err(output)?;
     Ok(())
 }
@@ -240,7 +240,7 @@ pub(super) fn run(
 fn take(
     args: &TakeArgs,
     environment: &Environment,
-    reporter: &dyn Reporter,
+    reporter: &Stoppable<'_>,
 ) -> Result<String, Error> {
     let descriptor = args
         .descriptor
@@ -273,7 +273,9 @@ fn take(
         if is_verifying && !plan.is_pinned {
             plan.verify(reporter)?;
         }
-        return preview(args, &plan, &connection, environment, reporter);
+        let text = preview(args, &plan, &connection, environment, reporter)?;
+        reporter.go_on()?;
+        return Ok(text);
     }
     let host = connection.open(environment)?;
     let acts = Acts {
@@ -285,6 +287,8 @@ fn take(
         addresses: random_guid()?,
     };
     say_remarks(&plan, &args.trust, reporter);
+    reporter.go_on()?;
+    reporter.commit();
     let imported = crate::import::import(&mut plan, &host, &acts, reporter)?;
     Ok(show::imported(&imported, args.format, "imported"))
 }
@@ -462,7 +466,7 @@ fn random_guid() -> Result<Guid, CliError> {
 fn upgrade(
     args: &UpgradeArgs,
     environment: &Environment,
-    reporter: &dyn Reporter,
+    reporter: &Stoppable<'_>,
 ) -> Result<String, Error> {
     let connection = Connection::choose(&args.place, environment);
     let guest = GuestOptions::default();
@@ -490,6 +494,8 @@ fn upgrade(
         wait_ready: args.wait_ready.map(Duration::from_secs),
         addresses: random_guid()?,
     };
+    reporter.go_on()?;
+    reporter.commit();
     let imported = crate::import::upgrade(&mut plan, &host, &acts, reporter)?;
     Ok(show::imported(&imported, args.format, "upgraded"))
 }
@@ -497,21 +503,28 @@ fn upgrade(
 fn start(
     args: &StartArgs,
     environment: &Environment,
-    reporter: &dyn Reporter,
+    reporter: &Stoppable<'_>,
 ) -> Result<String, Error> {
     let connection = Connection::choose(&args.place, environment);
     let storage = args.place.storage(&connection, environment)?;
     let host = connection.open(environment)?;
     let wait = args.wait_ready.map(Duration::from_secs);
+    reporter.go_on()?;
     let started = crate::import::start_again(&args.name, &storage, &host, wait, reporter)?;
     Ok(show::imported(&started, args.format, "started"))
 }
 
-fn remove(args: &RemoveArgs, environment: &Environment) -> Result<String, Error> {
+fn remove(
+    args: &RemoveArgs,
+    environment: &Environment,
+    reporter: &Stoppable<'_>,
+) -> Result<String, Error> {
     let connection = Connection::choose(&args.place, environment);
     let storage = args.place.storage(&connection, environment)?;
     let host = connection.open(environment)?;
-    let folder = crate::import::remove(&args.name, &storage, &host, args.force)?;
+    reporter.go_on()?;
+    reporter.commit();
+    let folder = crate::import::remove(&args.name, &storage, &host, args.force, reporter)?;
     Ok(match args.format {
         ReportFormat::Json => {
             let removed = json!({ "removed": args.name, "folder": folder });

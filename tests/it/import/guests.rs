@@ -384,6 +384,20 @@ fn what_a_killed_import_left_is_taken_away_by_the_next() {
     let partial = text.replace("\"is_whole\": true", "\"is_whole\": false");
     assert_ne!(text, partial);
     fs::write(&record, partial).expect("written");
+    for words in [
+        &["start", "small"][..],
+        &["upgrade", &small.descriptor().display().to_string()],
+    ] {
+        let mut command = virt_image();
+        command.args(words).args(["--connect", "none", "--storage"]);
+        fails(
+            command.arg(storage.path()),
+            "import-unfinished",
+            2,
+            "small",
+            "import it again",
+        );
+    }
     succeeds(&mut import());
     // A folder that is nobody's guest is not touched.
     fs::remove_file(&record).expect("removed");
