@@ -33,8 +33,9 @@ run = \"check\"
 timeout = 30
 ";
 const ASK: &str = "#!/bin/sh\ncat >/run/hook-asked\n";
+/// Not by `/sys`, which shows the network of who mounted it.
 const PREPARE: &str = "#!/bin/sh\nset -e\ngrep -q pre-apply /run/hook-asked\n\
-    cat >/run/hook-prepared\nls /sys/class/net >/run/hook-network\n";
+    cat >/run/hook-prepared\nsed -n 's/^ *\\([^:]*\\):.*/\\1/p' /proc/net/dev >/run/hook-network\n";
 const CHECK: &str = "#!/bin/sh\nset -e\ngrep -q post-activate /run/hook-prepared\n\
     text=$(cat /var/lib/consign/current/pages/text)\n\
     echo \"HOOKS network=$(echo $(cat /run/hook-network)) bundle=$text $(cat)\" >/dev/ttyS0\n";
