@@ -6,7 +6,9 @@
 //! Source: FIPS 180-4; text form as in the OCI image specification.
 
 use std::fmt::{self, Write as _};
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use sha2::Digest as _;
 
@@ -21,6 +23,28 @@ impl Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha2::Sha256::digest(bytes).into())
+    }
+
+    /// The digest of a whole file, wherever it is being read otherwise.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut at = 0;
+        loop {
+            match file.read_at(&mut buffer, at) {
+                Ok(0) => return Ok(hasher.finish()),
+                Ok(count) => {
+                    hasher.update(buffer.split_at(count).0);
+                    at += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// A digest that was computed elsewhere.
@@ -206,6 +230,16 @@ mod tests {
         assert_eq!(Digest::parse(&digest.hex().to_uppercase()), Some(digest));
         assert_eq!(Digest::parse("sha256:12"), None);
         assert_eq!(Digest::parse(&"é".repeat(32)), None);
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes() {
+        let bytes = b"consign".repeat(100_000);
+        let mut file = tempfile::tempfile().expect("a file");
+        io::Write::write_all(&mut file, &bytes).expect("written");
+        // Its position, which is at the end, does not count.
+        let found = Digest::of_file(&file).expect("readable");
+        assert_eq!(found, Digest::of(&bytes));
     }
 
     #[test]

@@ -106,8 +106,11 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::ImageFormat;
     use crate::image::codec::Packer;
+    use crate::image::{ImageFormat, write_all};
+    use crate::report::Silent;
+    use crate::sparse::PageMap;
+    use crate::units::ByteSize;
 
     #[test]
     fn what_was_offered_waits_in_its_packed_form() {
@@ -132,6 +135,43 @@ mod tests {
         assert_eq!(ahead.take(Codec::Deflate), wanted);
         assert!(ahead.take(Codec::Deflate).is_empty());
         assert!(ahead.offer(&mut &b"short"[..], 9).is_err());
+    }
+
+    #[test]
+    fn what_waits_is_not_packed_again() {
+        let specs = [ImageSpec::new("disk", ImageFormat::Qcow2)];
+        let count: u8 = 40;
+        let mut disk = PageMap::new(ByteSize::from_mib(3));
+        let cluster = |number: u8| vec![number + 1; CLUSTER_SIZE];
+        let ahead = Ahead::new(&specs, &WriteOptions::default());
+        for number in 0..count {
+            let at = u64::from(number) * CLUSTER_SIZE as u64;
+            let bytes = cluster(number);
+            disk.write_at(&bytes, at).expect("inside");
+            let size = bytes.len() as u64;
+            ahead.offer(&mut &bytes[..], size).expect("memory");
+        }
+        // Other bytes in the place of the packed ones show where they get to.
+        let sign = |number: u8| format!("<packed ahead: {number}>").into_bytes();
+        let mut forms = ahead.forms.lock().expect("nobody else");
+        let forms_of = forms.get_mut(&Codec::Deflate).expect("packed");
+        for number in 0..count {
+            let form = forms_of.get_mut(&root::leaf(&cluster(number)));
+            *form.expect("offered") = Form::Smaller(sign(number).into());
+        }
+        drop(forms);
+        let options = WriteOptions {
+            ahead: Some(&ahead),
+            ..WriteOptions::default()
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let made = write_all(&specs, &disk, folder.path(), &options, &Silent).expect("written");
+        let image = std::fs::read(&made[0].path).expect("readable");
+        for number in 0..count {
+            let sign = sign(number);
+            let is_there = image.windows(sign.len()).any(|window| window == sign);
+            assert!(is_there, "cluster {number} was packed again");
+        }
     }
 
     #[test]

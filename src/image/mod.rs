@@ -26,10 +26,8 @@ pub(crate) mod vhd;
 pub(crate) mod vhdx;
 pub(crate) mod vmdk;
 
-use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 pub use ahead::Ahead;
@@ -38,7 +36,7 @@ pub use ova::{Envelope, Member, PackedDisk, Sha1Hex};
 pub use spec::{Compression, FileSum, ImageFormat, ImageSpec, Voucher, WriteOptions, ZstdLevel};
 
 use crate::artifact::{Artifact, ArtifactKind, PendingFile};
-use crate::digest::{ContentRoot, Digest, Hasher};
+use crate::digest::{ContentRoot, Digest};
 use crate::report::{Outcome, Reporter};
 use crate::sparse::SparseSource;
 use crate::units::ByteSize;
@@ -253,7 +251,7 @@ impl<'a> Output<'a> {
             std::thread::scope(|scope| {
                 let sync = scope.spawn(|| file.sync_all());
                 let digest = match self.spec.sum {
-                    FileSum::Compute => Some(digest_of(file)?),
+                    FileSum::Compute => Some(Digest::of_file(file)?),
                     FileSum::Skip => None,
                 };
                 let synced = sync.join();
@@ -295,23 +293,6 @@ fn container(spec: &ImageSpec, size: ByteSize, presses: &Presses) -> Box<dyn Con
         }
         ImageFormat::Vhdx => Box::new(VhdxWriter::new(size)),
         ImageFormat::Vhd => Box::new(VhdWriter::new(size)),
-    }
-}
-
-fn digest_of(file: &File) -> io::Result<Digest> {
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    loop {
-        match file.read_at(&mut buffer, at) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                at += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

@@ -7,13 +7,12 @@
 //! the store on their word or gets its final name. One that does not check
 //! out is dropped, so that the next look into the store finds none.
 
-use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::store::Store;
-use crate::digest::{DiffId, Digest, Hasher, LayerKey};
+use crate::digest::{DiffId, Digest, LayerKey};
 use crate::report::Reporter;
 use crate::tree::Blob;
 
@@ -52,7 +51,7 @@ impl<'a> Proofs<'a> {
     /// Begins the proof that `blob`, filed under `key`, is `diff_id`.
     pub(super) fn begin(&self, key: LayerKey, diff_id: DiffId, blob: &Arc<Blob>) {
         let blob = blob.clone();
-        let digest = std::thread::spawn(move || Ok(digest_of(blob.file())? == diff_id.0));
+        let digest = std::thread::spawn(move || Ok(Digest::of_file(blob.file())? == diff_id.0));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.open.push(Proof {
             key,
@@ -76,24 +75,5 @@ impl<'a> Proofs<'a> {
             }
         }
         !state.has_failed
-    }
-}
-
-/// The digest of a whole file, wherever it is being read otherwise.
-pub(super) fn digest_of(file: &File) -> io::Result<Digest> {
-    use std::os::unix::fs::FileExt as _;
-    let mut hasher = Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    let mut at = 0;
-    loop {
-        match file.read_at(&mut buffer, at) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => {
-                hasher.update(buffer.split_at(count).0);
-                at += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
     }
 }

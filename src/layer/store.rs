@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LayerError;
-use super::proof::digest_of;
 pub(super) use super::record::MAX_RECORD;
 pub use super::record::Record;
 use crate::artifact::write_file;
@@ -127,7 +126,7 @@ impl Store {
         let Some((record, blob)) = self.find_unproven(key, reporter)? else {
             return Ok(None);
         };
-        let found = digest_of(blob.file()).map_err(failed("read", blob.path()))?;
+        let found = Digest::of_file(blob.file()).map_err(failed("read", blob.path()))?;
         if found == record.diff_id.0 {
             return Ok(Some((record, blob)));
         }

@@ -24,6 +24,9 @@ use crate::units::Timestamp;
 /// Opens once more when a rename elsewhere disturbed the kernel's walk.
 const TRIES: usize = 8;
 
+/// Ends the name of what is made beside the file whose place it takes.
+pub(super) const BESIDE: &[u8] = b".consign-new";
+
 /// A folder that becomes the root of an image.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -74,12 +77,21 @@ impl Root {
     }
 
     fn resolve(&self, path: &TreePath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        self.resolve_by(path, flags, ResolveFlags::NO_MAGICLINKS)
+    }
+
+    fn resolve_by(
+        &self,
+        path: &TreePath,
+        flags: OFlags,
+        rule: ResolveFlags,
+    ) -> rustix::io::Result<OwnedFd> {
         let text: &[u8] = if path.is_root() {
             b"."
         } else {
             path.as_bytes()
         };
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV | rule;
         for _ in 0..TRIES {
             let opened =
                 rustix::fs::openat2(&self.fd, text, flags | OFlags::CLOEXEC, Mode::empty(), how);
@@ -173,6 +185,16 @@ impl Root {
         self.resolve(path, OFlags::PATH | OFlags::DIRECTORY).is_ok()
     }
 
+    /// Whether `path` is a directory, and no link leads to it.
+    pub(super) fn is_direct(&self, path: &TreePath) -> Result<bool, Fault> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        match self.resolve_by(path, flags, ResolveFlags::NO_SYMLINKS) {
+            Ok(_) => Ok(true),
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(Fault::system("look at", path.to_string(), error)),
+        }
+    }
+
     /// Bytes of the file `path`, links followed; `None` when it is missing.
     pub(crate) fn read(&self, path: &TreePath, limit: u64) -> Result<Option<Vec<u8>>, Fault> {
         let fd = match self.resolve(path, OFlags::RDONLY | OFlags::NONBLOCK) {
@@ -192,7 +214,7 @@ impl Root {
     pub(crate) fn write(&mut self, path: &TreePath, bytes: &[u8], mode: u16) -> Result<(), Fault> {
         let failed = |error: io::Error| Fault::system("write", path.to_string(), error);
         let (directory, name) = self.parent_made(path)?;
-        let temporary = [name, b".consign-new"].concat();
+        let temporary = [name, BESIDE].concat();
         let mut file = create(&directory, &temporary, mode).map_err(failed)?;
         file.write_all(bytes).map_err(failed)?;
         rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
@@ -269,7 +291,7 @@ impl Root {
     }
 
     /// `path` without links among its parents.
-    fn canonical(&mut self, path: &TreePath) -> Result<TreePath, Fault> {
+    pub(super) fn canonical(&mut self, path: &TreePath) -> Result<TreePath, Fault> {
         use std::os::fd::AsRawFd as _;
         let (directory, name) = self.parent(path)?;
         let place = std::fs::read_link(format!("/proc/self/fd/{}", directory.as_raw_fd()))
@@ -288,7 +310,7 @@ impl Root {
         make: impl FnOnce(&OwnedFd, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Fault> {
         let (directory, name) = self.parent_made(path)?;
-        let temporary = [name, b".consign-new"].concat();
+        let temporary = [name, BESIDE].concat();
         make(&directory, &temporary)
             .and_then(|()| {
                 rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
@@ -341,7 +363,7 @@ impl Root {
         let (file, temporary) = match rustix::fs::openat(&*directory, name, flags, mode) {
             Ok(fd) => (File::from(fd), None),
             Err(Errno::EXIST) => {
-                let temporary = [name, b".consign-new"].concat();
+                let temporary = [name, BESIDE].concat();
                 let file = create(&directory, &temporary, 0o600).map_err(failed)?;
                 (file, Some(temporary))
             }

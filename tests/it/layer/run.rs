@@ -6,13 +6,14 @@ use std::path::Path;
 use consign::layer::files::digest_folder;
 use consign::layer::source::deb::Base;
 use consign::layer::spec::{FilesRecipe, LayerSpec, Recipe, RunRecipe};
-use consign::layer::{Layer, LayerError, build_all};
-use consign::report::Silent;
+use consign::layer::{Layer, LayerError, Proofs, build_ahead, build_all};
+use consign::report::{Event, Recorder, Silent};
 use consign::tree::Node;
 use consign::units::Timestamp;
 
 use super::foreign::{path, spec};
 use super::packages::{Archive, shop};
+use super::sandbox::store;
 use crate::support::consign_path;
 
 fn run(script: &str) -> RunRecipe {
@@ -140,4 +141,75 @@ fn a_script_changes_the_layers_below_and_nothing_else_is_left() {
         error.to_string(),
         "layer `app`: it brings a private key in `/etc/own.key`"
     );
+}
+
+/// A layer of one file.
+fn note(folder: &Path, text: &str) -> LayerSpec {
+    std::fs::create_dir_all(folder.join("etc")).expect("folder");
+    std::fs::write(folder.join("etc/note"), text).expect("file");
+    spec(Recipe::Files(FilesRecipe {
+        digest: digest_folder(folder).expect("digest"),
+        folder: folder.to_owned(),
+        rules: vec![],
+        entries: vec![],
+        remove: vec![],
+        templates: vec![],
+        values: BTreeMap::new(),
+    }))
+}
+
+#[test]
+fn no_script_runs_on_what_was_damaged_in_the_cache() {
+    const NOTE: &str = "what the layer below says\n";
+    let archive = Archive::open();
+    let base = archive.resolve(Base::Essential, &[("base", &[])]).remove(0);
+    let folder = tempfile::tempdir().expect("folder");
+    let below = [base, note(&folder.path().join("input"), NOTE)];
+    let store = store();
+    let shop = shop(&store, &archive, consign_path());
+    let good = build_all(&below, &shop, &Silent).unwrap_or_else(|e| panic!("{e}"));
+    let tar = store.join(format!("blobs/sha256/{}", good[1].diff_id.0.hex()));
+    let spoil = || {
+        let mut bytes = std::fs::read(&tar).expect("the tar");
+        let found = bytes
+            .windows(NOTE.len())
+            .position(|at| at == NOTE.as_bytes());
+        bytes[found.expect("the note")] ^= 0x20;
+        std::fs::remove_file(&tar).expect("removed");
+        std::fs::write(&tar, bytes).expect("written");
+    };
+    let ahead = |script: &str| {
+        let specs = [&below[..], &[spec(Recipe::Run(run(script)))]].concat();
+        let recorder = Recorder::default();
+        let proofs = Proofs::new(&shop.store, &recorder);
+        let built = build_ahead(&specs, &shop, &proofs, &|_| {}, &recorder);
+        let holds = proofs.hold();
+        drop(proofs);
+        (built, holds, recorder.events())
+    };
+
+    // Had it run, its own end would be the error.
+    spoil();
+    let (built, holds, events) = ahead("exit 7\n");
+    let error = built.expect_err("damaged");
+    assert_eq!(error.slug(), "layer-damaged", "{error}");
+    let is_said = |event: &Event| matches!(event, Event::Warning { message, .. } if message.contains("damaged"));
+    assert!(!holds && events.iter().any(is_said), "{events:?}");
+    assert!(!tar.exists(), "what is damaged is dropped");
+
+    // The second go makes it again, and the script sees it whole.
+    let script = run("cp /etc/note /srv/copy\n");
+    let specs = [&below[..], &[spec(Recipe::Run(script))]].concat();
+    let again = build_all(&specs, &shop, &Silent).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(again[1].diff_id, good[1].diff_id);
+    assert_eq!(text(&again[2], "srv/copy"), NOTE);
+    // The store outlives the test; the next one is to run the script too.
+    let record = store.join(format!("layers/{}.json", again[2].key.0.hex()));
+    std::fs::remove_file(record).expect("the record");
+
+    // On sound layers the same way gets as far as the script.
+    let (built, holds, _) = ahead("exit 7\n");
+    let error = built.expect_err("it fails");
+    assert_eq!(error.slug(), "layer-script-failed", "{error}");
+    assert!(holds);
 }

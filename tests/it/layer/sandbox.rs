@@ -38,7 +38,7 @@ impl DebSource for Both<'_> {
 
 /// A store that outlives the tests: it holds the layers below those that are
 /// looked at, under keys that say all that they are made of.
-fn store() -> PathBuf {
+pub(super) fn store() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("layer-store");
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
