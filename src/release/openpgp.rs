@@ -176,12 +176,16 @@ pub(super) fn attach(open: &Open, signature: &[u8], name: &str) -> Result<String
             fingerprint: "an OpenPGP key".into(),
         });
     };
-    let text = certificate
-        .canonical(signature, open.text.as_bytes())
-        .map_err(|problem| ReleaseError::OpenPgp {
-            name: name.to_owned(),
-            problem,
-        })?;
+    let message = open.text.as_bytes();
+    // What is written is judged as a customer would, before it replaces anything.
+    let judged = certificate.canonical(signature, message).and_then(|text| {
+        certificate.judge(&text, message, None)?;
+        Ok(text)
+    });
+    let text = judged.map_err(|problem| ReleaseError::OpenPgp {
+        name: name.to_owned(),
+        problem,
+    })?;
     open.write(OPENPGP_FILE, text.as_bytes())?;
     Ok(certificate.fingerprint())
 }
@@ -213,7 +217,8 @@ fn shipped(open: &Open) -> Result<Option<Certificate>, ReleaseError> {
 
 /// Judges the signature that the manifest promises: whether it is sound by
 /// the certificate in the release, and whether it is by the one that is
-/// trusted. Gives the fingerprint of the latter.
+/// trusted. Gives the fingerprint of the latter. With `doubts` about who
+/// signed, no file is looked at.
 ///
 /// # Errors
 ///
@@ -225,13 +230,17 @@ pub(super) fn judge(
     doubts: &mut Vec<Doubt>,
 ) -> Result<Option<String>, ReleaseError> {
     let trusted = policy.openpgp.as_ref();
+    if let Some(trusted) = trusted.map(Certificate::fingerprint)
+        && open.manifest.openpgp.as_ref() != Some(&trusted)
+    {
+        let found = open.manifest.openpgp.clone();
+        doubts.push(Doubt::OpenPgp { found, trusted });
+    }
+    // Of somebody who is not trusted, nothing more is read.
+    if !doubts.is_empty() {
+        return Ok(None);
+    }
     let Some(shipped) = shipped(open)? else {
-        if let Some(trusted) = trusted {
-            doubts.push(Doubt::OpenPgp {
-                found: None,
-                trusted: trusted.fingerprint(),
-            });
-        }
         return Ok(None);
     };
     let path = open.folder.join(OPENPGP_FILE);
@@ -250,18 +259,10 @@ pub(super) fn judge(
     let Some(trusted) = trusted else {
         return Ok(None);
     };
-    let (found, trusted_one) = (shipped.fingerprint(), trusted.fingerprint());
-    if found != trusted_one {
-        doubts.push(Doubt::OpenPgp {
-            found: Some(found),
-            trusted: trusted_one,
-        });
-        return Ok(None);
-    }
     // The one from elsewhere knows of revocations since.
     let now = policy.now.map(Timestamp::from_seconds);
     match trusted.judge(&text, message, now) {
-        Ok(()) => Ok(Some(found)),
+        Ok(()) => Ok(Some(trusted.fingerprint())),
         Err(problem) => Err(ReleaseError::OpenPgpTrusted { name, problem }),
     }
 }

@@ -63,7 +63,7 @@ pub enum Doubt {
     },
     /// Not signed by the OpenPGP key that is trusted.
     OpenPgp {
-        /// The key that signed, if there is one.
+        /// The key that the manifest names, if there is one.
         found: Option<String>,
         /// The one that should have.
         trusted: String,
@@ -153,7 +153,10 @@ impl fmt::Display for Doubt {
             Self::OpenPgp {
                 found: Some(found),
                 trusted,
-            } => write!(f, "the OpenPGP key {found} signed it, and not {trusted}"),
+            } => write!(
+                f,
+                "the OpenPGP key {found} is to sign it, and not {trusted}"
+            ),
             Self::Revoked { fingerprint } => {
                 write!(f, "signed by {fingerprint}, which was revoked")
             }

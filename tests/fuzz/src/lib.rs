@@ -2,6 +2,7 @@
 //!
 //! A reader may refuse; it must not panic, hang or take much memory.
 
+pub mod openpgp;
 pub mod vhdx;
 
 use std::sync::Arc;

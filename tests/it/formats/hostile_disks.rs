@@ -22,6 +22,10 @@ use crate::support::{consign_path, must_run, program, run, temp_folder, text_of}
 #[expect(unreachable_pub, reason = "the fuzz target uses it too")]
 mod vhdx;
 
+#[path = "../../fuzz/src/openpgp.rs"]
+#[expect(unreachable_pub, reason = "the fuzz target uses it too")]
+mod openpgp;
+
 /// How an image is changed.
 #[derive(Debug, Clone)]
 enum Change {
@@ -650,6 +654,7 @@ fn seeds_of_the_fuzzers_are_sound() {
         consign::image::content_root(disk.as_ref()).expect("readable");
     }
     read(&seed("descriptor/wiki"), Paths::Contained).expect("sound");
+    assert!(openpgp::judge(&seed("openpgp/signed")));
 }
 
 #[test]
@@ -663,6 +668,9 @@ fn images_of_the_fuzzers_corpus_are_read_or_refused() {
             match target.name.to_str() {
                 Some("descriptor") => {
                     let _read = read(&input, Paths::Contained);
+                }
+                Some("openpgp") => {
+                    let _is_sound = openpgp::judge(&input);
                 }
                 Some("vhdx") => read_everything(vhdx::expand(&input), format),
                 _ => read_everything(input, format),

@@ -230,7 +230,7 @@ fn only_the_openpgp_key_that_is_trusted_counts() {
         ])
     };
     let text = ask(&release, &trusted);
-    assert!(text.contains("signed it, and not"), "{text}");
+    assert!(text.contains("is to sign it, and not"), "{text}");
     let plain = vendor.path("plain");
     write_release_for(&plain, "1.0", vec![signer(&vendor.public)], None, None);
     let mut sign = consign();

@@ -49,24 +49,47 @@ pub fn fetch(
         path: folder.clone(),
         source,
     })?;
-    fetch_named(pins, repositories, access, &folder, deb_name)
+    fetch_named(pins, repositories, access, &folder, &PACKAGES)
 }
 
-/// The same into any folder, under names that `name` gives; what is in the
-/// folder already counts as the cache. Folders in names have to be there.
+/// What pins are of: names of their files, and words of messages.
+pub(super) struct Kind {
+    /// The name of a pin's file in the folder.
+    pub(super) name: fn(&PackagePin) -> PathBuf,
+    /// What a pin is.
+    pub(super) one: &'static str,
+    /// What several of them are.
+    pub(super) several: &'static str,
+    /// Where the folder is said to be, behind the name of a file or alone.
+    pub(super) place: &'static str,
+    /// Who says digests and sizes: `signed` or `locked`.
+    pub(super) by: &'static str,
+}
+
+/// Packages in the cache.
+const PACKAGES: Kind = Kind {
+    name: deb_name,
+    one: "package",
+    several: "packages",
+    place: "in the cache",
+    by: "locked",
+};
+
+/// The same into any folder; what is in the folder already counts as the
+/// cache. Folders in names have to be there.
 pub(super) fn fetch_named(
     pins: &[PackagePin],
     repositories: &[Repository],
     access: &Access<'_>,
     folder: &Path,
-    name: fn(&PackagePin) -> PathBuf,
+    kind: &Kind,
 ) -> Result<Vec<PathBuf>, SourceError> {
     let job = Job {
         pins,
         repositories,
         access,
         folder: folder.to_owned(),
-        name,
+        kind,
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
         downloads: AtomicUsize::new(0),
@@ -88,12 +111,13 @@ pub(super) fn fetch_named(
     }
     let total = ByteSize::from_bytes(job.progress.total);
     let (outcome, verb) = match job.downloads.into_inner() {
-        0 => (Outcome::Cached, "in the cache and checked".to_owned()),
+        0 => (Outcome::Cached, format!("{} and checked", kind.place)),
         count => (Outcome::Done, format!("{count} of them downloaded")),
     };
-    let detail = format!("{} packages, {total}, {verb}", pins.len());
+    let detail = format!("{} {}, {total}, {verb}", pins.len(), kind.several);
     access.reporter.finished(STEP, outcome, detail);
-    Ok(pins.iter().map(|pin| job.folder.join(name(pin))).collect())
+    let path = |pin| job.folder.join((kind.name)(pin));
+    Ok(pins.iter().map(path).collect())
 }
 
 /// Whether the cache has a file for the pin; whether it is the right one is
@@ -113,7 +137,7 @@ struct Job<'a> {
     repositories: &'a [Repository],
     access: &'a Access<'a>,
     folder: PathBuf,
-    name: fn(&PackagePin) -> PathBuf,
+    kind: &'a Kind,
     next: AtomicUsize,
     failed: AtomicBool,
     downloads: AtomicUsize,
@@ -141,7 +165,7 @@ impl Job<'_> {
     }
 
     fn ensure(&self, pin: &PackagePin) -> Result<(), SourceError> {
-        let path = self.folder.join((self.name)(pin));
+        let path = self.folder.join((self.kind.name)(pin));
         match cached(&path, pin) {
             Ok(Cached::Good) => {
                 self.progress.add(pin.size);
@@ -151,8 +175,9 @@ impl Job<'_> {
             Ok(Cached::Poisoned) => {
                 self.access.reporter.warn(
                     format!(
-                        "`{}` in the cache is damaged, and is fetched again",
-                        path.display()
+                        "`{}` {} is damaged, and is fetched again",
+                        path.display(),
+                        self.kind.place
                     ),
                     None,
                 );
@@ -188,16 +213,18 @@ impl Job<'_> {
                     .client
                     .get(address, &pin.path, pin.size, &mut sink)
                 {
-                    Ok(count) => return sink.keep_if_right(pin, count, path, &what()),
+                    Ok(count) => {
+                        return sink.keep_if_right(pin, count, path, self.kind.by, &what());
+                    }
                     Err(GetError::NotFound) => {}
                     Err(GetError::Offline) => {
-                        let what = format!("package `{}` {}", pin.name, pin.version);
+                        let what = format!("{} `{}` {}", self.kind.one, pin.name, pin.version);
                         return Err(SourceError::Offline { what });
                     }
                     Err(GetError::TooLong) => {
                         return Err(SourceError::WrongSize {
                             what: what(),
-                            by: "locked",
+                            by: self.kind.by,
                             expected: ByteSize::from_bytes(pin.size),
                             found: "more".into(),
                         });
@@ -302,12 +329,13 @@ impl<'a> DebSink<'a> {
         pin: &PackagePin,
         count: u64,
         path: &Path,
+        by: &'static str,
         what: &str,
     ) -> Result<(), SourceError> {
         if count != pin.size {
             return Err(SourceError::WrongSize {
                 what: what.to_owned(),
-                by: "locked",
+                by,
                 expected: ByteSize::from_bytes(pin.size),
                 found: format!("{count} bytes"),
             });
@@ -316,7 +344,7 @@ impl<'a> DebSink<'a> {
         if found != pin.sha256 {
             return Err(SourceError::WrongDigest {
                 what: what.to_owned(),
-                by: "locked",
+                by,
                 expected: pin.sha256,
                 found,
             });

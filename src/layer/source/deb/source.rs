@@ -11,7 +11,7 @@ use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::error::SourceError;
-use super::fetch::{fetch_named, stays_below};
+use super::fetch::{Kind, fetch_named, stays_below};
 use super::lists::{Checked, MAX_PLAIN, Packing, Place, below, checked_release, signed_text};
 use super::stanza::{stanzas, value};
 use super::{Access, Repository};
@@ -101,9 +101,19 @@ pub fn find_sources(
     Ok((found.into_values().flatten().collect(), missing))
 }
 
+/// Files of sources in a folder of the user's.
+const FILES: Kind = Kind {
+    name: named,
+    one: "source",
+    several: "files",
+    place: "in the folder",
+    by: "signed",
+};
+
 /// Brings the files of sources into `folder`, each source in its own, with
 /// what is there already checked and kept. Gives those that came, by their
-/// paths below `folder`, and the sources that are listed but not there.
+/// paths below `folder`, and the sources that are listed but not there: of
+/// those nothing stays.
 ///
 /// # Errors
 ///
@@ -126,13 +136,16 @@ pub fn fetch_sources(
     }
     let mut missing = Vec::new();
     loop {
-        match fetch_named(&pins, repositories, access, folder, named) {
+        match fetch_named(&pins, repositories, access, folder, &FILES) {
             Ok(_) => break,
             // One source less is no reason to have none of the others.
             Err(SourceError::Gone {
                 package, version, ..
             }) => {
-                pins.retain(|pin| pin.name != package || pin.version != version);
+                let is_gone = |pin: &PackagePin| pin.name == package && pin.version == version;
+                let (gone, left) = pins.into_iter().partition(is_gone);
+                pins = left;
+                remove(&gone, folder)?;
                 missing.push(WantedSource {
                     name: package,
                     version,
@@ -143,6 +156,22 @@ pub fn fetch_sources(
     }
     let found = pins.into_iter().map(|pin| (named(&pin), pin));
     Ok((found.collect(), missing))
+}
+
+/// Removes the files of a source, and its folder when nothing else is there.
+fn remove(pins: &[PackagePin], folder: &Path) -> Result<(), SourceError> {
+    for pin in pins {
+        let path = folder.join(named(pin));
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(SourceError::Cache { path, source });
+            }
+            _ => {}
+        }
+        // Not while something of the user's is in it.
+        let _kept = path.parent().map(std::fs::remove_dir);
+    }
+    Ok(())
 }
 
 fn named(pin: &PackagePin) -> PathBuf {
@@ -200,6 +229,9 @@ fn read(
                 || source.folder().contains('/')
             {
                 return Err(malformed("its files are outside of the repository"));
+            }
+            if files.iter().any(|pin: &PackagePin| pin.path == path) {
+                return Err(malformed("a file is listed twice"));
             }
             files.push(PackagePin {
                 name: source.name.clone(),

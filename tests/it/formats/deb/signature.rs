@@ -1,11 +1,12 @@
 //! Signed lists, good and bad: our verdict, its words, and gpgv's verdict.
 
+use consign::layer::source::deb::Certificate;
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Notation, Subpacket, SubpacketData};
 use pgp::types::{Duration, Timestamp};
 
 use super::archive::TestArchive;
-use super::signer::{KEY_LIFE_PAST, SIGNED, Signer, Style, YEAR, lasts, may_sign, regular};
+use super::signer::{KEY_LIFE_PAST, NOW, SIGNED, Signer, Style, YEAR, lasts, may_sign, regular};
 use crate::support::{program, run, text_of};
 
 /// gpgv's verdict with the settings that apt gives it: whether it finds a
@@ -324,4 +325,15 @@ fn a_keyring_that_is_none_is_named() {
             .contains("keyring.gpg` is not an OpenPGP keyring: "),
         "{error}"
     );
+}
+
+#[test]
+fn a_detached_signature_of_a_subkey_keeps_its_name_in_its_one_form() {
+    let signer = Signer::new(7);
+    let certificate = Certificate::from(signer.certificate.clone());
+    let message = b"a manifest\n";
+    let signature = signer.detach_by_subkey(message);
+    let text = certificate.canonical(&signature, message).expect("sound");
+    let verdict = certificate.judge(&text, message, Some(NOW));
+    assert_eq!(verdict, Ok(()), "{text}");
 }

@@ -9,7 +9,7 @@ use pgp::composed::{
     SignedSecretKey, SubkeyParamsBuilder,
 };
 use pgp::crypto::hash::HashAlgorithm;
-use pgp::packet::{KeyFlags, SignatureConfig, SignatureType, Subpacket, SubpacketData};
+use pgp::packet::{KeyFlags, Packet, SignatureConfig, SignatureType, Subpacket, SubpacketData};
 use pgp::ser::Serialize as _;
 use pgp::types::{Duration, KeyDetails as _, Password, SigningKey, Tag, Timestamp as PgpTime};
 use rand::SeedableRng as _;
@@ -235,6 +235,23 @@ impl Signer {
     pub(crate) fn armored(&self) -> String {
         self.certificate
             .to_armored_string(None.into())
+            .expect("it can be written")
+    }
+
+    /// A signature over a file by the subkey, which names it by its old id
+    /// alone.
+    pub(crate) fn detach_by_subkey(&self, bytes: &[u8]) -> Vec<u8> {
+        let key = &self.secret.secret_subkeys.first().expect("a subkey").key;
+        let mut config = SignatureConfig::v4(
+            SignatureType::Binary,
+            key.algorithm(),
+            HashAlgorithm::Sha512,
+        );
+        config.hashed_subpackets = vec![created(SIGNED)];
+        config.unhashed_subpackets = vec![regular(SubpacketData::IssuerKeyId(key.legacy_key_id()))];
+        let signature = config.sign(key, &Password::empty(), bytes);
+        Packet::from(signature.expect("it signs"))
+            .to_bytes()
             .expect("it can be written")
     }
 

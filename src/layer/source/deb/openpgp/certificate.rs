@@ -4,7 +4,7 @@ use pgp::composed::{SignedPublicKey, SignedPublicSubKey};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType, SubpacketData};
 use pgp::ser::Serialize as _;
-use pgp::types::{KeyDetails, PublicParams, Tag};
+use pgp::types::{KeyDetails, KeyId, PublicParams, Tag};
 
 use crate::units::Timestamp;
 
@@ -59,6 +59,14 @@ impl Signer<'_> {
         match self.subkey {
             Some(subkey) => fingerprint(&subkey.key),
             None => fingerprint(&self.certificate.primary_key),
+        }
+    }
+
+    /// The id that old programs know it by.
+    pub(super) fn key_id(&self) -> KeyId {
+        match self.subkey {
+            Some(subkey) => subkey.key.legacy_key_id(),
+            None => self.certificate.primary_key.legacy_key_id(),
         }
     }
 

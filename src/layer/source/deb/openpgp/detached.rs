@@ -16,10 +16,10 @@ use pgp::packet::{
     SubpacketData,
 };
 use pgp::ser::Serialize as _;
-use pgp::types::KeyDetails as _;
+use pgp::types::KeyId;
 
-use super::certificate::fingerprint;
-use super::{Keyring, SignatureProblem, check, read_certificates, read_signatures};
+use super::certificate::{self, fingerprint};
+use super::{Keyring, SignatureProblem, check, issuer, read_certificates, read_signatures};
 use crate::units::Timestamp;
 
 /// One certificate, and what it says about detached signatures.
@@ -107,8 +107,14 @@ impl Certificate {
             let problem = format!("there are {} signatures", signatures.len());
             return Err(SignatureProblem::Malformed(problem));
         };
-        check(signature, message, &self.0, made(signature)?)?;
-        self.render(signature)
+        let at = made(signature)?;
+        check(signature, message, &self.0, at)?;
+        // Whom it names is not signed: the one counts by whose key it holds.
+        let signers = certificate::signers(self.certificate(), signature);
+        let mut signers = signers.iter();
+        let by = signers.find(|signer| signer.check(signature, message, at).is_ok());
+        let unknown = || SignatureProblem::UnknownKeys(vec![issuer(signature)]);
+        self.render(signature, by.ok_or_else(unknown)?.key_id())
     }
 
     /// Judges the text of a signature over `message`, at `now`; where no clock
@@ -135,7 +141,8 @@ impl Certificate {
         check(signature, message, &self.0, now)
     }
 
-    fn render(&self, signature: &Signature) -> Result<String, SignatureProblem> {
+    /// The text of a signature by the key with the id `by`.
+    fn render(&self, signature: &Signature, by: KeyId) -> Result<String, SignatureProblem> {
         let unacceptable = |reason| SignatureProblem::Unacceptable {
             key: self.fingerprint(),
             reason,
@@ -158,7 +165,7 @@ impl Certificate {
             return Err(unacceptable("is not one over a file"));
         }
         let mut config = config.clone();
-        config.unhashed_subpackets = self.issuer(signature)?;
+        config.unhashed_subpackets = named(signature, by)?;
         let malformed = |error: pgp::errors::Error| SignatureProblem::Malformed(error.to_string());
         let plain = Signature::from_config(config, head, value.clone()).map_err(malformed)?;
         let mut text = Vec::new();
@@ -172,24 +179,16 @@ impl Certificate {
         .map_err(malformed)?;
         String::from_utf8(text).map_err(|_| unacceptable("has no text"))
     }
+}
 
-    /// The unhashed area: for old programs, the id of the key that signed.
-    fn issuer(&self, signature: &Signature) -> Result<Vec<Subpacket>, SignatureProblem> {
-        if signature.version() != SignatureVersion::V4 {
-            return Ok(Vec::new());
-        }
-        let certificate = self.certificate();
-        let named = signature.issuer_fingerprint();
-        let subkeys = certificate.public_subkeys.iter();
-        let id = subkeys
-            .filter(|subkey| named.contains(&&subkey.key.fingerprint()))
-            .map(|subkey| subkey.key.legacy_key_id())
-            .next()
-            .unwrap_or_else(|| certificate.primary_key.legacy_key_id());
-        let packet = Subpacket::regular(SubpacketData::IssuerKeyId(id));
-        let malformed = |error: pgp::errors::Error| SignatureProblem::Malformed(error.to_string());
-        Ok(vec![packet.map_err(malformed)?])
+/// The unhashed area: for old programs, the id of the key that signed.
+fn named(signature: &Signature, by: KeyId) -> Result<Vec<Subpacket>, SignatureProblem> {
+    if signature.version() != SignatureVersion::V4 {
+        return Ok(Vec::new());
     }
+    let packet = Subpacket::regular(SubpacketData::IssuerKeyId(by));
+    let malformed = |error: pgp::errors::Error| SignatureProblem::Malformed(error.to_string());
+    Ok(vec![packet.map_err(malformed)?])
 }
 
 /// When a signature says that it was made.
