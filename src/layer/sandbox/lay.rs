@@ -38,8 +38,9 @@ pub(super) fn lay(root: &mut Root, delta: &TreeDelta) -> Result<(), Fault> {
     let mut direct: Option<TreePath> = None;
     for (path, id, node) in delta.tree.iter() {
         let parent = path.parent().unwrap_or_default();
-        let is_direct = !path.as_bytes().ends_with(BESIDE)
-            && (direct.as_ref() == Some(&parent) || root.is_direct(&parent)?);
+        let is_beside = path.name().is_some_and(|name| name.starts_with(BESIDE));
+        let is_direct =
+            !is_beside && (direct.as_ref() == Some(&parent) || root.is_direct(&parent)?);
         if is_direct {
             lay_one(root, delta, (path, id, node), &mut later)?;
             direct = Some(parent);
@@ -313,6 +314,47 @@ mod tests {
             let layers = [base.clone(), layer(&strings(case))];
             assert_eq!(on_disk(&layers), in_memory(&layers), "{case:?}");
         }
+    }
+
+    #[test]
+    fn a_file_takes_anothers_place_whatever_lies_beside_it() {
+        let longest = "n".repeat(255);
+        let mut base = vec![format!("{longest}=old"), "d/f=old".to_owned()];
+        let mut above = vec![format!("{longest}=new"), "d/f=new".to_owned()];
+        // Whatever number comes next, a file has its name.
+        let next = 2000;
+        for number in 0..next {
+            base.push(format!("d/.consign-new-{number}=base {number}"));
+        }
+        for number in 0..BATCH {
+            above.push(format!("d/.consign-new-{number}=above {number}"));
+        }
+        let layers = [layer(&base), layer(&above)];
+        assert_eq!(on_disk(&layers), in_memory(&layers));
+    }
+
+    #[test]
+    fn what_takes_a_devices_place_is_no_device() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().canonicalize().expect("it is there");
+        let mut root = Root::open(&place, Driver::Chroot).expect("a root");
+        let null = own(Node {
+            kind: NodeKind::CharDevice { major: 1, minor: 3 },
+            ..Node::file(0o666, Content::from_bytes(*b""))
+        });
+        let (device, other) = (path("null"), path("other"));
+        for path in [&device, &other] {
+            root.place_special(path, &null.kind, &null.meta)
+                .expect("a device");
+        }
+        let inode = |name: &str| {
+            let status = std::fs::symlink_metadata(place.join(name));
+            status.expect("it is there").ino()
+        };
+        assert_eq!(root.device(&device, inode("null")), Some(&null.kind));
+        lay(&mut root, &layer(&strings(&["null="]))).expect("an empty file");
+        assert_eq!(root.device(&device, inode("null")), None);
+        assert_eq!(root.device(&other, inode("other")), Some(&null.kind));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
@@ -24,8 +25,8 @@ use crate::units::Timestamp;
 /// Opens once more when a rename elsewhere disturbed the kernel's walk.
 const TRIES: usize = 8;
 
-/// Ends the name of what is made beside the file whose place it takes.
-pub(super) const BESIDE: &[u8] = b".consign-new";
+/// Begins the name of what is made beside the file whose place it takes.
+pub(super) const BESIDE: &[u8] = b".consign-new-";
 
 /// A folder that becomes the root of an image.
 #[derive(Debug)]
@@ -37,7 +38,8 @@ pub(crate) struct Root {
     last: Option<(TreePath, Rc<OwnedFd>)>,
     /// Devices of the image. On the disk they are empty files, so that no
     /// build ever makes a device, and an ordinary user's build comes out the same.
-    devices: BTreeMap<TreePath, NodeKind>,
+    /// With the inode of that file: another one in its place is no device.
+    devices: BTreeMap<TreePath, (u64, NodeKind)>,
 }
 
 /// A file with its bytes, owner and times, waiting for its name.
@@ -71,9 +73,10 @@ impl Root {
         self.driver
     }
 
-    /// What the empty file at `path` stands for.
-    pub(crate) fn device(&self, path: &TreePath) -> Option<&NodeKind> {
-        self.devices.get(path)
+    /// What the empty file at `path` with the number `inode` stands for.
+    pub(crate) fn device(&self, path: &TreePath, inode: u64) -> Option<&NodeKind> {
+        let (own, kind) = self.devices.get(path)?;
+        (*own == inode).then_some(kind)
     }
 
     fn resolve(&self, path: &TreePath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -214,8 +217,8 @@ impl Root {
     pub(crate) fn write(&mut self, path: &TreePath, bytes: &[u8], mode: u16) -> Result<(), Fault> {
         let failed = |error: io::Error| Fault::system("write", path.to_string(), error);
         let (directory, name) = self.parent_made(path)?;
-        let temporary = [name, BESIDE].concat();
-        let mut file = create(&directory, &temporary, mode).map_err(failed)?;
+        let (mut file, temporary) = beside(|temporary| create(&directory, temporary, mode))
+            .map_err(|error| failed(error.into()))?;
         file.write_all(bytes).map_err(failed)?;
         rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
             .map_err(|error| failed(error.into()))
@@ -280,12 +283,14 @@ impl Root {
             })?;
         } else {
             self.replace(path, |directory, name| {
-                create(directory, name, 0o600)
-                    .map(drop)
-                    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                create(directory, name, 0o600).map(drop)
             })?;
             let canonical = self.canonical(path)?;
-            self.devices.insert(canonical, kind.clone());
+            let (directory, name) = self.parent(path)?;
+            let status = rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(|error| Fault::system("look at", path.to_string(), error))?;
+            self.devices
+                .insert(canonical, (status.st_ino, kind.clone()));
         }
         self.set_metadata(path, meta)
     }
@@ -307,13 +312,13 @@ impl Root {
     fn replace(
         &mut self,
         path: &TreePath,
-        make: impl FnOnce(&OwnedFd, &[u8]) -> rustix::io::Result<()>,
+        make: impl Fn(&OwnedFd, &[u8]) -> rustix::io::Result<()>,
     ) -> Result<(), Fault> {
         let (directory, name) = self.parent_made(path)?;
-        let temporary = [name, BESIDE].concat();
-        make(&directory, &temporary)
-            .and_then(|()| {
-                rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)
+        let temporary = beside(|temporary| make(&directory, temporary))
+            .and_then(|((), temporary)| {
+                rustix::fs::renameat(&*directory, temporary.as_slice(), &*directory, name)?;
+                Ok(temporary)
             })
             .map_err(|error| Fault::system("place", path.to_string(), error))?;
         // Renaming one name of a file over another name of it does nothing.
@@ -363,8 +368,8 @@ impl Root {
         let (file, temporary) = match rustix::fs::openat(&*directory, name, flags, mode) {
             Ok(fd) => (File::from(fd), None),
             Err(Errno::EXIST) => {
-                let temporary = [name, BESIDE].concat();
-                let file = create(&directory, &temporary, 0o600).map_err(failed)?;
+                let (file, temporary) = beside(|temporary| create(&directory, temporary, 0o600))
+                    .map_err(|error| failed(error.into()))?;
                 (file, Some(temporary))
             }
             Err(error) => return Err(failed(error.into())),
@@ -433,11 +438,24 @@ impl Root {
     }
 }
 
+/// Makes something with a name that nothing in its folder has; gives the name
+/// too. Of a length of its own, since a file's name may be as long as names get.
+fn beside<T>(make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> rustix::io::Result<(T, Vec<u8>)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+        let name = [BESIDE, number.as_bytes()].concat();
+        match make(&name) {
+            Err(Errno::EXIST) => {}
+            made => return Ok((made?, name)),
+        }
+    }
+}
+
 /// Makes a new file for writing, owned by root.
-fn create(directory: &OwnedFd, name: &[u8], mode: u16) -> io::Result<File> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+fn create(directory: &OwnedFd, name: &[u8], mode: u16) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::from_raw_mode(u32::from(mode));
-    let flags = flags | OFlags::NOFOLLOW;
     let file = File::from(rustix::fs::openat(directory, name, flags, mode)?);
     rustix::fs::fchmod(file.as_fd(), mode)?;
     Ok(file)

@@ -301,7 +301,7 @@ impl Walk<'_> {
         let kind = status.file_type();
         if kind.is_file() {
             if status.len() == 0
-                && let Some(device) = self.root.device(path)
+                && let Some(device) = self.root.device(path, status.ino())
             {
                 return Ok(NodeKindOnDisk::Other(device.clone()));
             }
