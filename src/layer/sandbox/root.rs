@@ -447,7 +447,7 @@ fn beside<T>(make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> rustix::io::Resul
         let name = [BESIDE, number.as_bytes()].concat();
         match make(&name) {
             Err(Errno::EXIST) => {}
-            made => return Ok((made?, name)),
+            result => return Ok((result?, name)),
         }
     }
 }

@@ -19,6 +19,7 @@
 //! | `host` | sources, suite, `mirror` | [`Repository`]s |
 //! | `transport`, `proxy`, `address` | an address | bytes |
 //! | `openpgp` | a signed message and a keyring | its text; or a verdict over a file |
+//! | `packed` | packed lists | their plain text, within bounds |
 //! | `lists`, `release`, `index` | repositories | all their packages |
 //! | `local` | package files | their packages |
 //! | `resolve`, `relation`, `version` | a request and all packages | pins |
@@ -44,6 +45,7 @@ mod index;
 mod lists;
 mod local;
 mod openpgp;
+mod packed;
 mod pattern;
 mod proxy;
 mod relation;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::SourceError;
 use super::fetch::{Kind, fetch_named, stays_below};
-use super::lists::{Checked, MAX_PLAIN, Packing, Place, below, checked_release, signed_text};
+use super::lists::{Place, below, checked_release, signed_text};
+use super::packed::{Checked, MAX_PLAIN, Packing};
 use super::stanza::{stanzas, value};
 use super::{Access, Repository};
 use crate::digest::Digest;
