@@ -26,8 +26,8 @@ use crate::write_back;
 
 /// Held by whoever changes what counts.
 pub const LOCK: &str = "/run/consign/lock";
-/// How long a machine that was never configured waits for its disk before it
-/// goes on behind the fence.
+/// How long a machine that was never configured waits for its disk, after the
+/// last device that came, before it goes on behind the fence.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// How long an address may take; a machine without one is ready too.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(20);
@@ -58,14 +58,7 @@ pub fn config(root: &Root) -> ExitCode {
         None => {
             let found = media::find(&roots, FIRST_PATIENCE);
             write_back::note(root, &found);
-            for candidate in &found.candidates {
-                // Said at once, and on a quiet console too: a wrong one is
-                // found by where it is.
-                screen::mark(&format!(
-                    "configuration on {} ({})",
-                    candidate.device, candidate.filesystem
-                ));
-            }
+            tell_where(&found);
             take(root, &found, &mut BTreeSet::new())
         }
     };
@@ -81,6 +74,16 @@ pub fn config(root: &Root) -> ExitCode {
     }
     finish(root, &status);
     ExitCode::SUCCESS
+}
+
+/// Said at once, and on a quiet console too: a wrong one is found by where it is.
+fn tell_where(found: &Found) {
+    for candidate in &found.candidates {
+        screen::mark(&format!(
+            "configuration on {} ({})",
+            candidate.device, candidate.filesystem
+        ));
+    }
 }
 
 /// The slot that the loader started although none had tries left
@@ -284,6 +287,7 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
     loop {
         if judged.as_ref() != Some(&found) {
             write_back::note(root, &found);
+            tell_where(&found);
             let mut status = {
                 let _lock = root.lock(LOCK);
                 take(root, &found, &mut refused)

@@ -9,7 +9,7 @@ use super::damage::Damage;
 use super::volume::{Entry, FileSystem, Kind, Run, Window};
 use super::{
     FILE_LIMIT, KNOWN_FILES, LABEL, NAME_LIMIT, NO_CLOUD_FILES, NO_CLOUD_LABEL, OVF_FILE,
-    PAYLOAD_LIMIT, SLOTS, ext, fat, iso, parts,
+    OVF_FILE_OF_ISO, PAYLOAD_LIMIT, SLOTS, ext, fat, iso, parts,
 };
 use crate::init::gpt::ReadAt;
 
@@ -171,8 +171,10 @@ fn judge<'d>(
 /// is the stranger's own business.
 fn tell_ovf(disk: &dyn ReadAt, size: u64, emit: &mut dyn Emit) -> bool {
     let found = iso::Volume::open(disk, size).and_then(|volume| {
-        let is_it =
-            |entry: &Entry| entry.kind == Kind::File && entry.name.eq_ignore_ascii_case(OVF_FILE);
+        let is_it = |entry: &Entry| {
+            let is_named = |name: &str| entry.name.eq_ignore_ascii_case(name);
+            entry.kind == Kind::File && (is_named(OVF_FILE) || is_named(OVF_FILE_OF_ISO))
+        };
         let Some(entry) = volume.root()?.into_iter().find(is_it) else {
             return Ok(None);
         };

@@ -214,6 +214,27 @@ fn media_for_cloud_init_are_told_as_such() {
     assert_eq!(told.candidates[0].files["user-data"], b"#cloud-config\n");
 }
 
+/// What `VMware` attaches, and what tools write whose names are shorter.
+#[test]
+fn a_cd_with_the_environment_of_an_ovf_is_told_as_such() {
+    let folder = tempfile::tempdir().expect("folder");
+    let root = folder.path().join("content");
+    std::fs::create_dir(&root).expect("folder");
+    std::fs::write(root.join(OVF_FILE), "<Environment/>").expect("write");
+    let (root, image) = (root.display().to_string(), folder.path().join("env.iso"));
+    let path = image.display().to_string();
+    for option in ["-J", "-R", "-U", "-N"] {
+        let args = ["-quiet", option, "-V", "OVF ENV", "-o", &path, &root];
+        if !run("genisoimage", &args) {
+            return;
+        }
+        let told = collect(&std::fs::read(&image).expect("read"));
+        assert_eq!(told.candidates.len(), 1, "{option}: {told:?}");
+        assert_eq!(told.candidates[0].form, Form::Ovf, "{option}");
+        assert_eq!(told.candidates[0].files[OVF_FILE], b"<Environment/>");
+    }
+}
+
 #[test]
 fn media_of_strangers_are_left_alone() {
     for (format, _) in FORMATS {

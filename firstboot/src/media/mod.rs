@@ -53,6 +53,8 @@ pub const LABEL: &str = "VACONFIG";
 pub const SITE_FILE: &str = "site.toml";
 /// The OVF environment on the CD that a hypervisor attaches.
 const OVF_FILE: &str = "ovf-env.xml";
+/// The same in plain ISO 9660, whose names have no hyphen.
+const OVF_FILE_OF_ISO: &str = "ovf_env.xml";
 /// The label of media for cloud-init, and what is read of them.
 const NO_CLOUD_LABEL: &str = "CIDATA";
 const NO_CLOUD_FILES: [&str; 3] = ["meta-data", "user-data", "network-config"];
@@ -215,13 +217,16 @@ pub fn read_bundle(
         .map_err(|damage| io::Error::other(damage.to_string()))
 }
 
-/// Looks until a medium with our label is there, or `patience` ends.
+/// Looks until a configuration is there, or no device of any kind has come
+/// for as long as `patience`: a drive behind a slow controller comes when its
+/// driver has been loaded and has asked every port. Six times that at most.
 #[must_use]
 pub fn find(roots: &Roots, patience: Duration) -> Found {
-    let end = Instant::now() + patience;
+    let last = Instant::now() + 6 * patience;
     let mut watcher = Watcher::new(roots);
     loop {
         let found = look(roots);
+        let end = last.min(watcher.heard() + patience);
         let left = end.saturating_duration_since(Instant::now());
         if !found.candidates.is_empty() || left.is_zero() {
             return found;

@@ -17,6 +17,7 @@ pub struct Watcher {
     roots: Roots,
     events: Option<Events>,
     last: Fingerprint,
+    heard: Instant,
 }
 
 /// Devices with their length and the kernel's `diskseq`, which no two media
@@ -31,7 +32,15 @@ impl Watcher {
             roots: roots.clone(),
             events: Events::listen().ok(),
             last: fingerprint(roots),
+            heard: Instant::now(),
         }
+    }
+
+    /// When the kernel last told of a device, of any kind, while somebody
+    /// waited; at first, when the watch began.
+    #[must_use]
+    pub const fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// Waits until something changed or `patience` ends; says whether it did.
@@ -41,6 +50,7 @@ impl Watcher {
             let now = fingerprint(&self.roots);
             if now != self.last {
                 self.last = now;
+                self.heard = Instant::now();
                 return true;
             }
             let left = end.saturating_duration_since(Instant::now());
@@ -52,7 +62,10 @@ impl Watcher {
     }
 
     fn doze(&mut self, patience: Duration) {
+        let begin = Instant::now();
         match self.events.as_ref().map(|events| events.wait(patience)) {
+            // Before its time it returns with a message only.
+            Some(Ok(_)) if begin.elapsed() < patience => self.heard = Instant::now(),
             Some(Ok(_)) => {}
             // The socket broke: from now on only the clock tells.
             Some(Err(_)) => self.events = None,
@@ -75,6 +88,8 @@ fn fingerprint(roots: &Roots) -> Fingerprint {
 mod tests {
     use std::fs;
 
+    use super::super::find;
+    use super::super::matrix::{Format, volume};
     use super::*;
 
     #[test]
@@ -92,11 +107,51 @@ mod tests {
         fs::create_dir(&device).expect("device");
         fs::write(device.join("size"), "2048\n").expect("size");
         fs::write(device.join("diskseq"), "7\n").expect("sequence");
+        let before = watcher.heard();
         assert!(watcher.wait(Duration::ZERO));
+        assert!(watcher.heard() > before);
         assert!(!watcher.wait(Duration::ZERO));
         fs::write(device.join("diskseq"), "8\n").expect("sequence");
         assert!(watcher.wait(Duration::ZERO));
         fs::remove_dir_all(&device).expect("remove");
         assert!(watcher.wait(Duration::ZERO));
+    }
+    /// A controller comes, and behind it, later than anybody would have
+    /// waited without it, the medium.
+    #[test]
+    fn a_medium_that_comes_behind_a_late_device_is_waited_for() {
+        let Some(volume) = volume(Format::Fat("12", 1440), "VACONFIG") else {
+            return;
+        };
+        let folder = tempfile::tempdir().expect("folder");
+        let roots = Roots {
+            sys: folder.path().join("sys"),
+            dev: folder.path().join("dev"),
+            firmware: folder.path().join("firmware"),
+            ..Roots::default()
+        };
+        fs::create_dir_all(&roots.sys).expect("sysfs");
+        fs::create_dir_all(&roots.dev).expect("devices");
+        let add = |name: &str, bytes: &[u8]| {
+            fs::write(roots.dev.join(name), bytes).expect("device");
+            let device = roots.sys.join(name);
+            fs::create_dir(&device).expect("device");
+            let size = format!("{}\n", bytes.len() / 512);
+            fs::write(device.join("size"), size).expect("size");
+        };
+        let patience = Duration::from_secs(1);
+        let begin = Instant::now();
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(patience / 2);
+                add("sda", &[0; 4096]);
+                std::thread::sleep(patience);
+                add("sr0", &volume);
+            });
+            find(&roots, patience)
+        });
+        assert_eq!(found.candidates.len(), 1, "{found:?}");
+        assert!(begin.elapsed() > patience);
+        assert_eq!(found.candidates[0].device, "sr0");
     }
 }
