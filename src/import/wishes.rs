@@ -7,6 +7,8 @@ use super::descriptor::Paths;
 use crate::descriptor::Firmware;
 use crate::units::ByteSize;
 
+pub use crate::descriptor::libvirt::{Bus, Chipset as Board};
+
 /// Wishes; each may be missing.
 #[derive(Debug, Clone)]
 pub struct Wishes {
@@ -136,76 +138,6 @@ pub enum Graphics {
     Spice,
     /// A window of the host.
     Sdl,
-}
-
-/// A board.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Board {
-    /// PCI Express.
-    Q35,
-    /// i440fx.
-    Pc,
-}
-
-impl Board {
-    /// libvirt's and QEMU's name of it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Q35 => "q35",
-            Self::Pc => "pc",
-        }
-    }
-}
-
-/// The bus of disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bus {
-    /// virtio block devices.
-    Virtio,
-    /// virtio SCSI.
-    Scsi,
-    /// AHCI.
-    Sata,
-    /// Parallel ATA.
-    Ide,
-    /// Xen's.
-    Xen,
-}
-
-impl Bus {
-    /// libvirt's name of it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Virtio => "virtio",
-            Self::Scsi => "scsi",
-            Self::Sata => "sata",
-            Self::Ide => "ide",
-            Self::Xen => "xen",
-        }
-    }
-
-    /// How device names of its disks begin.
-    #[must_use]
-    pub const fn prefix(self) -> &'static str {
-        match self {
-            Self::Virtio => "vd",
-            Self::Scsi | Self::Sata => "sd",
-            Self::Ide => "hd",
-            Self::Xen => "xvd",
-        }
-    }
-
-    /// How many disks it takes.
-    #[must_use]
-    pub const fn most(self) -> usize {
-        match self {
-            Self::Ide => 4,
-            Self::Sata => 6,
-            Self::Virtio | Self::Scsi | Self::Xen => 24,
-        }
-    }
 }
 
 /// What runs a guest's instructions.

@@ -38,6 +38,8 @@ pub enum Bus {
     Sata,
     /// IDE; [`Chipset::Pc`] only.
     Ide,
+    /// Xen's, which only its guests have.
+    Xen,
 }
 
 /// Whether the guest may write to a disk.
@@ -158,15 +160,28 @@ impl Bus {
             Self::Scsi => "scsi",
             Self::Sata => "sata",
             Self::Ide => "ide",
+            Self::Xen => "xen",
         }
     }
 
     /// What names of its disks begin with. A CD on virtio does not exist.
-    pub(super) const fn prefix(self) -> &'static str {
+    #[must_use]
+    pub const fn prefix(self) -> &'static str {
         match self {
             Self::Virtio => "vd",
             Self::Scsi | Self::Sata => "sd",
             Self::Ide => "hd",
+            Self::Xen => "xvd",
+        }
+    }
+
+    /// How many disks an importer puts on it.
+    #[must_use]
+    pub const fn most(self) -> usize {
+        match self {
+            Self::Ide => 4,
+            Self::Sata => 6,
+            Self::Virtio | Self::Scsi | Self::Xen => 24,
         }
     }
 }
