@@ -130,8 +130,9 @@ pub(super) fn replace(
 }
 
 /// A replacement that was killed left the guest before it aside: it comes
-/// back first. Neither is touched when the one in its place, in the folder `new`,
-/// is whole.
+/// back first. When the one in its place, in the folder `new`, is whole, what
+/// is left aside goes, as it was about to: the user's disks are in the new one.
+/// What has a disk of the user's, or belongs to nobody, is not touched.
 pub(super) fn bring_back(folder: &Path, new: &Path, name: &str) -> Result<(), ImportError> {
     let aside = aside_of(folder, name);
     if !aside.exists() {
@@ -139,9 +140,21 @@ pub(super) fn bring_back(folder: &Path, new: &Path, name: &str) -> Result<(), Im
     }
     match Record::open(new)? {
         Some(record) if !record.is_whole => put_back(&record, new, &aside, folder),
-        _ if !folder.exists() => rename(&aside, folder),
-        _ => Err(ImportError::FolderTaken { path: aside }),
+        None if !folder.exists() => rename(&aside, folder),
+        None => Err(ImportError::FolderTaken { path: aside }),
+        Some(_) => match superseded(&aside)? {
+            Some(old) => old.remove_files(&aside),
+            None => Err(ImportError::FolderTaken { path: aside }),
+        },
     }
+}
+
+/// The record of a guest that is aside and has no disk of the user's any more.
+fn superseded(aside: &Path) -> Result<Option<Record>, ImportError> {
+    let is_there = |disk: &RecordDisk| {
+        disk.usage == "user" && disk.id != CONFIG && aside.join(&disk.file).exists()
+    };
+    Ok(Record::open(aside)?.filter(|old| !old.disks.iter().any(is_there)))
 }
 
 /// Puts the guest that is aside back in its folder, in the place of the
@@ -498,6 +511,30 @@ mod tests {
         assert_eq!(text("data.raw"), "the user's");
         assert!(!aside.exists());
         assert!(Record::open(&folder).expect("read").expect("one").is_whole);
+    }
+
+    #[test]
+    fn what_is_left_of_a_guest_that_was_replaced_goes_unless_it_has_the_users_disk() {
+        let storage = tempfile::tempdir().expect("a folder");
+        let folder = storage.path().join("x");
+        let aside = aside_of(&folder, "x");
+        for path in [&folder, &aside] {
+            fs::create_dir(path).expect("a folder");
+            let disks = ["system", "data"].map(|id| RecordDisk {
+                id: id.into(),
+                usage: if id == "data" { "user" } else { "system" }.into(),
+                ..disk(&format!("{id}.raw"), "raw")
+            });
+            record(disks.into(), true).save(path).expect("a record");
+        }
+        fs::write(aside.join("system.raw"), "old").expect("written");
+        fs::write(aside.join("data.raw"), "the user's").expect("written");
+        let error = bring_back(&folder, &folder, "x").expect_err("a disk of the user's");
+        assert_eq!(error.slug(), "import-folder-taken");
+        assert!(aside.join("system.raw").exists() && aside.join("data.raw").exists());
+        fs::rename(aside.join("data.raw"), folder.join("data.raw")).expect("renamed");
+        bring_back(&folder, &folder, "x").expect("nothing in the way");
+        assert!(!aside.exists() && folder.join("data.raw").exists());
     }
 
     #[test]

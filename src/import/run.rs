@@ -421,12 +421,13 @@ fn of_ours(name: &str, storage: &Path, host: &Host) -> Result<(PathBuf, Record),
     }
 }
 
-/// Removes a guest that was imported, with its files and nothing else.
+/// Removes a guest that was imported, with its files and nothing else; also
+/// what a replacement that was killed left of it.
 ///
 /// # Errors
 ///
-/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, `HalfRemoved`, and
-/// what removing reports.
+/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, `HalfRemoved`,
+/// `FolderTaken`, and what removing reports.
 pub fn remove(
     name: &str,
     storage: &Path,
@@ -434,6 +435,8 @@ pub fn remove(
     force: bool,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, ImportError> {
+    let folder = host.folder_of(name, &storage.join(name))?;
+    super::replace::bring_back(&folder, &folder, name)?;
     let (folder, record) = of_ours(name, storage, host)?;
     let is_known = host.state(name)?.is_some();
     let is_running = host.check_off(name, &folder, force)?;

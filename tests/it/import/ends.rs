@@ -35,7 +35,29 @@ fn import(small: &Small, storage: &TestFolder, args: &[&str]) -> Command {
 
 /// Sends `signal` as soon as `path` is there; the exit code and what was said.
 #[track_caller]
-fn signalled(mut command: Command, path: &Path, signal: Signal) -> (Option<i32>, String) {
+fn signalled(command: Command, path: &Path, signal: Signal) -> (Option<i32>, String) {
+    held(command, path, |pid| {
+        kill_process(pid, signal).expect("it is there");
+    })
+}
+
+/// So much that its copy is not done before a signal comes.
+fn large(small: Small) -> Small {
+    let mut disk = fs::read(small.file("disk.raw")).expect("a disk");
+    disk.resize(384 << 20, 0x55);
+    fs::write(small.file("disk.raw"), &disk).expect("written");
+    let sum = digest_of(&small.file("disk.raw")).hex();
+    let text = fs::read_to_string(small.descriptor()).expect("read");
+    let start = text.find("sha256\">").expect("a checksum") + 8;
+    let old = text.get(start..start + 64).expect("its digits");
+    small.edit(old, &sum);
+    small
+}
+
+/// Stops the command as soon as `path` is there, has something done, and lets
+/// it go on; the exit code and what was said.
+#[track_caller]
+fn held(mut command: Command, path: &Path, meanwhile: impl FnOnce(Pid)) -> (Option<i32>, String) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = child.spawn().expect("it starts");
     let number = i32::try_from(child.id()).expect("a process's number");
@@ -45,23 +67,63 @@ fn signalled(mut command: Command, path: &Path, signal: Signal) -> (Option<i32>,
         assert!(Instant::now() < deadline, "no {}", path.display());
         std::thread::sleep(Duration::from_millis(1));
     }
-    kill_process(pid, signal).expect("it runs");
+    kill_process(pid, Signal::STOP).expect("it runs");
+    meanwhile(pid);
+    kill_process(pid, Signal::CONT).expect("it is there");
     let output = child.wait_with_output().expect("it ends");
     (output.status.code(), text_of(&output))
 }
 
 #[test]
-fn a_signal_takes_an_import_back_at_once() {
+fn two_signals_take_an_import_into_libvirt_back() {
+    let Some(libvirt) = Libvirt::alone() else {
+        return;
+    };
+    let (small, storage) = (large(Small::new()), temp_folder());
+    let before = libvirt.inventory();
+    let command = at(&small, &libvirt, &storage, &["-n", "stopped"]);
+    let record = storage.path().join("stopped/import.json");
+    let (ended, said) = held(command, &record, |pid| {
+        for signal in [Signal::TERM, Signal::INT] {
+            kill_process(pid, signal).expect("it is there");
+        }
+    });
+    assert!(matches!(ended, Some(130 | 143)), "{ended:?} {said}");
+    assert!(said.contains("was taken back"), "{said}");
+    assert_eq!(names(storage.path()), Vec::<String>::new());
+    assert_eq!(libvirt.inventory(), before);
+}
+
+#[test]
+fn an_upgrade_leaves_a_guest_that_was_started_meanwhile() {
+    let Some(libvirt) = Libvirt::alone() else {
+        return;
+    };
     let (small, storage) = (Small::new(), temp_folder());
-    // So much that the copy is not done before the signal comes.
-    let mut disk = fs::read(small.file("disk.raw")).expect("a disk");
-    disk.resize(384 << 20, 0x55);
-    fs::write(small.file("disk.raw"), &disk).expect("written");
-    let sum = digest_of(&small.file("disk.raw")).hex();
-    let text = fs::read_to_string(small.descriptor()).expect("read");
-    let start = text.find("sha256\">").expect("a checksum") + 8;
-    let old = text.get(start..start + 64).expect("its digits");
-    small.edit(old, &sum);
+    let newer = large(Small::saying("VA state=ready v=2\r\n", "2.0"));
+    let quiet = ["-n", "meanwhile", "--noreboot"];
+    succeeds(&mut at(&small, &libvirt, &storage, &quiet));
+    let folder = storage.path().join("meanwhile");
+    let before = libvirt.ask(&["dumpxml", "--inactive", "meanwhile"]);
+    let mut upgrade = virt_image();
+    upgrade.arg("upgrade").arg(newer.descriptor());
+    upgrade.args(["-n", "meanwhile", "--connect", &libvirt.uri, "--storage"]);
+    upgrade.arg(storage.path());
+    let (ended, said) = held(upgrade, &folder.join("system-2.raw"), |_| {
+        libvirt.ask(&["start", "meanwhile"]);
+    });
+    assert_eq!(ended, Some(2), "{said}");
+    assert!(said.contains("error[import-guest-running]"), "{said}");
+    assert_eq!(libvirt.ask(&["domstate", "meanwhile"]), "running");
+    let after = libvirt.ask(&["dumpxml", "--inactive", "meanwhile"]);
+    assert_eq!(after, before);
+    assert!(folder.join("system.raw").exists() && !folder.join("system-2.raw").exists());
+    succeeds(&mut remove(&libvirt, "meanwhile", &storage, &["--force"]));
+}
+
+#[test]
+fn a_signal_takes_an_import_back_at_once() {
+    let (small, storage) = (large(Small::new()), temp_folder());
     for (signal, code, words) in [
         (Signal::INT, 130, "stopped by Ctrl-C"),
         (Signal::TERM, 143, "stopped by SIGTERM"),

@@ -279,6 +279,36 @@ fn what_libvirt_refuses_is_taken_back() {
 }
 
 #[test]
+fn a_pool_says_where_and_stays_as_it_is() {
+    let Some(libvirt) = Libvirt::alone() else {
+        return;
+    };
+    let (small, storage) = (Small::new(), temp_folder());
+    let folder = storage.path().display().to_string();
+    let define = ["pool-define-as", "place", "dir", "--target", &folder];
+    libvirt.ask(&define);
+    let before = libvirt.inventory();
+    let import = |pool: &str| {
+        let mut command = small.import(&["--connect", &libvirt.uri, "--virt-type", "qemu"]);
+        command.args(["-n", "pooled", "--noreboot", "--storage", pool]);
+        command
+    };
+    succeeds(&mut import("pool=place"));
+    assert_eq!(names(storage.path()), ["pooled"]);
+    succeeds(&mut remove(&libvirt, "pooled", &storage, &[]));
+    assert_eq!(libvirt.inventory(), before);
+    let mut other = import("pool=elsewhere");
+    fails(
+        &mut other,
+        "import-pool",
+        2,
+        "elsewhere",
+        "--storage FOLDER",
+    );
+    libvirt.ask(&["pool-undefine", "place"]);
+}
+
+#[test]
 fn a_guest_that_is_not_ready_stays_for_a_look() {
     let Some(libvirt) = Libvirt::alone() else {
         return;
@@ -452,6 +482,31 @@ fn no_replacement_takes_the_users_data() {
     succeeds(&mut import(&small, &["--replace"]));
     assert!(is_kept());
     assert_eq!(names(storage.path()), ["small"]);
+
+    // Killed so, and nobody wants it any more.
+    let command = |words: &[&str]| {
+        let mut command = virt_image();
+        command.args(words).args(["--connect", "none", "--storage"]);
+        command.arg(storage.path());
+        command
+    };
+    fs::rename(&folder, &aside).expect("renamed");
+    succeeds(&mut command(&["remove", "small"]));
+    assert_eq!(names(storage.path()), Vec::<String>::new());
+
+    // Killed when all but the last step was done. With a disk of the user's
+    // it is asked what shall become of it.
+    succeeds(&mut import(&small, &[]));
+    fs::create_dir(&aside).expect("a folder");
+    fs::copy(folder.join("import.json"), aside.join("import.json")).expect("copied");
+    fs::write(aside.join("system.raw"), "old").expect("written");
+    fs::write(aside.join("data.raw"), "older").expect("written");
+    let (words, hint) = (".small.consign-old", "move it away");
+    let mut refused = command(&["remove", "small"]);
+    fails(&mut refused, "import-folder-taken", 2, words, hint);
+    fs::remove_file(aside.join("data.raw")).expect("removed");
+    succeeds(&mut command(&["remove", "small"]));
+    assert_eq!(names(storage.path()), Vec::<String>::new());
 
     // A copy under another name has no files of its own.
     let copy = storage.path().join("copy");
