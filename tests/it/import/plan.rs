@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{must_run, program, run, temp_folder};
+use crate::support::{must_run, program, run, temp_folder, text_of};
 
 use super::{Small, fails, succeeds, tree_digest, virt_image};
 
@@ -22,11 +22,7 @@ fn is_valid(xml: &str) {
         return;
     };
     let output = run(validate.arg(&path).arg("domain"));
-    assert!(
-        output.status.success(),
-        "{}\n{xml}",
-        crate::support::text_of(&output)
-    );
+    assert!(output.status.success(), "{}\n{xml}", text_of(&output));
 }
 
 #[test]
@@ -228,6 +224,59 @@ fn old_spellings_give_the_machines_that_they_gave() {
             "52:54:00:00:00:01",
         ],
     );
+}
+
+#[test]
+fn the_other_spellings_say_what_they_said() {
+    let small = Small::new();
+    small.edit("<memory>", "<interface/><memory>");
+    let id = "01234567-89ab-cdef-0123-456789abcdef";
+    let mac = "52:54:00:00:00:01";
+    let xml = xml_of(
+        &small,
+        &[
+            ["--vcpus", "3"],
+            ["--cpuset", "0-2"],
+            ["--uuid", id],
+            ["-w", &format!("default,mac={mac}")],
+            ["--map-network", "default=bridge=br7"],
+        ]
+        .concat(),
+    );
+    is_valid(&xml);
+    let uuid = format!("<uuid>{id}</uuid>");
+    let cpus = "<vcpu cpuset='0-2'>3</vcpu>";
+    has(&xml, &[&uuid, cpus, mac, "<source bridge='br7'/>"]);
+    let xml = xml_of(&small, &["--bridge", "br8", "--mac", mac, "--vnc"]);
+    has(
+        &xml,
+        &["<source bridge='br8'/>", mac, "<graphics type='vnc'"],
+    );
+    assert!(xml_of(&small, &["--sdl"]).contains("<graphics type='sdl'/>"));
+    assert!(!xml_of(&small, &["--nographics"]).contains("<graphics"));
+
+    let storage = temp_folder();
+    for (word, is_heard) in [("-q", false), ("-d", true)] {
+        let name = word.trim_start_matches('-');
+        let args = ["--noreboot", "-n", name, word];
+        let mut import = small.import(&NOWHERE);
+        let output = run(import.args(args).arg("--storage").arg(storage.path()));
+        assert!(output.status.success(), "{}", text_of(&output));
+        assert_eq!(!output.stderr.is_empty(), is_heard, "{word}");
+    }
+}
+
+/// No file system of the memory shares blocks with another one.
+#[test]
+fn a_clone_that_cannot_share_blocks_is_refused_and_leaves_nothing() {
+    let small = Small::new();
+    let storage = tempfile::tempdir_in("/dev/shm").expect("a folder");
+    let mut import = small.import(&NOWHERE);
+    import.args(["--noreboot", "--clone", "reflink", "--storage"]);
+    let import = import.arg(storage.path());
+    fails(import, "import-reflink", 1, "share blocks", "--clone full");
+    let left = consign::tree::list_folder(storage.path()).expect("a folder");
+    assert_eq!(left.len(), 0);
 }
 
 #[test]
