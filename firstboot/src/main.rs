@@ -40,6 +40,7 @@ mod image;
 mod init;
 mod inventory;
 mod item;
+mod manager;
 mod media;
 mod neighbours;
 mod root;

@@ -20,6 +20,8 @@ use rustix::process::{getegid, geteuid};
 
 /// How often a lock that somebody holds is tried again.
 const LOOK: Duration = Duration::from_millis(200);
+/// Bytes that are made room for before a file is read.
+const ROOM: usize = 2048;
 
 /// A root of files.
 #[derive(Debug)]
@@ -93,7 +95,8 @@ impl Root {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let mut bytes = Vec::new();
+        // Room for most files at once, so that they are read by one call.
+        let mut bytes = Vec::with_capacity(limit.min(ROOM));
         File::from(fd)
             .take(limit as u64 + 1)
             .read_to_end(&mut bytes)?;

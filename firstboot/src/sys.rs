@@ -9,6 +9,9 @@ use std::ptr;
 
 use rustix::ioctl::{Opcode, Setter, ioctl};
 
+#[cfg(target_arch = "x86_64")]
+use crate::media::guestinfo::Registers;
+
 /// `BLKPG`, `_IO(0x12, 105)` (Linux `include/uapi/linux/blkpg.h`).
 const BLKPG: Opcode = 0x1269;
 /// `BLKPG_RESIZE_PARTITION`.
@@ -91,6 +94,40 @@ pub fn resize_ext4(inside: BorrowedFd<'_>, blocks: u64) -> io::Result<()> {
 pub fn exit_now(status: c_int) -> ! {
     // SAFETY: `_exit` takes a number and does not return.
     unsafe { libc::_exit(status) }
+}
+
+/// Asks for the right to the I/O port `port`; without it, touching the port
+/// ends the process, but where a hypervisor gives it to everybody.
+#[cfg(target_arch = "x86_64")]
+pub fn allow_port(port: u32) {
+    // SAFETY: it changes which ports this process may touch, and no memory.
+    unsafe { libc::ioperm(u64::from(port), 4, 1) };
+}
+
+/// Reads four bytes at the port in `edx`, with the other registers as the one
+/// behind it wants them; gives back what it left in them.
+#[cfg(target_arch = "x86_64")]
+pub fn read_port(mut registers: Registers) -> Registers {
+    let mut ebx = u64::from(registers.ebx);
+    // SAFETY: the instruction reads a port into a register. `VMware`'s answers
+    // in these registers only, and in no memory; `rbx`, which is not ours to
+    // take, has its old value again afterwards.
+    unsafe {
+        std::arch::asm!(
+            "xchg rbx, {ebx}",
+            "in eax, dx",
+            "xchg rbx, {ebx}",
+            ebx = inout(reg) ebx,
+            inout("eax") registers.eax,
+            inout("ecx") registers.ecx,
+            inout("edx") registers.edx,
+            inout("esi") registers.esi,
+            inout("edi") registers.edi,
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    registers.ebx = u32::try_from(ebx & u64::from(u32::MAX)).unwrap_or_default();
+    registers
 }
 
 /// `struct landlock_ruleset_attr` of ABI 1 (Linux `include/uapi/linux/landlock.h`).

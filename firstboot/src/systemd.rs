@@ -5,12 +5,16 @@ use std::io;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::manager::Manager;
+
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 const JOURNALCTL: &str = "/usr/bin/journalctl";
 /// The target behind the fence.
 pub const READY_TARGET: &str = "appliance-ready.target";
 /// How long a start of everything may take before it is looked at anyway.
 const PATIENCE: Duration = Duration::from_mins(10);
+/// How often the manager is asked whether it has started everything.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A program that has to do its work.
 #[derive(Debug, Clone, Copy)]
@@ -92,10 +96,18 @@ fn systemctl_must(words: &[&str]) -> io::Result<()> {
 /// `degraded`, or another of `systemctl is-system-running`.
 pub fn wait_until_started() -> String {
     let end = Instant::now() + PATIENCE;
+    let mut manager = Manager::connect();
     loop {
-        let state = systemctl(&["is-system-running", "--wait"])
-            .map(|output| output.text.trim().to_owned())
-            .unwrap_or_default();
+        let asked = match &mut manager {
+            Ok(manager) => manager.state(),
+            Err(_) => Err(io::ErrorKind::NotConnected.into()),
+        };
+        let state = asked.unwrap_or_else(|_| {
+            manager = Err(io::ErrorKind::NotConnected.into());
+            systemctl(&["is-system-running", "--wait"])
+                .map(|output| output.text.trim().to_owned())
+                .unwrap_or_default()
+        });
         let is_over = !matches!(state.as_str(), "" | "initializing" | "starting");
         if is_over || Instant::now() > end {
             return if state.is_empty() {
@@ -104,7 +116,7 @@ pub fn wait_until_started() -> String {
                 state
             };
         }
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(LOOK);
     }
 }
 

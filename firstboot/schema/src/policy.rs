@@ -73,16 +73,19 @@ pub enum Channel {
     Smbios,
     /// A credential in QEMU's `fw_cfg`.
     FwCfg,
+    /// The variable `guestinfo.appliance.config` of a machine of `VMware`'s.
+    GuestInfo,
     /// `ovf-env.xml` on the CD that `VMware` attaches.
     Ovf,
 }
 
 impl Channel {
     /// All of them, in the order of their rank.
-    pub const ALL: [Self; 3] = [Self::FwCfg, Self::Smbios, Self::Ovf];
+    pub const ALL: [Self; 4] = [Self::FwCfg, Self::Smbios, Self::GuestInfo, Self::Ovf];
     const NAMES: &[(&str, Self)] = &[
         ("fw_cfg", Self::FwCfg),
         ("smbios", Self::Smbios),
+        ("guestinfo", Self::GuestInfo),
         ("ovf", Self::Ovf),
     ];
 }

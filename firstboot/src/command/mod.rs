@@ -129,6 +129,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let [child::COMMAND, words @ ..] = words.as_slice() {
         child::run(words);
     }
+    if let [child::GUESTINFO] = words.as_slice() {
+        child::run_guestinfo();
+    }
     let mut folder = "/";
     if let ["--root", given, ..] = words.as_slice() {
         folder = given;

@@ -1,7 +1,7 @@
 //! Devices that ask for a driver: those that are there, and those that come.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -35,7 +35,10 @@ pub fn list(folder: &str) -> Vec<String> {
 
 /// One value of sysfs, without its newline.
 pub fn value(path: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
+    // One page at most, so that one call reads it.
+    let mut page = [0; 4096];
+    let count = fs::File::open(path).ok()?.read(&mut page).ok()?;
+    let text = std::str::from_utf8(page.get(..count)?).ok()?;
     Some(text.trim_end().to_owned())
 }
 

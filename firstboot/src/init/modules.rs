@@ -20,10 +20,35 @@ const TABLE_HEAD: &str = "consign modules 1";
 pub struct Modules {
     all: Vec<Module>,
     always: Vec<usize>,
-    /// A module and the pattern of devices that ask for it.
-    aliases: Vec<(usize, String)>,
+    /// A module, and the pattern of devices that ask for it.
+    aliases: Vec<(usize, Pattern)>,
     wanted: BTreeSet<usize>,
     seen: BTreeSet<String>,
+}
+
+/// A pattern of `modules.alias`. What it begins with is compared at once: most
+/// devices are told apart there.
+#[derive(Debug)]
+struct Pattern {
+    text: String,
+    /// Bytes before the first that is not itself.
+    plain: usize,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        let is_special = |byte: u8| matches!(byte, b'*' | b'?' | b'[');
+        Self {
+            plain: text.bytes().position(is_special).unwrap_or(text.len()),
+            text: text.to_owned(),
+        }
+    }
+
+    fn fits(&self, modalias: &str) -> bool {
+        let (plain, rest) = self.text.as_bytes().split_at(self.plain);
+        let tail = modalias.as_bytes().strip_prefix(plain);
+        tail.is_some_and(|tail| is_match(rest, tail))
+    }
 }
 
 #[derive(Debug)]
@@ -89,7 +114,8 @@ impl Modules {
             "l" => self.always.push(self.known(rest)?),
             "a" => {
                 let (module, pattern) = rest.split_once(' ')?;
-                self.aliases.push((self.known(module)?, pattern.to_owned()));
+                self.aliases
+                    .push((self.known(module)?, Pattern::new(pattern)));
             }
             _ => return None,
         }
@@ -116,7 +142,7 @@ impl Modules {
             let asked = self
                 .aliases
                 .iter()
-                .filter(|(_, pattern)| is_match(pattern.as_bytes(), modalias.as_bytes()))
+                .filter(|(_, pattern)| pattern.fits(&modalias))
                 .map(|(at, _)| *at);
             self.wanted.extend(asked);
             self.seen.insert(modalias);
@@ -297,7 +323,7 @@ mod tests {
             ("[", "x", false),
         ] {
             assert_eq!(
-                is_match(pattern.as_bytes(), text.as_bytes()),
+                Pattern::new(pattern).fits(text),
                 expected,
                 "{pattern} {text}"
             );

@@ -1,5 +1,6 @@
 //! Configurations that come without a medium of ours: credentials in SMBIOS
-//! strings and in QEMU's `fw_cfg`, and the OVF environment on a CD.
+//! strings and in QEMU's `fw_cfg`, a variable of `VMware`'s, and the OVF
+//! environment on a CD.
 //!
 //! They have a lower rank than media: where both are there and say the same,
 //! the medium is named; where they differ, the machine asks which counts.
@@ -21,6 +22,9 @@ const NAME: &str = "appliance.config";
 const FW_CFG: &str = "firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/appliance.config/raw";
 /// The SMBIOS table, below `/sys`.
 const DMI: &str = "firmware/dmi/tables/DMI";
+/// Who made the machine, below `/sys`, and what `VMware` says there.
+const MAKER: &str = "class/dmi/id/sys_vendor";
+const VMWARE: &str = "VMware";
 /// A table is at most this long.
 const DMI_LIMIT: u64 = 1 << 20;
 /// SMBIOS type 11, OEM Strings; type 127 ends the table.
@@ -35,12 +39,13 @@ pub fn look(sys: &Path, found: &mut Found) {
             "SMBIOS",
             read(&sys.join(DMI), DMI_LIMIT).and_then(|table| credential(&table)),
         ),
+        ("guestinfo", guestinfo(sys)),
     ] {
         match bytes {
             Some(bytes) if bytes.len() as u64 > FILE_LIMIT => {
                 found.unreadable.push(Unreadable {
                     device: device.into(),
-                    reason: format!("has a credential {NAME} that is too long"),
+                    reason: format!("has a value {NAME} that is too long"),
                 });
             }
             Some(bytes) => found.candidates.push(Candidate {
@@ -52,6 +57,26 @@ pub fn look(sys: &Path, found: &mut Found) {
             None => {}
         }
     }
+}
+
+/// The variable of a machine of `VMware`'s, as text or in base64: values of a
+/// `.vmx` file have one line.
+fn guestinfo(sys: &Path) -> Option<Vec<u8>> {
+    let maker = read(&sys.join(MAKER), 4096)?;
+    if !maker.starts_with(VMWARE.as_bytes()) {
+        return None;
+    }
+    #[cfg(not(test))]
+    return super::child::ask_guestinfo().map(decoded);
+    #[cfg(test)]
+    Some(decoded(VARIABLE.to_vec()))
+}
+
+/// What is not base64 is judged as it is, and refused with a reason.
+fn decoded(value: Vec<u8>) -> Vec<u8> {
+    let text = std::str::from_utf8(&value).ok();
+    let text = text.map(str::trim_ascii);
+    text.and_then(consign_schema::base64).unwrap_or(value)
 }
 
 /// A little more than `limit` bytes at most; `None` when there are none.
@@ -89,11 +114,7 @@ fn value_of(text: &[u8]) -> Option<Vec<u8>> {
     };
     let value = text.strip_prefix(NAME.as_bytes())?.strip_prefix(b"=")?;
     if is_binary {
-        // What is not base64 is judged as it is, and refused with a reason.
-        let decoded = std::str::from_utf8(value)
-            .ok()
-            .and_then(consign_schema::base64);
-        return Some(decoded.unwrap_or_else(|| value.to_vec()));
+        return Some(decoded(value.to_vec()));
     }
     Some(value.to_vec())
 }
@@ -110,6 +131,7 @@ pub fn admit(found: Found, policy: &Policy) -> Found {
             (Form::Ovf, _) => Some(Channel::Ovf),
             (Form::Site, "fw_cfg") => Some(Channel::FwCfg),
             (Form::Site, "SMBIOS") => Some(Channel::Smbios),
+            (Form::Site, "guestinfo") => Some(Channel::GuestInfo),
             _ => None,
         };
         let is_open = channel.is_none_or(|channel| policy.channels.contains(&channel));
@@ -184,11 +206,38 @@ fn take_no_cloud(candidate: &mut Candidate) -> Result<(), String> {
     Ok(())
 }
 
+/// What the hypervisor has in the tests, which cannot be executed as the agent.
+#[cfg(test)]
+const VARIABLE: &[u8] = b"c2NoZW1hID0gMQo=";
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SITE: &str = "schema = 1\n[config]\nid = \"a\"\nserial = 1\n";
+
+    #[test]
+    fn a_machine_of_vmwares_is_known_by_its_maker() {
+        let folder = tempfile::tempdir().expect("folder");
+        let maker = folder.path().join(MAKER);
+        std::fs::create_dir_all(maker.parent().expect("a folder")).expect("folder");
+        for (name, is_asked) in [("VMware, Inc.\n", true), ("QEMU\n", false)] {
+            std::fs::write(&maker, name).expect("write");
+            let mut found = Found::default();
+            look(folder.path(), &mut found);
+            assert_eq!(found.candidates.len(), usize::from(is_asked), "{name}");
+            if let Some(candidate) = found.candidates.first() {
+                assert_eq!(candidate.device, "guestinfo");
+                assert_eq!(candidate.files[SITE_FILE], b"schema = 1\n");
+                let closed = Policy {
+                    channels: vec![Channel::FwCfg],
+                    ..Policy::default()
+                };
+                assert!(admit(found, &closed).candidates.is_empty());
+            }
+        }
+        assert_eq!(decoded(SITE.into()), SITE.as_bytes());
+    }
 
     fn table(strings: &[&str]) -> Vec<u8> {
         let mut table = vec![1, 8, 0, 0, 1, 2, 3, 4];

@@ -22,12 +22,14 @@ use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_th
 
 use super::content::{read_disk, stream};
 use super::wire::{END, Speaker, Told, listen};
-use super::{Candidate, PAYLOAD_LIMIT};
+use super::{Candidate, PAYLOAD_LIMIT, guestinfo};
 use crate::init::gpt::ReadAt;
 use crate::sys;
 
 /// The word on the command line that makes the agent such a child.
 pub const COMMAND: &str = "read-medium";
+/// And the one for the hypervisor's variable.
+pub const GUESTINFO: &str = "read-guestinfo";
 /// `nobody` and `nogroup` of every Debian system.
 const NOBODY: u32 = 65_534;
 /// Address space of the child.
@@ -104,6 +106,45 @@ pub fn run(words: &[&str]) -> ! {
     sys::exit_now(i32::from(!done))
 }
 
+/// The life of a child that asks `VMware` for its variable, and says its
+/// bytes. On another machine it may be killed.
+pub fn run_guestinfo() -> ! {
+    #[cfg(target_arch = "x86_64")]
+    {
+        sys::allow_port(guestinfo::PORT);
+        if confine(SECONDS).is_ok()
+            && let Some(value) = guestinfo::get(&mut sys::read_port)
+        {
+            sys::exit_now(i32::from(say(&value).is_err()));
+        }
+    }
+    sys::exit_now(1)
+}
+
+/// Lets a child ask; nothing where there is no variable.
+pub fn ask_guestinfo() -> Option<Vec<u8>> {
+    let nothing = File::open("/dev/null").ok()?;
+    let mut child = start(GUESTINFO, nothing, &[]).ok()?;
+    let mut value = Vec::new();
+    let mut pipe = child.stdout.take()?;
+    let limit = guestinfo::TEXT_LIMIT as u64 + 4;
+    let heard = loop {
+        let mut buffer = [0; 4096];
+        match wait_for(&pipe, Instant::now() + PATIENCE)
+            .and_then(|()| io::Read::read(&mut pipe, &mut buffer))
+        {
+            Ok(0) => break true,
+            Ok(count) => value.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            Err(_) => break false,
+        }
+        if value.len() as u64 > limit {
+            break false;
+        }
+    };
+    let is_whole = finish(&mut child, heard).is_ok_and(|is_done| is_done && heard);
+    is_whole.then_some(value)
+}
+
 fn confine(seconds: u64) -> io::Result<()> {
     let limit = |resource, value| {
         let limit = Rlimit {
@@ -129,14 +170,14 @@ fn confine(seconds: u64) -> io::Result<()> {
     sys::deny_system_calls()
 }
 
-/// Starts a child on `disk`.
+/// Starts a child for `command` on `disk`.
 #[expect(
     clippy::disallowed_types,
     reason = "not a program of others: the agent executes itself"
 )]
-fn start(disk: File, words: &[String]) -> io::Result<Child> {
+fn start(command: &str, disk: File, words: &[String]) -> io::Result<Child> {
     std::process::Command::new("/proc/self/exe")
-        .arg(COMMAND)
+        .arg(command)
         .args(words)
         .env_clear()
         .stdin(disk)
@@ -162,7 +203,7 @@ pub fn look(disk: File, name: &str, sector: u64, size: u64) -> Told {
 }
 
 fn look_with(disk: File, words: &[String], told: &mut Told) -> io::Result<()> {
-    let mut child = start(disk, words)?;
+    let mut child = start(COMMAND, disk, words)?;
     let end = Instant::now() + PATIENCE;
     let mut pipe = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let result = listen(told, &mut |buffer| {
@@ -221,7 +262,7 @@ pub fn read_payload(
         candidate.partition.to_string(),
         name.to_owned(),
     ];
-    let mut child = start(disk, &words)?;
+    let mut child = start(COMMAND, disk, &words)?;
     let mut pipe = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let result = pass_on(&mut pipe, says.min(PAYLOAD_LIMIT), sink);
     let is_honest = finish(&mut child, result.is_ok())?;

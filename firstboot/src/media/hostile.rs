@@ -107,6 +107,63 @@ fn media_of_every_width_are_read() {
 }
 
 #[test]
+fn a_medium_has_64_files_and_no_more() {
+    for (licences, is_read) in [(NAME_LIMIT - 1, true), (NAME_LIMIT, false)] {
+        let folder = tempfile::tempdir().expect("folder");
+        let content = folder.path().join("content");
+        for name in ["license", "other"] {
+            std::fs::create_dir_all(content.join(name)).expect("folders");
+        }
+        std::fs::write(content.join("site.toml"), SITE).expect("write");
+        // What is ignored does not count, however much there is of it.
+        for number in 0..2 * NAME_LIMIT {
+            std::fs::write(content.join(format!("picture-{number}")), "").expect("write");
+        }
+        for number in 0..licences {
+            let name = format!("license/key-{number}");
+            std::fs::write(content.join(name), number.to_string()).expect("write");
+        }
+        let path = |name: &str| {
+            let path = folder.path().join(name);
+            path.to_str().expect("text").to_owned()
+        };
+        let (fat, ext, iso, content) = (path("fat"), path("ext"), path("iso"), path("content"));
+        let made = run("mkfs.vfat", &["-C", "-n", LABEL, &fat, "1440"])
+            && run(
+                "mcopy",
+                &["-s", "-i", &fat, &format!("{content}/license"), "::"],
+            )
+            && run(
+                "mcopy",
+                &["-i", &fat, &format!("{content}/site.toml"), "::"],
+            )
+            && run("mke2fs", &["-q", "-L", LABEL, "-d", &content, &ext, "8M"])
+            && run(
+                "genisoimage",
+                &["-quiet", "-R", "-V", LABEL, "-o", &iso, &content],
+            );
+        if !made {
+            return;
+        }
+        for image in [fat, ext, iso] {
+            let result = read(&std::fs::read(&image).expect("read"));
+            if is_read {
+                let found = result.expect("sound").expect("ours");
+                assert_eq!(found.files.len(), NAME_LIMIT, "{image}");
+                assert_eq!(found.files["license/key-62"], b"62", "{image}");
+                assert!(found.ignored.len() <= NAME_LIMIT, "{image}");
+            } else {
+                let error = result.expect_err("one more");
+                assert_eq!(
+                    error, "has too many files; use a medium of its own",
+                    "{image}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn either_label_counts_in_any_case() {
     let Some(mut image) = medium(1440, "12", "VACONFIG") else {
         return;

@@ -20,6 +20,7 @@ mod damage;
 mod ext;
 mod fat;
 mod fat_names;
+pub mod guestinfo;
 #[cfg(test)]
 mod hostile;
 mod iso;

@@ -17,6 +17,8 @@ const FOLDER: &str = "/run/systemd/network";
 /// What resolvers read; `/etc/resolv.conf` leads here where systemd-resolved
 /// is not in the image.
 pub const RESOLV: &str = "/run/consign/resolv.conf";
+/// Says to `appliance-resolv.service` that nobody has to learn name servers.
+const RESOLV_FIXED: &str = "/run/consign/resolv.fixed";
 /// Ethernet hardware; `Kind` names software devices.
 const ANY_ETHERNET: &str = "Type=ether\nKind=!*";
 /// PCI class 2: network controllers.
@@ -109,6 +111,7 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     };
     if !machine.has.contains(&Feature::Resolved) && !site.dns.servers.is_empty() {
         items.push(Item::text(RESOLV, 0o644, resolv_conf(&site.dns)));
+        items.push(Item::text(RESOLV_FIXED, 0o644, String::new()));
     }
     if problems.is_empty() {
         Ok(items)

@@ -36,7 +36,9 @@ const ASK: &str = "#!/bin/sh\ncat >/run/hook-asked\n";
 /// Not by `/sys`, which shows the network of who mounted it.
 const PREPARE: &str = "#!/bin/sh\nset -e\ngrep -q pre-apply /run/hook-asked\n\
     cat >/run/hook-prepared\nsed -n 's/^ *\\([^:]*\\):.*/\\1/p' /proc/net/dev >/run/hook-network\n";
+/// Says when it begins and ends, for whoever starts it twice.
 const CHECK: &str = "#!/bin/sh\nset -e\ngrep -q post-activate /run/hook-prepared\n\
+    echo begins >>/run/hook-log\nsleep 2\necho ends >>/run/hook-log\n\
     text=$(cat /var/lib/consign/current/pages/text)\n\
     echo \"HOOKS network=$(echo $(cat /run/hook-network)) bundle=$text $(cat)\" >/dev/ttyS0\n";
 
@@ -129,8 +131,8 @@ fn a_vendors_bundle_and_hooks_come_into_use() {
         return;
     };
     spec.disks = vec![disk];
-    spec.network = Some(network(&[]));
-    let Some((_, public)) = ssh_key(folder.path()) else {
+    spec.network = Some(network(&[22]));
+    let Some((key, public)) = ssh_key(folder.path()) else {
         return;
     };
     let config = disk_with_bundle(folder.path(), &site("late", &public, Address::Dhcp));
@@ -153,4 +155,16 @@ fn a_vendors_bundle_and_hooks_come_into_use() {
     ] {
         assert!(line.contains(part), "no `{part}` in {line}");
     }
+    // Two agents at once: their hooks share a unit, and come one after another.
+    let verify = "/usr/lib/consign/consign-firstboot verify";
+    let both = format!(
+        "while systemctl -q is-active appliance-verify; do sleep 1; done; rm /run/hook-log; \
+         {verify} & one=$!; {verify}; two=$?; wait $one && test $two = 0 && \
+         tr '\\n' ' ' </run/hook-log; ls /run/consign/hook.json /run/systemd/system/consign-hook.service 2>&1 | wc -l"
+    );
+    let Some(log) = guest.ssh(&key, "root", &both) else {
+        return;
+    };
+    assert!(log.starts_with("begins ends begins ends "), "{log}");
+    assert_eq!(guest.console().matches("HOOKS ").count(), 3);
 }

@@ -13,6 +13,8 @@
 
 use std::ops::Range;
 
+use crate::init::gpt::crc32;
+
 const SIGNATURE: &[u8] = b"EFI PART";
 /// `HeaderSize` of revision 1.0.
 const HEADER_SIZE: usize = 92;
@@ -235,15 +237,6 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
         .get(at..)?
         .first_chunk()
         .map(|field| u64::from_le_bytes(*field))
-}
-
-/// CRC-32 of ISO 3309, as the specification wants it.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
-        })
-    })
 }
 
 #[cfg(test)]
