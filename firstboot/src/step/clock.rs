@@ -96,6 +96,19 @@ mod tests {
     }
 
     #[test]
+    fn chrony_gets_the_servers_where_there_is_no_timesyncd() {
+        let mut machine = machine();
+        machine.has.remove(&Feature::Timesyncd);
+        machine.has.insert(Feature::Chrony);
+        let items = decide(&site(TEXT), &machine).expect("decided");
+        assert_eq!(
+            text_of(&items, CHRONY),
+            Some("server a.example.org iburst\nserver 10.0.0.1 iburst\n")
+        );
+        assert_eq!(text_of(&items, TIMESYNCD), None);
+    }
+
+    #[test]
     fn universal_time_needs_no_zone_database() {
         let system = crate::root::testing::Folder::with(&[("/usr/share/zoneinfo/Asia/Tokyo", "")]);
         let has = |name: &str| {

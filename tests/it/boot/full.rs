@@ -99,6 +99,12 @@ fn says_so_on(second_console: &Path) {
     loop {
         let text = std::fs::read_to_string(second_console).expect("the second console");
         if text.contains("VA state=ready") {
+            for part in [
+                "state: ready - all services run",
+                "ssh host key (ED25519): SHA256:",
+            ] {
+                assert!(text.contains(part), "no `{part}` on hvc0:\n{text}");
+            }
             return;
         }
         assert!(Instant::now() < deadline, "on hvc0:\n{text}");
