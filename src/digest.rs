@@ -32,19 +32,8 @@ impl Digest {
     /// What the system reports.
     pub fn of_file(file: &File) -> io::Result<Self> {
         let mut hasher = Hasher::new();
-        let mut buffer = vec![0; 256 << 10];
-        let mut at = 0;
-        loop {
-            match file.read_at(&mut buffer, at) {
-                Ok(0) => return Ok(hasher.finish()),
-                Ok(count) => {
-                    hasher.update(buffer.split_at(count).0);
-                    at += count as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        for_each_piece(file, |bytes| hasher.update(bytes))?;
+        Ok(hasher.finish())
     }
 
     /// A digest that was computed elsewhere.
@@ -108,6 +97,71 @@ impl<'de> serde::Deserialize<'de> for Digest {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text)
             .ok_or_else(|| serde::de::Error::custom("a digest is `sha256:` and 64 hex digits"))
+    }
+}
+
+/// A BLAKE3 digest of bytes that consign keeps for itself: as strong as SHA-256
+/// and several times as fast, and no format names anything by it. Its text
+/// form is `blake3:` and 64 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct KeptDigest(#[serde(with = "kept_text")] [u8; 32]);
+
+impl KeptDigest {
+    /// The digest of a whole file, wherever it is being read otherwise.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn of_file(file: &File) -> io::Result<Self> {
+        let mut hasher = blake3::Hasher::new();
+        for_each_piece(file, |bytes| {
+            hasher.update(bytes);
+        })?;
+        Ok(Self(*hasher.finalize().as_bytes()))
+    }
+}
+
+impl fmt::Debug for KeptDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", kept_text::PREFIX, Digest(self.0).hex())
+    }
+}
+
+mod kept_text {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Digest;
+
+    pub(super) const PREFIX: &str = "blake3:";
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{PREFIX}{}", Digest(*bytes).hex()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<[u8; 32], D::Error> {
+        let text = String::deserialize(from)?;
+        let digest = text.strip_prefix(PREFIX).and_then(Digest::parse);
+        digest
+            .map(|digest| digest.0)
+            .ok_or_else(|| serde::de::Error::custom("it is `blake3:` and 64 hex digits"))
+    }
+}
+
+/// Reads a whole file, wherever it is being read otherwise.
+fn for_each_piece(file: &File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut buffer, at) {
+            Ok(0) => return Ok(()),
+            Ok(count) => {
+                take(buffer.split_at(count).0);
+                at += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -231,7 +231,7 @@ fn one_layer(
         Some(proofs) => {
             let found = shop.store.find_unproven(&key, reporter)?;
             if let Some((record, blob)) = &found {
-                proofs.begin(key, record.diff_id, blob);
+                proofs.begin(record, blob);
             }
             found
         }

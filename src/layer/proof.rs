@@ -11,8 +11,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::record::Record;
 use super::store::Store;
-use crate::digest::{DiffId, Digest, LayerKey};
+use crate::digest::{DiffId, LayerKey};
 use crate::report::Reporter;
 use crate::tree::Blob;
 
@@ -48,10 +49,11 @@ impl<'a> Proofs<'a> {
         }
     }
 
-    /// Begins the proof that `blob`, filed under `key`, is `diff_id`.
-    pub(super) fn begin(&self, key: LayerKey, diff_id: DiffId, blob: &Arc<Blob>) {
-        let blob = blob.clone();
-        let digest = std::thread::spawn(move || Ok(Digest::of_file(blob.file())? == diff_id.0));
+    /// Begins the proof that `blob` is the tar of `record`.
+    pub(super) fn begin(&self, record: &Record, blob: &Arc<Blob>) {
+        let (key, diff_id) = (record.key, record.diff_id);
+        let (record, blob) = (record.clone(), blob.clone());
+        let digest = std::thread::spawn(move || record.is_of(blob.file()));
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.open.push(Proof {
             key,

@@ -1,14 +1,14 @@
 //! What the store knows about a layer, as a file that says when it was changed.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::secrets::Secret;
 use super::spec::PackagePin;
-use crate::digest::{DiffId, Digest, LayerKey};
+use crate::digest::{DiffId, Digest, KeptDigest, LayerKey};
 
 /// Version of [`Record`].
 const RECORD_FORMAT: u32 = 1;
@@ -20,13 +20,17 @@ pub(super) const MAX_RECORD: u64 = 64 << 20;
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Version of this form.
-    format: u32,
+    pub(super) format: u32,
     /// The key that it is filed under.
     pub key: LayerKey,
     /// Its tar.
     pub diff_id: DiffId,
     /// Length of the tar in bytes.
     pub size: u64,
+    /// Another digest of the tar, of when it was filed: it proves sooner than
+    /// the diff ID that the bytes are still those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<KeptDigest>,
     /// The packages that it brought.
     pub packages: Vec<PackagePin>,
     /// Private keys and identities in it, by path.
@@ -46,6 +50,7 @@ impl Record {
             key,
             diff_id,
             size,
+            kept: None,
             packages,
             secrets: Vec::new(),
             check: None,
@@ -62,6 +67,14 @@ impl Record {
         Ok(Self {
             check: Some(check),
             ..plain
+        })
+    }
+
+    /// Whether `tar` is the layer's, byte for byte.
+    pub(super) fn is_of(&self, tar: &File) -> io::Result<bool> {
+        Ok(match &self.kept {
+            Some(kept) => KeptDigest::of_file(tar)? == *kept,
+            None => Digest::of_file(tar)? == self.diff_id.0,
         })
     }
 

@@ -22,7 +22,7 @@ use super::LayerError;
 pub(super) use super::record::MAX_RECORD;
 pub use super::record::Record;
 use crate::artifact::write_file;
-use crate::digest::{DiffId, Digest, LayerKey};
+use crate::digest::{DiffId, Digest, KeptDigest, LayerKey};
 use crate::report::Reporter;
 use crate::tree::{Blob, list_folder};
 use rustix::fs::{FlockOperation, flock};
@@ -126,8 +126,8 @@ impl Store {
         let Some((record, blob)) = self.find_unproven(key, reporter)? else {
             return Ok(None);
         };
-        let found = Digest::of_file(blob.file()).map_err(failed("read", blob.path()))?;
-        if found == record.diff_id.0 {
+        let is_whole = record.is_of(blob.file());
+        if is_whole.map_err(failed("read", blob.path()))? {
             return Ok(Some((record, blob)));
         }
         self.discard(key, &record.diff_id, reporter)?;
@@ -226,7 +226,12 @@ impl Store {
             .map_err(failed("store", &target))?;
         let blob = Blob::open(&target).map_err(failed("open", &target))?;
         let path = self.record_path(&record.key);
-        let sealed = record.sealed();
+        let kept = KeptDigest::of_file(blob.file()).map_err(failed("read", &target))?;
+        let filed = Record {
+            kept: Some(kept),
+            ..record.clone()
+        };
+        let sealed = filed.sealed();
         let bytes = sealed.and_then(|record| serde_json::to_vec_pretty(&record));
         let bytes = bytes.map_err(io::Error::other);
         bytes
@@ -455,21 +460,37 @@ mod tests {
             .find(&record.key, &Silent)
             .expect("readable")
             .expect("there");
-        assert_eq!(found, record);
+        assert!(found.kept.is_some());
+        assert_eq!(
+            Record {
+                kept: None,
+                ..found
+            },
+            record
+        );
         assert!(store.find(&key("other"), &Silent).expect("ok").is_none());
     }
 
     #[test]
     fn a_poisoned_object_is_dropped_and_said() {
-        let (_folder, store, record) = filled();
-        let blob = store.blob_path(&record.diff_id);
-        let mut file = File::options().write(true).open(&blob).expect("open");
-        file.rewind().expect("seek");
-        file.write_all(b"A").expect("write");
-        let recorder = Recorder::default();
-        assert!(store.find(&record.key, &recorder).expect("ok").is_none());
-        assert!(matches!(&recorder.events()[..], [Event::Warning { .. }]));
-        assert!(!blob.exists() && store.record(&record.key).expect("ok").is_none());
+        for has_kept in [true, false] {
+            let (_folder, store, record) = filled();
+            if !has_kept {
+                // As consign filed layers before it kept that digest.
+                let sealed = record.sealed().expect("JSON");
+                let text = serde_json::to_vec(&sealed).expect("JSON");
+                std::fs::write(store.record_path(&record.key), text).expect("write");
+                assert!(store.find(&record.key, &Silent).expect("ok").is_some());
+            }
+            let blob = store.blob_path(&record.diff_id);
+            let mut file = File::options().write(true).open(&blob).expect("open");
+            file.rewind().expect("seek");
+            file.write_all(b"A").expect("write");
+            let recorder = Recorder::default();
+            assert!(store.find(&record.key, &recorder).expect("ok").is_none());
+            assert!(matches!(&recorder.events()[..], [Event::Warning { .. }]));
+            assert!(!blob.exists() && store.record(&record.key).expect("ok").is_none());
+        }
     }
 
     #[test]
