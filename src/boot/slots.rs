@@ -53,7 +53,15 @@ pub(super) fn arrange(tree: &mut FileTree, spec: &BootSpec) -> Result<Option<Fil
     }
     tree.insert(path("var/lib/consign"), directory(0o755, time))?;
     copy_skeleton(tree, time)?;
-    Ok(Some(tree.split_off(&path("var"))))
+    let var = tree.split_off(&path("var"));
+    // Under the mount, for those who open the root alone: libguestfs and what
+    // is built on it look for the package list there.
+    tree.insert(path("var/lib"), directory(0o755, time))?;
+    tree.insert(
+        path(DPKG_LINK),
+        symlink("../../usr/lib/sysimage/dpkg", time),
+    )?;
+    Ok(Some(var))
 }
 
 /// Moves `from` and all below it to `to`; makes `to` where `from` is missing.
@@ -121,7 +129,9 @@ fn copy_skeleton(tree: &mut FileTree, time: Timestamp) -> Result<(), BootError> 
 }
 
 /// `/init` has mounted root and `/var` before anybody reads this. The root
-/// is not named, since the same tree runs in either slot.
+/// is not named, since the same tree runs in either slot. Nothing stands here
+/// by `UUID=` or `LABEL=`: libguestfs would take the list for a whole one, and
+/// not find the root in it.
 fn fstab(slots: &Slots) -> String {
     format!(
         "# The root, and /var where it is a partition of its own, are mounted by /init.\n\
@@ -175,7 +185,8 @@ mod tests {
         assert!(var.at("roothome/.profile").is_some() && var.at("home/admin/x").is_some());
         assert!(root.at("usr/lib/sysimage/dpkg/status").is_some());
         assert_eq!(target(&var, "lib/dpkg"), "../../usr/lib/sysimage/dpkg");
-        assert_eq!(root.subtree(&path("var")).count(), 1);
+        assert_eq!(target(&root, "var/lib/dpkg"), "../../usr/lib/sysimage/dpkg");
+        assert_eq!(root.subtree(&path("var")).count(), 3);
     }
 
     #[test]

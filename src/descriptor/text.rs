@@ -224,8 +224,9 @@ fn with_qemu(machine: &Machine, system: &DiskFacts) -> String {
 
 fn with_virt_v2v(ova: &str) -> String {
     format!(
-        "With virt-v2v: checks the manifest and says what it read. A conversion (-o) ends at\n\
-         /var/lib/dpkg/status, which is not in the root file system; the disk needs none.\n\n    \
+        "With virt-v2v: checks the manifest and says what it read. A conversion (-o) ends with\n\
+         \"no bootloader detected\", since loader and kernel are in the EFI system partition;\n\
+         the disk needs none.\n\n    \
          virt-v2v -i ova {ova} --print-source\n"
     )
 }
