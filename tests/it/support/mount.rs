@@ -1,6 +1,7 @@
 //! The kernel as a reader: a read-only loop mount, for root only.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::{is_root, must_run, program, skip, temp_folder};
 
@@ -46,6 +47,13 @@ impl LoopMount {
         Some(Self { folder })
     }
 
+    fn is_mounted(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let place = self.folder.path().to_string_lossy().into_owned();
+        let mut places = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        places.any(|found| found == place)
+    }
+
     /// Where the volume's root is.
     pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().to_owned()
@@ -54,8 +62,21 @@ impl LoopMount {
 
 impl Drop for LoopMount {
     fn drop(&mut self) {
-        if let Some(mut umount) = program("umount", "mount") {
-            must_run(umount.arg(self.folder.path()));
+        let Some(mut umount) = program("umount", "mount") else {
+            return;
+        };
+        umount.arg(self.folder.path());
+        // A child that another test starts meanwhile holds this one's files
+        // until it is the other program.
+        for _ in 0..100 {
+            let output = super::run(&mut umount);
+            if output.status.success() || !super::text_of(&output).contains("busy") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        if self.is_mounted() {
+            must_run(&mut umount);
         }
     }
 }
