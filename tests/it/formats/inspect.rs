@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -10,10 +11,12 @@ use consign::image::{ImageFormat, ImageSpec, content_root, write_all};
 use consign::inspect::{self, Entry, Kind};
 use consign::report::Silent;
 use consign::sparse::SparseSource;
-use consign::units::MIB;
+use consign::units::{GIB, MIB};
 
-use super::image::{disk, disk_formats, with_threads};
-use crate::support::{consign, is_root, must_run, note, program, run, temp_folder, text_of};
+use super::image::{Noise, disk, disk_formats, with_threads};
+use crate::support::{
+    consign, consign_path, is_root, must_run, note, program, run, temp_folder, text_of,
+};
 
 /// Every format, written by us.
 pub(super) fn write_every(disk: &dyn SparseSource, folder: &Path) -> Vec<PathBuf> {
@@ -392,6 +395,44 @@ fn a_whole_disk_is_shown_and_listed() {
     let output = run(which.args(["inspect", "ls"]).arg(&qcow2));
     assert_eq!(output.status.code(), Some(2));
     assert!(text_of(&output).contains("error[inspect-which-partition]"));
+}
+
+/// The table of what a disk of 4 GiB of content takes is made by `ci/bench large`.
+#[test]
+fn the_memory_of_no_container_follows_the_size_of_the_disk() {
+    const PLACES: u64 = 200;
+    let folder = temp_folder();
+    let raw = folder.path().join("large.raw");
+    let file = fs::File::create(&raw).expect("create");
+    file.set_len(64 * GIB).expect("grow");
+    let mut noise = Noise(7);
+    for place in 0..PLACES {
+        let text = noise.text(50_000);
+        file.write_all_at(&text, place * 64 * GIB / PLACES)
+            .expect("write");
+    }
+    let bounded = |args: &[&str]| {
+        let mut command = program("prlimit", "util-linux")?;
+        command.arg("--data=268435456").arg(consign_path());
+        command.env_remove("CI").args(args);
+        Some(must_run(&mut command))
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut roots = BTreeMap::new();
+    for format in disk_formats() {
+        let to = folder.path().join(format!("to.{format}"));
+        let (from, to) = (text(&raw), text(&to));
+        let args = ["convert", &from, "-O", format.name(), "-o", &to];
+        if bounded(&args).is_none() {
+            return;
+        }
+        let shown = bounded(&["inspect", "--format", "json", &to]).expect("it ran before");
+        let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        let root = shown["content_root"].as_str().expect("a root").to_owned();
+        roots.entry(root).or_insert_with(Vec::new).push(format);
+        fs::remove_file(&to).expect("remove");
+    }
+    assert_eq!(roots.len(), 1, "{roots:?}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use consign::units::MIB;
 
 use crate::support::{Checker, LoopMount, program, run, temp_folder, text_of};
 
+use super::growth::{Mounted, may_resize};
 use super::readers::{by_ext4_view, by_kernel, expected, without_what_ext4_view_lacks};
 use super::trees::{file, pattern, put, torture};
 use super::{debugfs, header, options, said_by, volume, write};
@@ -171,6 +172,34 @@ fn resize2fs_refuses_a_damaged_volume_and_leaves_it_alone() {
     }
     // Whatever was refused did not begin.
     Checker::E2fsck.accepts(&image);
+}
+
+/// The blocks that the group table grows into say where their copies are. No
+/// mount looks at them, only growth does.
+#[test]
+fn the_kernel_does_not_grow_a_mounted_volume_with_a_damaged_map() {
+    let folder = temp_folder();
+    let image = write(
+        &volume(&torture(0), &options(600)),
+        folder.path(),
+        "map.img",
+    );
+    let Some(groups) = said_by("dumpe2fs", &[], &image) else {
+        return;
+    };
+    let (_, behind) = groups.split_once("Reserved GDT blocks at ").expect("some");
+    let first: String = behind.chars().take_while(char::is_ascii_digit).collect();
+    flip(&image, first.parse::<u64>().expect("a block") * 4096);
+    // Where nobody may grow a mounted volume: the same damage is seen offline.
+    Checker::E2fsck.rejects(&image);
+    if !may_resize() {
+        return;
+    }
+    let Some(mounted) = Mounted::new(&image) else {
+        return;
+    };
+    let output = mounted.try_to_grow(2400 * MIB);
+    assert!(!output.status.success(), "{}", text_of(&output));
 }
 
 #[test]

@@ -2,11 +2,14 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use consign::tree::FileTree;
 use consign::units::{GIB, MIB};
 
-use crate::support::{Checker, TestFolder, is_root, must_run, note, program, temp_folder, text_of};
+use crate::support::{
+    Checker, TestFolder, is_root, must_run, note, program, run, temp_folder, text_of,
+};
 
 use super::readers::{assert_same, by_kernel, expected};
 use super::trees::torture;
@@ -37,7 +40,7 @@ fn resize2fs_grows_a_volume_offline() {
 
 /// Whether this process may resize a mounted file system: many containers
 /// lack the capability even as root.
-fn may_resize() -> bool {
+pub(super) fn may_resize() -> bool {
     const CAP_SYS_RESOURCE: u64 = 1 << 24;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -51,14 +54,14 @@ fn may_resize() -> bool {
 }
 
 /// A volume mounted for writing through a loop device; root only.
-struct Mounted {
+pub(super) struct Mounted {
     image: PathBuf,
     folder: TestFolder,
     device: String,
 }
 
 impl Mounted {
-    fn new(image: &Path) -> Option<Self> {
+    pub(super) fn new(image: &Path) -> Option<Self> {
         let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         if !is_root() || !known.split_whitespace().any(|name| name == "ext4") {
             note("no kernel mount of ext4: needs root and kernel support");
@@ -88,12 +91,20 @@ impl Mounted {
 
     /// Makes the device as large as `size` bytes, and the file system too.
     fn grow(&self, size: u64) {
+        let output = self.try_to_grow(size);
+        assert!(output.status.success(), "{}", text_of(&output));
+    }
+
+    /// The same; whether the kernel does it is in the output.
+    pub(super) fn try_to_grow(&self, size: u64) -> Output {
         grow_file(&self.image, size);
         let mut losetup = program("losetup", "mount").expect("was there");
         must_run(losetup.args(["--set-capacity", &self.device]));
         let mut resize = program("resize2fs", "e2fsprogs").expect("e2fsprogs is there");
-        let said = text_of(&must_run(resize.arg(&self.device)));
+        let output = run(resize.arg(&self.device));
+        let said = text_of(&output);
         assert!(said.contains("on-line resizing"), "{said}");
+        output
     }
 }
 

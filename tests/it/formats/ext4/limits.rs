@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 
 use consign::tree::{Content, FileTree, Node};
-use consign::units::MIB;
+use consign::units::{GIB, MIB};
 
 use crate::support::{Checker, LoopMount, temp_folder};
 
@@ -28,6 +28,12 @@ fn extent_trees_of_every_depth_are_read_back() {
     for count in [4, 5, 340, 1360, 1361, 3000] {
         put(&mut tree, format!("holes/{count}"), comb(count));
     }
+    // As large as a file can be: its last block has the last number there is.
+    let end = u64::from(u32::MAX) * 4096;
+    let parts = [(0, 10), (4 * GIB - 2, 4), (end - 5000, 5000)]
+        .map(|(at, length)| (at, Content::from_bytes(pattern(length, 4))));
+    let largest = Content::sparse(end, parts.to_vec()).expect("parts in order");
+    put(&mut tree, "holes/largest", Node::file(0o600, largest));
     let image = write(&volume(&tree, &options(64)), folder.path(), "deep.img");
     Checker::E2fsck.accepts(&image);
     for (count, depth) in [(4, 0), (5, 1), (1360, 1), (1361, 2), (3000, 2)] {
