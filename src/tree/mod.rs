@@ -310,6 +310,11 @@ impl FileTree {
     ///
     /// [`TreeError::LinkLoop`] after 40 links.
     pub fn resolve(&self, path: &TreePath) -> Result<TreePath, TreeError> {
+        // Above a directory of the tree there are none but directories.
+        let parent = path.parent().and_then(|parent| self.get(&parent));
+        if parent.is_some_and(Node::is_directory) {
+            return Ok(path.clone());
+        }
         let mut rest: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
         let mut at = TreePath::root();
         let mut links = 0;
@@ -635,11 +640,10 @@ impl TreeDelta {
 
     fn imply_parents(&mut self, path: &TreePath) {
         let mut at = path.parent();
-        while let Some(parent) = at {
-            if self.tree.get(&parent).is_none() {
-                self.implied.insert(parent.clone());
-            }
+        // Where a path is in the tree, all above it is.
+        while let Some(parent) = at.filter(|parent| self.tree.get(parent).is_none()) {
             at = parent.parent();
+            self.implied.insert(parent);
         }
     }
 }

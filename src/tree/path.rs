@@ -157,8 +157,20 @@ impl Ord for TreePath {
     fn cmp(&self, other: &Self) -> Ordering {
         // A slash sorts below every byte that a name may hold.
         let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-        self.0.iter().map(key).cmp(other.0.iter().map(key))
+        let (one, two) = (&*self.0, &*other.0);
+        let same = whole_words_in_common(one, two);
+        one[same..].iter().map(key).cmp(two[same..].iter().map(key))
     }
+}
+
+/// Bytes at the start that are the same, as far as whole words go: most paths
+/// that are compared lie in one directory.
+fn whole_words_in_common(one: &[u8], two: &[u8]) -> usize {
+    const WORD: usize = 8;
+    let (one, _) = one.as_chunks::<WORD>();
+    let (two, _) = two.as_chunks::<WORD>();
+    let pairs = one.iter().zip(two);
+    WORD * pairs.take_while(|(one, two)| one == two).count()
 }
 
 impl PartialOrd for TreePath {
@@ -214,6 +226,21 @@ mod tests {
         assert_eq!(path("a/b/c").strip_prefix(&path("a")), Some(path("b/c")));
         assert_eq!(path("a").parent(), Some(TreePath::root()));
         assert_eq!(TreePath::root().parent(), None);
+    }
+
+    #[test]
+    fn a_subtree_comes_before_what_begins_with_its_name_however_long() {
+        let path = |text: &str| TreePath::parse(text.as_bytes()).expect("a good path");
+        for length in 0..40 {
+            let front = "x".repeat(length);
+            let name = |rest: &str| path(&format!("{front}{rest}"));
+            let in_order = ["a", "a/\u{1}", "a/a", "a/b/c", "a\u{1}", "a-b", "ab", "b"];
+            let in_order = in_order.map(name);
+            let mut sorted = in_order.clone();
+            sorted.reverse();
+            sorted.sort();
+            assert_eq!(sorted, in_order);
+        }
     }
 
     #[test]

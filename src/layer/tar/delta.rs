@@ -50,6 +50,9 @@ impl Selection {
     /// Where a member with this name lands; `None` for one that is passed over.
     fn place(&self, name: &[u8], filter: &PathFilter) -> Result<Option<TreePath>, PathError> {
         let path = TreePath::parse(name)?;
+        if self.strip == 0 && self.into.is_root() {
+            return Ok((!filter.excludes(&path)).then_some(path));
+        }
         let mut place = self.into.clone();
         let mut components = path.components();
         for _ in 0..self.strip {

@@ -17,6 +17,9 @@ use crate::tree::{Blob, Content};
 const PIECE: usize = 64 << 10;
 /// The same as a step in a file.
 const STEP: i64 = 64 << 10;
+/// Bytes of a piece that are looked at first: most pieces are not zeros, and
+/// there is no need to read the rest of those.
+const PROBE: usize = 512;
 /// Bytes of zeros from which on a file is sparse.
 const WORTH_IT: u64 = 1 << 20;
 
@@ -67,6 +70,19 @@ impl Write for SparseFile {
     }
 }
 
+/// Whether as many bytes as `piece` has, from byte `at` of `file` on, are zeros.
+fn is_zero(file: &Content, piece: &mut [u8], at: u64) -> io::Result<bool> {
+    let (probe, rest) = piece.split_at_mut(PROBE.min(piece.len()));
+    let behind = at + probe.len() as u64;
+    for (part, at) in [(probe, at), (rest, behind)] {
+        file.read_exact_at(part, at)?;
+        if !ZEROS.starts_with(part) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// `size` bytes of `blob` from `offset` on, with their holes.
 pub(super) fn content(blob: &Arc<Blob>, offset: u64, size: u64) -> io::Result<Content> {
     let whole = || Content::stored(blob.clone(), offset, size);
@@ -81,9 +97,7 @@ pub(super) fn content(blob: &Arc<Blob>, offset: u64, size: u64) -> io::Result<Co
     while at < size {
         let length = (size - at).min(PIECE as u64);
         let piece = buffer.get_mut(..usize::try_from(length).unwrap_or(PIECE));
-        let piece = piece.unwrap_or_default();
-        file.read_exact_at(piece, at)?;
-        if ZEROS.starts_with(piece) {
+        if is_zero(&file, piece.unwrap_or_default(), at)? {
             zeros += length;
         } else {
             match parts.last_mut() {
