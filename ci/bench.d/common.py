@@ -159,10 +159,12 @@ class Bench:
 
     def in_turn(self, contenders, warm_up=False):
         """Runs each of the named functions once a round: A B A B. Gives the
-        runs by name; a warm-up round comes first and is not counted."""
+        runs by name; a warm-up round comes first and is not counted. What one
+        left to write is not written in the time of the next."""
         runs = {name: [] for name in contenders}
         for turn in range(-1 if warm_up else 0, self.rounds):
             for name, contender in contenders.items():
+                os.sync()
                 run = contender()
                 if turn >= 0:
                     runs[name].append(run)

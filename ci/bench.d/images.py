@@ -1,15 +1,11 @@
 """From a disk to a compressed image, beside `qemu-img convert -c -m 16 -W`: the
-reference appliance's disk, and one of 64 GiB with 4 GiB of files in it.
+reference appliance's disk. One of 64 GiB with 4 GiB of files in it: `large`.
 
 qemu-img's parallel deflate differs from run to run; ours does not."""
 
-import os
 import shutil
-from pathlib import Path
 
 from common import CONSIGN, MIB, Run, at_most, ratio
-
-GIB = 1 << 30
 
 
 def measure(bench):
@@ -18,10 +14,6 @@ def measure(bench):
     reference = next(bench.site.out.glob("*.raw"))
     yield from beside_qemu(bench, folder, "the reference appliance's disk", reference)
     yield from whole_against_packing(bench, folder, reference)
-    big = folder / "big.raw"
-    make_big(big)
-    yield from beside_qemu(bench, folder, "4 GiB of files on 64 GiB", big)
-    big.unlink()
 
 
 def beside_qemu(bench, folder, what, disk):
@@ -72,20 +64,3 @@ def whole_against_packing(bench, folder, _reference):
     yield ratio("cached layers to raw and qcow2, against packing the layers' bytes alone",
                 runs["consign"], runs["packing"], 1 / 1.5)
     content.unlink()
-
-
-def make_big(disk):
-    """Files of this machine, each at a place of its own."""
-    with open(disk, "wb") as out:
-        out.truncate(64 * GIB)
-        at = done = 0
-        for folder, _, names in sorted(os.walk("/usr")):
-            for name in sorted(names):
-                path = Path(folder, name)
-                if done >= 4 * GIB or path.is_symlink() or not path.is_file():
-                    continue
-                data = path.read_bytes()
-                out.seek(at)
-                out.write(data)
-                done += len(data)
-                at = (at + len(data) * 14) // 4096 * 4096 % (63 * GIB)
