@@ -114,11 +114,32 @@ impl KeptDigest {
     ///
     /// What the system reports.
     pub fn of_file(file: &File) -> io::Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        for_each_piece(file, |bytes| {
-            hasher.update(bytes);
-        })?;
-        Ok(Self(*hasher.finalize().as_bytes()))
+        let mut hasher = KeptHasher::default();
+        for_each_piece(file, |bytes| hasher.update(bytes))?;
+        Ok(hasher.finish())
+    }
+}
+
+/// Makes a [`KeptDigest`] of a stream that arrives in pieces.
+#[derive(Clone, Default)]
+pub struct KeptHasher(blake3::Hasher);
+
+impl KeptHasher {
+    /// Appends `bytes`.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all that was appended.
+    #[must_use]
+    pub fn finish(&self) -> KeptDigest {
+        KeptDigest(*self.0.finalize().as_bytes())
+    }
+}
+
+impl fmt::Debug for KeptHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeptHasher(..)")
     }
 }
 

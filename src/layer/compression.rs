@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read, Write as _};
 use std::path::Path;
 
-use super::tar::SparseFile;
-use crate::digest::{Digest, Hasher};
+use super::tar::{SparseFile, TarSum};
+use crate::digest::{DiffId, Digest, Hasher, KeptHasher};
 
 /// Memory that an xz stream may ask for, in KiB: `xz -9` takes 65 MiB.
 const XZ_MEMORY_KIB: u32 = 256 << 10;
@@ -110,16 +110,17 @@ pub(crate) enum UnpackError {
 }
 
 /// Writes the uncompressed bytes of `stream`, which has `length` bytes, to a
-/// new file at `place`; gives their digest.
+/// new file at `place`; gives what they are known by as a tar.
 pub(crate) fn unpack_to(
     stream: &mut impl Read,
     length: u64,
     place: &Path,
-) -> Result<Digest, UnpackError> {
+) -> Result<TarSum, UnpackError> {
     let file = File::create_new(place).map_err(UnpackError::Write)?;
     let mut out = BufWriter::with_capacity(256 << 10, SparseFile::new(file));
     let (_, mut stream) = uncompressed(stream, length).map_err(UnpackError::Read)?;
-    let mut hasher = Hasher::new();
+    let (mut hasher, mut kept) = (Hasher::new(), KeptHasher::default());
+    let mut size = 0;
     let mut buffer = vec![0; 256 << 10];
     loop {
         let count = match stream.read(&mut buffer) {
@@ -132,10 +133,16 @@ pub(crate) fn unpack_to(
             break;
         }
         hasher.update(bytes);
+        kept.update(bytes);
+        size += count as u64;
         out.write_all(bytes).map_err(UnpackError::Write)?;
     }
     out.flush().map_err(UnpackError::Write)?;
-    Ok(hasher.finish())
+    Ok(TarSum {
+        diff_id: DiffId(hasher.finish()),
+        kept: kept.finish(),
+        size,
+    })
 }
 
 /// Digests what is read through it.

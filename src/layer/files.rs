@@ -14,9 +14,9 @@ use super::LayerError;
 use super::compression::Hashing;
 use super::rules::{self, Shape};
 use super::spec::{FileEntry, FileRule, FilesRecipe};
-use super::tar::{MemberKind, SparseFile, TarWriter};
+use super::tar::{MemberKind, SparseFile, TarSum, TarWriter};
 use super::template;
-use crate::digest::{DiffId, Digest, Hasher};
+use crate::digest::{Digest, Hasher};
 use crate::tree::{Metadata, TreePath, list_folder};
 use crate::units::Timestamp;
 
@@ -82,7 +82,7 @@ pub(crate) fn write(
     recipe: &FilesRecipe,
     source_date: Timestamp,
     output: &Path,
-) -> Result<(DiffId, u64), LayerError> {
+) -> Result<TarSum, LayerError> {
     let failed = |source| LayerError::Store {
         action: "write",
         path: output.to_owned(),
@@ -110,8 +110,8 @@ pub(crate) fn write(
             .member(&entry.path, &meta, &entry.kind)
             .map_err(written)?;
     }
-    let (_, diff_id, size) = writer.finish().map_err(written)?;
-    Ok((diff_id, size))
+    let (_, sum) = writer.finish().map_err(written)?;
+    Ok(sum)
 }
 
 /// Writes the folder and the declared entries in the order of their paths;

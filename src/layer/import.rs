@@ -9,14 +9,14 @@ use super::compression::{Hashing, UnpackError, unpack_to};
 use super::sandbox::protocol::{Request, RunJob};
 use super::source::oci::{Blobs, Image};
 use super::spec::{ArchiveOrigin, ImageOrigin, LayerSpec, OciRecipe, Recipe, RunRecipe, TarRecipe};
-use super::tar::{Form, SparseFile, read_selected, write_delta};
+use super::tar::{Form, SparseFile, TarSum, read_selected, write_delta};
 use super::{Below, Bench, DebSource, LayerError, LayerShop, ask, files, rules};
-use crate::digest::{DiffId, Digest};
+use crate::digest::Digest;
 use crate::report::Reporter;
 use crate::tree::{Blob, TreeDelta};
 
 /// A layer's tar that is not in the store yet.
-pub(super) type Made = (PathBuf, (DiffId, u64));
+pub(super) type Made = (PathBuf, TarSum);
 
 pub(super) fn tar_layer(
     recipe: &TarRecipe,
@@ -137,7 +137,7 @@ pub fn fetch(specs: &[LayerSpec], source: &dyn DebSource) -> Result<(), LayerErr
     Ok(())
 }
 
-fn write(delta: &TreeDelta, output: &Path) -> Result<(DiffId, u64), LayerError> {
+fn write(delta: &TreeDelta, output: &Path) -> Result<TarSum, LayerError> {
     let file = File::create_new(output).map_err(|source| LayerError::Store {
         action: "write",
         path: output.to_owned(),
@@ -147,8 +147,8 @@ fn write(delta: &TreeDelta, output: &Path) -> Result<(DiffId, u64), LayerError> 
         delta,
         BufWriter::with_capacity(256 << 10, SparseFile::new(file)),
     );
-    let (_, diff_id, size) = written.map_err(|error| LayerError::writing(output, error))?;
-    Ok((diff_id, size))
+    let (_, sum) = written.map_err(|error| LayerError::writing(output, error))?;
+    Ok(sum)
 }
 
 pub(super) fn run_layer(

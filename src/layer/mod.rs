@@ -68,7 +68,7 @@ use self::source::deb::SourceError;
 use self::source::remote::Remote;
 use self::spec::{FilesRecipe, LayerSpec, PackagePin, PackagesRecipe, Recipe, ToolsRecipe};
 use self::store::{Abandoned, Record, Workplace};
-use self::tar::read_delta;
+use self::tar::{TarSum, read_delta};
 use crate::digest::{DiffId, LayerKey};
 use crate::report::{Outcome, Reporter, Unit};
 use crate::tree::{Blob, TreeDelta};
@@ -246,8 +246,8 @@ fn one_layer(
     if let Some((record, blob)) = shop.store.find(&key, reporter)? {
         return Ok((cached(spec, record, &blob, step, reporter)?, false));
     }
-    let (output, (diff_id, size)) = make(spec, below, (shop, proofs), bench, step, reporter)?;
-    let mut record = Record::new(key, diff_id, size, packages_of(&spec.recipe));
+    let (output, sum) = make(spec, below, (shop, proofs), bench, step, reporter)?;
+    let mut record = Record::new(key, sum, packages_of(&spec.recipe));
     let delta = delta_in(&output)?;
     record.secrets = secrets_of(spec, &delta, &output)?;
     shop.store.admit(&record, &output)?;
@@ -340,7 +340,7 @@ fn make(
     bench: &mut Bench,
     step: &str,
     reporter: &dyn Reporter,
-) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+) -> Result<(PathBuf, TarSum), LayerError> {
     match &spec.recipe {
         Recipe::Files(recipe) => files_layer(recipe, shop, bench),
         Recipe::Packages(recipe) => {
@@ -359,7 +359,7 @@ fn files_layer(
     recipe: &FilesRecipe,
     shop: &LayerShop<'_>,
     bench: &mut Bench,
-) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+) -> Result<(PathBuf, TarSum), LayerError> {
     let output = bench.next_output(&shop.store)?;
     let built = files::write(recipe, shop.source_date, &output)?;
     Ok((output, built))
@@ -372,7 +372,7 @@ fn packages_layer(
     bench: &mut Bench,
     step: &str,
     reporter: &dyn Reporter,
-) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+) -> Result<(PathBuf, TarSum), LayerError> {
     let debs = deb_files(&recipe.pins, shop)?;
     bench.on_disk_when_full(|bench| {
         let output = bench.next_output(&shop.store)?;
@@ -396,7 +396,7 @@ fn tools_layer(
     bench: &mut Bench,
     step: &str,
     reporter: &dyn Reporter,
-) -> Result<(PathBuf, (DiffId, u64)), LayerError> {
+) -> Result<(PathBuf, TarSum), LayerError> {
     let bytes = |path: &crate::tree::TreePath| path.as_bytes().to_vec();
     let output = bench.next_output(&shop.store)?;
     let job = ToolsJob {
@@ -440,7 +440,7 @@ fn ask(
     request: &Request,
     step: &str,
     reporter: &dyn Reporter,
-) -> Result<(DiffId, u64), LayerError> {
+) -> Result<TarSum, LayerError> {
     let built = session.ask(request, &mut |watched| match watched {
         Watched::Progress { phase, done, total } => {
             let unit = if phase == "configure" {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::secrets::Secret;
 use super::spec::PackagePin;
+use super::tar::TarSum;
 use crate::digest::{DiffId, Digest, KeptDigest, LayerKey};
 
 /// Version of [`Record`].
@@ -20,15 +21,15 @@ pub(super) const MAX_RECORD: u64 = 64 << 20;
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Version of this form.
-    pub(super) format: u32,
+    format: u32,
     /// The key that it is filed under.
     pub key: LayerKey,
     /// Its tar.
     pub diff_id: DiffId,
     /// Length of the tar in bytes.
     pub size: u64,
-    /// Another digest of the tar, of when it was filed: it proves sooner than
-    /// the diff ID that the bytes are still those.
+    /// Another digest of the tar: it proves sooner than the diff ID that the
+    /// bytes are still those. Never in a registry, and not in old records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kept: Option<KeptDigest>,
     /// The packages that it brought.
@@ -44,13 +45,13 @@ pub struct Record {
 impl Record {
     /// A record in today's form.
     #[must_use]
-    pub fn new(key: LayerKey, diff_id: DiffId, size: u64, packages: Vec<PackagePin>) -> Self {
+    pub fn new(key: LayerKey, tar: TarSum, packages: Vec<PackagePin>) -> Self {
         Self {
             format: RECORD_FORMAT,
             key,
-            diff_id,
-            size,
-            kept: None,
+            diff_id: tar.diff_id,
+            size: tar.size,
+            kept: Some(tar.kept),
             packages,
             secrets: Vec::new(),
             check: None,
@@ -68,6 +69,14 @@ impl Record {
             check: Some(check),
             ..plain
         })
+    }
+
+    /// The record as others may have it, who trust the diff ID only.
+    pub(super) fn for_others(&self) -> Self {
+        Self {
+            kept: None,
+            ..self.clone()
+        }
     }
 
     /// Whether `tar` is the layer's, byte for byte.

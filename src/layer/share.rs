@@ -138,6 +138,13 @@ pub fn push(
         if registry.has_manifest(&tag(key))? {
             return Ok(Some((record.diff_id, record.size, ShareOutcome::There)));
         }
+        // Others get it by this name, which is looked at once more.
+        let path = store.blob_path(&record.diff_id);
+        let found = Digest::of_file(blob.file()).map_err(|e| store_error("read", &path, e))?;
+        if found != record.diff_id.0 {
+            store.discard(key, &record.diff_id, reporter)?;
+            return Ok(None);
+        }
         let step = format!("push {}", spec.name);
         reporter.started(&step);
         push_one(&spec.name, &record, &blob, registry, workplace.path())?;
@@ -159,7 +166,7 @@ fn push_one(
         compress(tar.file(), &packed).map_err(|source| store_error("write", &packed, source))?;
     let file = File::open(&packed).map_err(|source| store_error("open", &packed, source))?;
     registry.push_blob(&digest, &Upload::File(&file))?;
-    let config = serde_json::to_vec(record).expect("a record is plain data");
+    let config = serde_json::to_vec(&record.for_others()).expect("a record is plain data");
     let config_digest = Digest::of(&config);
     registry.push_blob(&config_digest, &Upload::Bytes(&config))?;
     let descriptor = |media_type: &str, digest, size| Descriptor {
@@ -308,14 +315,10 @@ fn pull_one(
         super::compression::UnpackError::Write(source) => store_error("write", &unpacked, source),
     })?;
     let blob = Blob::open(&unpacked).map_err(|e| store_error("open", &unpacked, e))?;
-    let length = blob
-        .file()
-        .metadata()
-        .map_err(|e| store_error("read", &unpacked, e))?
-        .len();
-    if found != record.diff_id.0 || length != record.size {
-        return Err(poisoned(format!("its tar has digest {found}")));
+    if found.diff_id != record.diff_id || found.size != record.size {
+        return Err(poisoned(format!("its tar has digest {}", found.diff_id.0)));
     }
+    record.kept = Some(found.kept);
     let delta = read_delta(&blob).map_err(|error| poisoned(error.to_string()))?;
     // Looked for again: the other side's word is not taken for it.
     record.secrets = secrets::find(&delta).map_err(|e| store_error("read", &unpacked, e))?;

@@ -22,7 +22,7 @@ use super::LayerError;
 pub(super) use super::record::MAX_RECORD;
 pub use super::record::Record;
 use crate::artifact::write_file;
-use crate::digest::{DiffId, Digest, KeptDigest, LayerKey};
+use crate::digest::{DiffId, Digest, LayerKey};
 use crate::report::Reporter;
 use crate::tree::{Blob, list_folder};
 use rustix::fs::{FlockOperation, flock};
@@ -226,12 +226,7 @@ impl Store {
             .map_err(failed("store", &target))?;
         let blob = Blob::open(&target).map_err(failed("open", &target))?;
         let path = self.record_path(&record.key);
-        let kept = KeptDigest::of_file(blob.file()).map_err(failed("read", &target))?;
-        let filed = Record {
-            kept: Some(kept),
-            ..record.clone()
-        };
-        let sealed = filed.sealed();
+        let sealed = record.sealed();
         let bytes = sealed.and_then(|record| serde_json::to_vec_pretty(&record));
         let bytes = bytes.map_err(io::Error::other);
         bytes
@@ -436,6 +431,8 @@ mod tests {
     use std::io::{Seek as _, Write as _};
 
     use super::*;
+    use crate::digest::KeptDigest;
+    use crate::layer::tar::TarSum;
     use crate::report::{Event, Recorder, Silent};
 
     fn key(text: &str) -> LayerKey {
@@ -448,7 +445,13 @@ mod tests {
         let workplace = store.workplace().expect("workplace");
         let tar = workplace.folder().join("layer.tar");
         std::fs::write(&tar, b"a tar").expect("write");
-        let record = Record::new(key("k"), DiffId(Digest::of(b"a tar")), 5, vec![]);
+        let file = File::open(&tar).expect("open");
+        let sum = TarSum {
+            diff_id: DiffId(Digest::of(b"a tar")),
+            kept: KeptDigest::of_file(&file).expect("read"),
+            size: 5,
+        };
+        let record = Record::new(key("k"), sum, vec![]);
         store.admit(&record, &tar).expect("admit");
         (folder, store, record)
     }
@@ -460,26 +463,24 @@ mod tests {
             .find(&record.key, &Silent)
             .expect("readable")
             .expect("there");
-        assert!(found.kept.is_some());
-        assert_eq!(
-            Record {
-                kept: None,
-                ..found
-            },
-            record
-        );
+        assert_eq!(found, record);
         assert!(store.find(&key("other"), &Silent).expect("ok").is_none());
+    }
+
+    /// Files the record anew, in a form that it was not filed in.
+    fn file(store: &Store, record: &Record) {
+        let sealed = record.sealed().expect("JSON");
+        let text = serde_json::to_vec(&sealed).expect("JSON");
+        std::fs::write(store.record_path(&record.key), text).expect("write");
     }
 
     #[test]
     fn a_poisoned_object_is_dropped_and_said() {
         for has_kept in [true, false] {
-            let (_folder, store, record) = filled();
+            let (_folder, store, mut record) = filled();
             if !has_kept {
-                // As consign filed layers before it kept that digest.
-                let sealed = record.sealed().expect("JSON");
-                let text = serde_json::to_vec(&sealed).expect("JSON");
-                std::fs::write(store.record_path(&record.key), text).expect("write");
+                record = record.for_others();
+                file(&store, &record);
                 assert!(store.find(&record.key, &Silent).expect("ok").is_some());
             }
             let blob = store.blob_path(&record.diff_id);
@@ -491,6 +492,17 @@ mod tests {
             assert!(matches!(&recorder.events()[..], [Event::Warning { .. }]));
             assert!(!blob.exists() && store.record(&record.key).expect("ok").is_none());
         }
+    }
+
+    #[test]
+    fn the_kept_digest_is_what_proves_a_tar() {
+        let (folder, store, mut record) = filled();
+        let other = folder.path().join("other");
+        std::fs::write(&other, b"another tar").expect("write");
+        let other = File::open(&other).expect("open");
+        record.kept = Some(KeptDigest::of_file(&other).expect("read"));
+        file(&store, &record);
+        assert!(store.find(&record.key, &Silent).expect("ok").is_none());
     }
 
     #[test]

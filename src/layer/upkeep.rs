@@ -294,7 +294,15 @@ fn problem_of_layer(store: &Store, held: &Held) -> Result<Option<String>, LayerE
             remove(&tar)?;
             Ok(Some(format!("its tar has digest {found}")))
         }
-        Some(_) => Ok(None),
+        Some(_) => {
+            let is_its_own = File::open(&tar).and_then(|tar| record.is_of(&tar));
+            let is_its_own = is_its_own.map_err(|source| LayerError::Store {
+                action: "read",
+                path: tar,
+                source,
+            })?;
+            Ok((!is_its_own).then(|| "its record is of another tar".to_owned()))
+        }
     }
 }
 

@@ -60,7 +60,7 @@ mod tests {
             let mut content = io::repeat(b'x').take(size);
             tar.file(&path, &meta, size, &mut content).expect("memory");
         }
-        let (tar, ..) = tar.finish().expect("memory");
+        let (tar, _) = tar.finish().expect("memory");
         let mut found = Vec::new();
         let mut take = |content: &mut dyn Read, size: u64| {
             let mut head = [0; 10];

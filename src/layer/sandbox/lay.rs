@@ -322,11 +322,11 @@ mod tests {
         let mut base = vec![format!("{longest}=old"), "d/f=old".to_owned()];
         let mut above = vec![format!("{longest}=new"), "d/f=new".to_owned()];
         // Whatever number comes next, a file has its name.
-        let next = 2000;
-        for number in 0..next {
+        let next = super::super::root::next_beside();
+        for number in next..next + 2000 {
             base.push(format!("d/.consign-new-{number}=base {number}"));
         }
-        for number in 0..BATCH {
+        for number in next..next + BATCH as u64 {
             above.push(format!("d/.consign-new-{number}=above {number}"));
         }
         let layers = [layer(&base), layer(&above)];
@@ -353,6 +353,12 @@ mod tests {
         };
         assert_eq!(root.device(&device, inode("null")), Some(&null.kind));
         lay(&mut root, &layer(&strings(&["null="]))).expect("an empty file");
+        assert_eq!(root.device(&device, inode("null")), None);
+        // As a script does it; file systems give a number that is free again.
+        root.place_special(&device, &null.kind, &null.meta)
+            .expect("a device");
+        std::fs::remove_file(place.join("null")).expect("remove");
+        std::fs::write(place.join("null"), b"").expect("write");
         assert_eq!(root.device(&device, inode("null")), None);
         assert_eq!(root.device(&other, inode("other")), Some(&null.kind));
     }

@@ -65,8 +65,8 @@ pub(crate) use scripts::{Run, ScriptRunner};
 
 use self::protocol::{Reply, Request};
 use super::LayerError;
-use crate::digest::DiffId;
 use crate::exec::{Call, ExecError, Tool, read_tail};
+use crate::layer::tar::TarSum;
 
 /// First argument of the process that unpacks.
 pub(crate) const ARG_WORKER: &str = "__sandbox";
@@ -206,7 +206,7 @@ impl Session {
         &mut self,
         request: &Request,
         watch: &mut dyn FnMut(Watched),
-    ) -> Result<Option<(DiffId, u64)>, LayerError> {
+    ) -> Result<Option<TarSum>, LayerError> {
         if self.driver != Driver::Vm {
             self.send(request)?;
             return self.wait(watch);
@@ -237,17 +237,14 @@ impl Session {
         }
     }
 
-    fn wait(
-        &mut self,
-        watch: &mut dyn FnMut(Watched),
-    ) -> Result<Option<(DiffId, u64)>, LayerError> {
+    fn wait(&mut self, watch: &mut dyn FnMut(Watched)) -> Result<Option<TarSum>, LayerError> {
         loop {
             match self.reply()? {
                 Reply::Progress { phase, done, total } => {
                     watch(Watched::Progress { phase, done, total });
                 }
                 Reply::Note(note) => watch(Watched::Note(note)),
-                Reply::Built { diff_id, size } => return Ok(Some((diff_id, size))),
+                Reply::Built(sum) => return Ok(Some(sum)),
                 Reply::Done => return Ok(None),
                 Reply::Failed(fault) => return Err(LayerError::Sandbox(Box::new(fault))),
                 other => return Err(nonsense(&other)),

@@ -7,7 +7,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
-use crate::digest::{DiffId, Digest};
+use crate::digest::Digest;
+use crate::layer::tar::TarSum;
 
 /// Longest line: some thousand packages, or the input of a tool.
 const MAX_LINE: u64 = 256 << 20;
@@ -117,7 +118,7 @@ pub(crate) enum Reply {
     /// Something that a person should know.
     Note(String),
     /// A tar is finished.
-    Built { diff_id: DiffId, size: u64 },
+    Built(TarSum),
     /// A file of so many bytes follows.
     Given { size: u64 },
     /// A request without a result is done.

@@ -38,8 +38,9 @@ pub(crate) struct Root {
     last: Option<(TreePath, Rc<OwnedFd>)>,
     /// Devices of the image. On the disk they are empty files, so that no
     /// build ever makes a device, and an ordinary user's build comes out the same.
-    /// With the inode of that file: another one in its place is no device.
-    devices: BTreeMap<TreePath, (u64, NodeKind)>,
+    /// Each is held open, so that its number is not given to another file: one
+    /// in its place is no device.
+    devices: BTreeMap<TreePath, (OwnedFd, NodeKind)>,
 }
 
 /// A file with its bytes, owner and times, waiting for its name.
@@ -76,7 +77,8 @@ impl Root {
     /// What the empty file at `path` with the number `inode` stands for.
     pub(crate) fn device(&self, path: &TreePath, inode: u64) -> Option<&NodeKind> {
         let (own, kind) = self.devices.get(path)?;
-        (*own == inode).then_some(kind)
+        let own = rustix::fs::fstat(own).ok()?;
+        (own.st_ino == inode).then_some(kind)
     }
 
     fn resolve(&self, path: &TreePath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -286,11 +288,10 @@ impl Root {
                 create(directory, name, 0o600).map(drop)
             })?;
             let canonical = self.canonical(path)?;
-            let (directory, name) = self.parent(path)?;
-            let status = rustix::fs::statat(&*directory, name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|error| Fault::system("look at", path.to_string(), error))?;
-            self.devices
-                .insert(canonical, (status.st_ino, kind.clone()));
+            let held = self
+                .resolve(&canonical, OFlags::PATH | OFlags::NOFOLLOW)
+                .map_err(|error| Fault::system("hold", path.to_string(), error))?;
+            self.devices.insert(canonical, (held, kind.clone()));
         }
         self.set_metadata(path, meta)
     }
@@ -438,12 +439,20 @@ impl Root {
     }
 }
 
+/// Number of the next name beside a file.
+static NEXT_BESIDE: AtomicU64 = AtomicU64::new(0);
+
+/// The same, for tests that take its name away.
+#[cfg(test)]
+pub(super) fn next_beside() -> u64 {
+    NEXT_BESIDE.load(Ordering::Relaxed)
+}
+
 /// Makes something with a name that nothing in its folder has; gives the name
 /// too. Of a length of its own, since a file's name may be as long as names get.
 fn beside<T>(make: impl Fn(&[u8]) -> rustix::io::Result<T>) -> rustix::io::Result<(T, Vec<u8>)> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
     loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
+        let number = NEXT_BESIDE.fetch_add(1, Ordering::Relaxed).to_string();
         let name = [BESIDE, number.as_bytes()].concat();
         match make(&name) {
             Err(Errno::EXIST) => {}

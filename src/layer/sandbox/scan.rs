@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 
 use super::fault::Fault;
 use super::root::{Root, set_times_at};
-use crate::digest::DiffId;
 use crate::layer::clean::{Action, empties, rule_for};
-use crate::layer::tar::{MemberKind, SparseFile, TarError, TarWriter};
+use crate::layer::tar::{MemberKind, SparseFile, TarError, TarSum, TarWriter};
 use crate::tree::{Content, FileTree, Metadata, Node, NodeKind, TreePath, list_folder};
 use crate::units::Timestamp;
 
@@ -418,11 +417,7 @@ impl Difference {
     }
 
     /// Writes the layer's tar to `output`, a new file.
-    pub(crate) fn write(
-        &self,
-        output: &Path,
-        watch: &mut dyn FnMut(u64),
-    ) -> Result<(DiffId, u64), Fault> {
+    pub(crate) fn write(&self, output: &Path, watch: &mut dyn FnMut(u64)) -> Result<TarSum, Fault> {
         let failed = |error: io::Error| Fault::system("write", output.display().to_string(), error);
         let file = File::create_new(output).map_err(failed)?;
         let file = BufWriter::with_capacity(256 << 10, SparseFile::new(file));
@@ -430,8 +425,8 @@ impl Difference {
         let result = self
             .write_members(&mut writer, watch)
             .and_then(|()| writer.finish());
-        let (_, diff_id, size) = result.map_err(|error| write_fault(output, error))?;
-        Ok((diff_id, size))
+        let (_, sum) = result.map_err(|error| write_fault(output, error))?;
+        Ok(sum)
     }
 
     fn write_members<W: io::Write>(

@@ -15,9 +15,8 @@ use super::protocol::{self, PackagesJob, Reply, Request, RunJob, ToolsJob};
 use super::root::{Root, remove_folder};
 use super::scan::{Scan, Stamps, stamp_all};
 use super::scripts::ScriptRunner;
-use crate::digest::DiffId;
 use crate::layer::package;
-use crate::layer::tar::{TarError, read_delta};
+use crate::layer::tar::{TarError, TarSum, read_delta};
 use crate::tree::{Blob, FileTree, TreeDelta, TreePath};
 use crate::units::Timestamp;
 
@@ -113,7 +112,6 @@ fn serve(
     let none = || Fault::Talk {
         reason: "no root has been begun".into(),
     };
-    let built = |(diff_id, size)| Reply::Built { diff_id, size };
     match request {
         Request::Mapped => {
             become_root().map_err(|error| Fault::Namespaces {
@@ -140,11 +138,11 @@ fn serve(
         Request::Apply(tar) => worker.as_mut().ok_or_else(none)?.apply(&tar)?,
         Request::Packages(job) => {
             let worker = worker.as_mut().ok_or_else(none)?;
-            return worker.packages(&job, tell).map(built);
+            return worker.packages(&job, tell).map(Reply::Built);
         }
         Request::Tools(job) => {
             let worker = worker.as_mut().ok_or_else(none)?;
-            return worker.tools(&job, tell).map(built);
+            return worker.tools(&job, tell).map(Reply::Built);
         }
         Request::Take { .. } | Request::Give(_) => {
             return Err(Fault::Talk {
@@ -153,7 +151,7 @@ fn serve(
         }
         Request::Run(job) => {
             let worker = worker.as_mut().ok_or_else(none)?;
-            return worker.script(&job, tell).map(built);
+            return worker.script(&job, tell).map(Reply::Built);
         }
         Request::End => {
             if let Some(worker) = worker.take() {
@@ -246,7 +244,7 @@ impl Worker {
         Ok(stage)
     }
 
-    fn packages(&mut self, job: &PackagesJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+    fn packages(&mut self, job: &PackagesJob, tell: Tell<'_>) -> Result<TarSum, Fault> {
         let stamps = self.stamped()?;
         let stage = self.stage()?;
         let date = self.source_date.seconds;
@@ -254,7 +252,7 @@ impl Worker {
         self.difference(&stamps, &shipped, &job.output, tell)
     }
 
-    fn script(&mut self, job: &RunJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+    fn script(&mut self, job: &RunJob, tell: Tell<'_>) -> Result<TarSum, Fault> {
         let stamps = self.stamped()?;
         let input = job.input.as_deref().map(delta_of).transpose()?;
         super::run::run(&mut self.root, job, input.as_ref(), self.source_date)?;
@@ -279,7 +277,7 @@ impl Worker {
         shipped: &BTreeSet<TreePath>,
         output: &Path,
         tell: Tell<'_>,
-    ) -> Result<(DiffId, u64), Fault> {
+    ) -> Result<TarSum, Fault> {
         let scan = Scan {
             before: &self.before,
             stamps,
@@ -300,7 +298,7 @@ impl Worker {
         Ok(built)
     }
 
-    fn tools(&mut self, job: &ToolsJob, tell: Tell<'_>) -> Result<(DiffId, u64), Fault> {
+    fn tools(&mut self, job: &ToolsJob, tell: Tell<'_>) -> Result<TarSum, Fault> {
         let path = |bytes: &Vec<u8>| {
             TreePath::parse(bytes).map_err(|error| Fault::Talk {
                 reason: error.to_string(),
@@ -401,7 +399,7 @@ fn write_kept(
     kept: &BTreeMap<TreePath, Vec<u8>>,
     date: Timestamp,
     output: &Path,
-) -> Result<(DiffId, u64), Fault> {
+) -> Result<TarSum, Fault> {
     use crate::tree::{Content, Node};
     let failed = |reason: String| Fault::System {
         action: "write".into(),
@@ -419,8 +417,8 @@ fn write_kept(
     }
     let file = std::fs::File::create_new(output)
         .map_err(|error| Fault::system("write", output.display().to_string(), error))?;
-    let (mut out, diff_id, size) = crate::layer::tar::write_delta(&delta, io::BufWriter::new(file))
+    let (mut out, sum) = crate::layer::tar::write_delta(&delta, io::BufWriter::new(file))
         .map_err(|error| failed(error.to_string()))?;
     out.flush().map_err(|error| failed(error.to_string()))?;
-    Ok((diff_id, size))
+    Ok(sum)
 }

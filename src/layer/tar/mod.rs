@@ -27,7 +27,7 @@ use crate::units::Timestamp;
 pub use delta::{Form, Selection, read_delta, read_selected};
 pub(crate) use holes::SparseFile;
 pub use reader::{End, MemberReader};
-pub use writer::{TarWriter, write_delta};
+pub use writer::{TarSum, TarWriter, write_delta};
 
 /// Length of a header, and the unit of everything else.
 const BLOCK: u64 = 512;

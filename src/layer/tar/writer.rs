@@ -11,7 +11,7 @@ use zerocopy::{FromZeros as _, IntoBytes as _};
 
 use super::header::{Header, MAGIC_USTAR, pax_record};
 use super::{BLOCK, BLOCK_LEN, MemberKind, OPAQUE, TarError, TarFault, WHITEOUT, XATTR_KEY};
-use crate::digest::{DiffId, Hasher};
+use crate::digest::{DiffId, Hasher, KeptDigest, KeptHasher};
 use crate::tree::{Metadata, NodeId, NodeKind, TreeDelta, TreePath};
 use crate::units::Timestamp;
 
@@ -20,11 +20,23 @@ const MAX_ID: u32 = 0o7_777_777;
 /// Largest number in a 12-byte octal field with its NUL.
 const MAX_LONG: u64 = 0o77_777_777_777;
 
+/// What a tar is known by: both digests are of one pass over the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TarSum {
+    /// Its name.
+    pub diff_id: DiffId,
+    /// What proves it while it is in the cache.
+    pub kept: KeptDigest,
+    /// Its length in bytes.
+    pub size: u64,
+}
+
 /// Writes members in the order given, and digests the stream.
 #[derive(Debug)]
 pub struct TarWriter<W> {
     out: W,
     hasher: Hasher,
+    kept: KeptHasher,
     at: u64,
     buffer: Vec<u8>,
 }
@@ -36,6 +48,7 @@ impl<W: Write> TarWriter<W> {
         Self {
             out,
             hasher: Hasher::new(),
+            kept: KeptHasher::default(),
             at: 0,
             buffer: vec![0; 256 << 10],
         }
@@ -103,16 +116,21 @@ impl<W: Write> TarWriter<W> {
         self.marker(path, path.join(OPAQUE))
     }
 
-    /// Ends the stream: gives back the output, the digest and the length.
+    /// Ends the stream: gives back the output, and what it was.
     ///
     /// # Errors
     ///
     /// [`TarError`] when the output fails.
-    pub fn finish(mut self) -> Result<(W, DiffId, u64), TarError> {
+    pub fn finish(mut self) -> Result<(W, TarSum), TarError> {
         self.put(&[0; 2 * BLOCK_LEN])
             .and_then(|()| self.out.flush())
             .map_err(|error| self.wrong(&TreePath::root(), TarFault::Read(error)))?;
-        Ok((self.out, DiffId(self.hasher.finish()), self.at))
+        let sum = TarSum {
+            diff_id: DiffId(self.hasher.finish()),
+            kept: self.kept.finish(),
+            size: self.at,
+        };
+        Ok((self.out, sum))
     }
 
     /// A node of a tree that is neither a file nor a link to one.
@@ -244,6 +262,7 @@ impl<W: Write> TarWriter<W> {
                 Err(error) => return Err(error),
             };
             self.hasher.update(&self.buffer[..count]);
+            self.kept.update(&self.buffer[..count]);
             self.out.write_all(&self.buffer[..count])?;
             done += count as u64;
             self.at += count as u64;
@@ -255,6 +274,7 @@ impl<W: Write> TarWriter<W> {
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
+        self.kept.update(bytes);
         self.at += bytes.len() as u64;
         self.out.write_all(bytes)
     }
@@ -328,7 +348,7 @@ fn decimal_time(time: Timestamp) -> String {
 /// # Errors
 ///
 /// [`TarError`] when the output or a content fails, and for sockets.
-pub fn write_delta<W: Write>(delta: &TreeDelta, out: W) -> Result<(W, DiffId, u64), TarError> {
+pub fn write_delta<W: Write>(delta: &TreeDelta, out: W) -> Result<(W, TarSum), TarError> {
     let mut writer = TarWriter::new(out);
     let mut marks: BTreeMap<&TreePath, (bool, bool)> = BTreeMap::new();
     for path in &delta.opaque {

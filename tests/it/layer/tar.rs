@@ -16,9 +16,9 @@ fn path(text: &str) -> TreePath {
 
 fn write(delta: &TreeDelta, place: &Path) -> consign::digest::DiffId {
     let file = std::fs::File::create(place).expect("create");
-    let (_, diff_id, size) = write_delta(delta, std::io::BufWriter::new(file)).expect("write");
-    assert_eq!(std::fs::metadata(place).expect("there").len(), size);
-    diff_id
+    let (_, sum) = write_delta(delta, std::io::BufWriter::new(file)).expect("write");
+    assert_eq!(std::fs::metadata(place).expect("there").len(), sum.size);
+    sum.diff_id
 }
 
 fn read(place: &Path) -> TreeDelta {

@@ -237,11 +237,11 @@ impl ImageLayer {
             }
         }
         let found = written?;
-        if found != self.diff_id.0 {
+        if found.diff_id != self.diff_id {
             return Err(OciError::Digest {
                 what: "uncompressed layer",
                 expected: self.diff_id.0,
-                found,
+                found: found.diff_id.0,
             });
         }
         Blob::open(place).map_err(|source| OciError::write(place, source))
