@@ -123,7 +123,7 @@ pub fn read_port(mut registers: Registers) -> Registers {
             inout("edx") registers.edx,
             inout("esi") registers.esi,
             inout("edi") registers.edi,
-            options(nomem, nostack, preserves_flags),
+            options(nomem, nostack),
         );
     }
     registers.ebx = u32::try_from(ebx & u64::from(u32::MAX)).unwrap_or_default();

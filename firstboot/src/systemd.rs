@@ -13,8 +13,10 @@ const JOURNALCTL: &str = "/usr/bin/journalctl";
 pub const READY_TARGET: &str = "appliance-ready.target";
 /// How long a start of everything may take before it is looked at anyway.
 const PATIENCE: Duration = Duration::from_mins(10);
-/// How often the manager is asked whether it has started everything.
+/// How often the manager is asked whether it has started everything: at its
+/// socket, and by a program.
 const LOOK: Duration = Duration::from_millis(200);
+const LOOK_BY_PROGRAM: Duration = Duration::from_secs(1);
 
 /// A program that has to do its work.
 #[derive(Debug, Clone, Copy)]
@@ -116,7 +118,11 @@ pub fn wait_until_started() -> String {
                 state
             };
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(if manager.is_ok() {
+            LOOK
+        } else {
+            LOOK_BY_PROGRAM
+        });
     }
 }
 

@@ -8,7 +8,7 @@ use crate::document::{Section, parse};
 use crate::problem::{Code, Problem};
 use crate::report::{Finding, Report, shown};
 
-/// The vendor's limits. The default limits nothing.
+/// The vendor's limits. The default limits nothing but [`Self::channels`].
 ///
 /// Keys are written as in a file, with `*` for any one name: `user.root`,
 /// `user.*.password_hash`, `nic.vlan` (for every `[[nic]]`). A key stands for
@@ -27,7 +27,8 @@ pub struct Policy {
     pub ranges: Vec<Range>,
     /// Whether a configuration must be signed.
     pub signature: SignatureNeed,
-    /// Ways besides a config medium by which a configuration may come.
+    /// Ways besides a config medium by which a configuration may come;
+    /// [`Channel::DEFAULT`] where the policy names none.
     pub channels: Vec<Channel>,
     /// Foreign configurations that are converted.
     pub import: Vec<Import>,
@@ -74,14 +75,17 @@ pub enum Channel {
     /// A credential in QEMU's `fw_cfg`.
     FwCfg,
     /// The variable `guestinfo.appliance.config` of a machine of `VMware`'s.
+    /// Any process in the machine can write it, and it lasts until the
+    /// machine is off: only for who trusts all that runs in it.
     GuestInfo,
     /// `ovf-env.xml` on the CD that `VMware` attaches.
     Ovf,
 }
 
 impl Channel {
-    /// All of them, in the order of their rank.
-    pub const ALL: [Self; 4] = [Self::FwCfg, Self::Smbios, Self::GuestInfo, Self::Ovf];
+    /// Those that are open where a policy names none, in the order of their
+    /// rank: what only the host of the machine can write.
+    pub const DEFAULT: [Self; 3] = [Self::FwCfg, Self::Smbios, Self::Ovf];
     const NAMES: &[(&str, Self)] = &[
         ("fw_cfg", Self::FwCfg),
         ("smbios", Self::Smbios),
@@ -146,7 +150,7 @@ impl Default for Policy {
             forbidden: Vec::new(),
             ranges: Vec::new(),
             signature: SignatureNeed::default(),
-            channels: Channel::ALL.to_vec(),
+            channels: Channel::DEFAULT.to_vec(),
             import: Vec::new(),
             properties: Vec::new(),
             license: None,
@@ -212,7 +216,7 @@ impl Policy {
                 .filter_map(|section| Range::read(section, report))
                 .collect(),
             signature: signature.unwrap_or_default(),
-            channels: channels.unwrap_or_else(|| Channel::ALL.to_vec()),
+            channels: channels.unwrap_or_else(|| Channel::DEFAULT.to_vec()),
             import: import.unwrap_or_default(),
             properties: properties
                 .into_iter()
@@ -468,6 +472,9 @@ mod tests {
         assert_eq!(policy.roles, ["web"]);
         assert_eq!(policy.forbidden, ["user.root", "user.*.sudo"]);
         assert_eq!(Policy::parse("schema = 1").ok(), Some(Policy::default()));
+        assert!(!Policy::default().channels.contains(&Channel::GuestInfo));
+        let named = Policy::parse("schema = 1\nchannels = [\"guestinfo\"]").expect("good");
+        assert_eq!(named.channels, [Channel::GuestInfo]);
         let text = "schema = 1\nsignature = \"always\"\nchannels = [\"ovf\"]\nimport = [\"nocloud\"]\n\
             [[range]]\nkey = \"app.port\"\nmin = 1024\n\
             [[property]]\nname = \"ip\"\nkey = \"nic.address\"\ntype = \"list\"\n";

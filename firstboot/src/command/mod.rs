@@ -129,6 +129,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let [child::COMMAND, words @ ..] = words.as_slice() {
         child::run(words);
     }
+    #[cfg(target_arch = "x86_64")]
     if let [child::GUESTINFO] = words.as_slice() {
         child::run_guestinfo();
     }

@@ -189,40 +189,82 @@ fn lower_fence(root: &Root) {
 
 /// Looks at what is attached: another configuration is taken, or refused with
 /// the reason in `status`, which stays as it is.
-fn consider(
+fn consider<'f>(
     root: &Root,
-    found: &Found,
+    found: &'f Found,
     (state, generation): (&State, &Generation),
     mut status: Status,
 ) -> Status {
     let offers = found.candidates.iter().filter_map(Offer::of);
-    let mut offers: Vec<Offer<'_>> = offers
+    let mut offers: Vec<Offer<'f>> = offers
         .filter(|offer| offer.digest() != generation.digest())
         .collect();
+    // What is refused by itself does not stand in the way of what is not.
+    let mut passed = Vec::new();
+    if offers.len() > 1 {
+        let judge = |offer| (accept(root, &offer, (state, generation)).err(), offer);
+        let judged: Vec<_> = offers.into_iter().map(judge).collect();
+        let is_any_fit = judged.iter().any(|(reason, _)| reason.is_none());
+        let keep = |(reason, offer): (Option<Refused>, Offer<'f>)| match reason {
+            Some(reason) if is_any_fit => {
+                passed.push(not_taken(&offer, &reason));
+                None
+            }
+            _ => Some(offer),
+        };
+        offers = judged.into_iter().filter_map(keep).collect();
+    }
     let different: BTreeSet<_> = offers.iter().map(Offer::digest).collect();
     if different.len() > 1 {
         let names: Vec<&str> = offers.iter().map(|offer| offer.device).collect();
         status.refused = code::INVALID;
+        status.notes.extend(passed);
         status.files.push(first::conflict(&names));
         return status;
     }
-    let Some(offer) = offers.pop() else {
+    // Media stand before other ways.
+    let Some(offer) = offers.into_iter().next() else {
         return status;
     };
-    match apply(root, &offer, (state, generation)) {
+    let mut status = match apply(root, &offer, (state, generation)) {
         Ok(outcome) => outcome.status,
         Err(Failed::Refused(refused)) => {
             status.refused = refused.code();
-            status.notes.push(format!(
-                "the configuration on {} is not taken: {}",
-                offer.device,
-                refused.summary()
-            ));
+            status.notes.push(not_taken(&offer, &refused));
             status.files.extend(refused.files);
             status
         }
         Err(Failed::Fenced(fenced)) => *fenced,
+    };
+    status.notes.extend(passed);
+    status
+}
+
+fn not_taken(offer: &Offer<'_>, refused: &Refused) -> String {
+    let summary = refused.summary();
+    format!(
+        "the configuration on {} is not taken: {summary}",
+        offer.device
+    )
+}
+
+/// What an offer becomes, when it is one that may follow `before`; nothing
+/// but a claim code is written.
+fn accept(
+    root: &Root,
+    offer: &Offer<'_>,
+    before: (&State, &Generation),
+) -> Result<Generation, Refused> {
+    if tried::is_spent(root, offer.digest()) && offer.claim == offer::Claim::None {
+        let message = "it was tried on this machine, and it did not work or was never confirmed";
+        let remedy = "change it, and raise its serial";
+        return Err(Refused::one(
+            code::APPLY_KEPT,
+            "it was tried before",
+            FileProblems::whole(&offer.file, "tried", message, remedy),
+        ));
     }
+    offer.accept(root, Some(before))
 }
 
 /// Why an offer did not come into use.
@@ -244,17 +286,8 @@ pub fn apply(
     offer: &Offer<'_>,
     (state, generation): (&State, &Generation),
 ) -> Result<Outcome, Failed> {
-    if tried::is_spent(root, offer.digest()) && offer.claim == offer::Claim::None {
-        let message = "it was tried on this machine, and it did not work or was never confirmed";
-        let remedy = "change it, and raise its serial";
-        return Err(Failed::Refused(Refused::one(
-            code::APPLY_KEPT,
-            "it was tried before",
-            FileProblems::whole(&offer.file, "tried", message, remedy),
-        )));
-    }
     let before = (state, generation);
-    let mut fresh = offer.accept(root, Some(before)).map_err(Failed::Refused)?;
+    let mut fresh = accept(root, offer, before).map_err(Failed::Refused)?;
     bundles::carry(generation, &mut fresh);
     let roots = Roots::default();
     bundles::stage(root, &roots, offer.medium, &mut fresh).map_err(Failed::Refused)?;

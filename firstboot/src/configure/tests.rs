@@ -304,6 +304,38 @@ fn only_newer_configurations_of_the_same_owner_are_taken() {
 }
 
 #[test]
+fn what_is_refused_by_itself_does_not_stand_in_the_way_of_an_update() {
+    let system = system();
+    let folder = tempfile::tempdir().expect("folder");
+    let first = signed(folder.path(), "vdb", &with_serial(3));
+    take(&system.root, &found(vec![first]));
+    let bogus = attached("guestinfo", "schema = 1\n");
+    let unsigned = attached("vdd", &with_serial(9));
+    let update = || signed(folder.path(), "vdc", &with_serial(4));
+    let other = signed(folder.path(), "vde", &with_serial(5));
+    let all = [update(), other, unsigned.clone(), bogus.clone()];
+    let status = go_on(&system.root, &found(all.into())).expect("configured");
+    assert_eq!((status.serial, status.refused), (3, code::INVALID));
+    assert!(
+        status
+            .lines()
+            .iter()
+            .any(|line| line.contains("vdc and vde hold different")),
+        "{status:?}"
+    );
+    // The same text without its signature, from further behind.
+    let copy = attached("SMBIOS", &with_serial(4));
+    let all = found(vec![update(), unsigned, copy, bogus]);
+    let status = go_on(&system.root, &all).expect("configured");
+    assert_eq!((status.serial, status.refused), (4, 0), "{status:?}");
+    for device in ["vdd", "SMBIOS", "guestinfo"] {
+        let start = format!("the configuration on {device} is not taken: ");
+        let mut notes = status.notes.iter();
+        assert!(notes.any(|note| note.starts_with(&start)), "{status:?}");
+    }
+}
+
+#[test]
 fn a_machine_without_keys_needs_the_claim_code() {
     let system = system();
     take(&system.root, &found(vec![attached("vdb", &with_serial(3))]));

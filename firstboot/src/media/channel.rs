@@ -23,7 +23,9 @@ const FW_CFG: &str = "firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/ap
 /// The SMBIOS table, below `/sys`.
 const DMI: &str = "firmware/dmi/tables/DMI";
 /// Who made the machine, below `/sys`, and what `VMware` says there.
+#[cfg(target_arch = "x86_64")]
 const MAKER: &str = "class/dmi/id/sys_vendor";
+#[cfg(target_arch = "x86_64")]
 const VMWARE: &str = "VMware";
 /// A table is at most this long.
 const DMI_LIMIT: u64 = 1 << 20;
@@ -32,14 +34,16 @@ const OEM_STRINGS: u8 = 11;
 const END_OF_TABLE: u8 = 127;
 
 /// Adds what the firmware brings. `sys` is `/sys`.
-pub fn look(sys: &Path, found: &mut Found) {
+pub fn look(sys: &Path, policy: &Policy, found: &mut Found) {
+    // What nobody wants is not asked for, nor told when it is too long.
+    let is_asked = policy.channels.contains(&Channel::GuestInfo);
     for (device, bytes) in [
         ("fw_cfg", read(&sys.join(FW_CFG), FILE_LIMIT)),
         (
             "SMBIOS",
             read(&sys.join(DMI), DMI_LIMIT).and_then(|table| credential(&table)),
         ),
-        ("guestinfo", guestinfo(sys)),
+        ("guestinfo", is_asked.then(|| guestinfo(sys)).flatten()),
     ] {
         match bytes {
             Some(bytes) if bytes.len() as u64 > FILE_LIMIT => {
@@ -61,6 +65,7 @@ pub fn look(sys: &Path, found: &mut Found) {
 
 /// The variable of a machine of `VMware`'s, as text or in base64: values of a
 /// `.vmx` file have one line.
+#[cfg(target_arch = "x86_64")]
 fn guestinfo(sys: &Path) -> Option<Vec<u8>> {
     let maker = read(&sys.join(MAKER), 4096)?;
     if !maker.starts_with(VMWARE.as_bytes()) {
@@ -70,6 +75,12 @@ fn guestinfo(sys: &Path) -> Option<Vec<u8>> {
     return super::child::ask_guestinfo().map(decoded);
     #[cfg(test)]
     Some(decoded(VARIABLE.to_vec()))
+}
+
+/// Other machines have no port to ask at.
+#[cfg(not(target_arch = "x86_64"))]
+const fn guestinfo(_: &Path) -> Option<Vec<u8>> {
+    None
 }
 
 /// What is not base64 is judged as it is, and refused with a reason.
@@ -207,7 +218,7 @@ fn take_no_cloud(candidate: &mut Candidate) -> Result<(), String> {
 }
 
 /// What the hypervisor has in the tests, which cannot be executed as the agent.
-#[cfg(test)]
+#[cfg(all(test, target_arch = "x86_64"))]
 const VARIABLE: &[u8] = b"c2NoZW1hID0gMQo=";
 
 #[cfg(test)]
@@ -216,24 +227,32 @@ mod tests {
 
     const SITE: &str = "schema = 1\n[config]\nid = \"a\"\nserial = 1\n";
 
+    #[cfg(target_arch = "x86_64")]
     #[test]
-    fn a_machine_of_vmwares_is_known_by_its_maker() {
+    fn a_machine_of_vmwares_is_known_by_its_maker_and_asked_where_the_vendor_says_so() {
+        let open = Policy {
+            channels: vec![Channel::GuestInfo],
+            ..Policy::default()
+        };
         let folder = tempfile::tempdir().expect("folder");
         let maker = folder.path().join(MAKER);
         std::fs::create_dir_all(maker.parent().expect("a folder")).expect("folder");
         for (name, is_asked) in [("VMware, Inc.\n", true), ("QEMU\n", false)] {
             std::fs::write(&maker, name).expect("write");
             let mut found = Found::default();
-            look(folder.path(), &mut found);
+            look(folder.path(), &Policy::default(), &mut found);
+            assert_eq!(found, Found::default(), "{name}");
+            look(folder.path(), &open, &mut found);
             assert_eq!(found.candidates.len(), usize::from(is_asked), "{name}");
             if let Some(candidate) = found.candidates.first() {
                 assert_eq!(candidate.device, "guestinfo");
                 assert_eq!(candidate.files[SITE_FILE], b"schema = 1\n");
-                let closed = Policy {
-                    channels: vec![Channel::FwCfg],
-                    ..Policy::default()
-                };
-                assert!(admit(found, &closed).candidates.is_empty());
+                assert!(
+                    admit(found.clone(), &Policy::default())
+                        .candidates
+                        .is_empty()
+                );
+                assert_eq!(admit(found, &open).candidates.len(), 1);
             }
         }
         assert_eq!(decoded(SITE.into()), SITE.as_bytes());
@@ -323,7 +342,7 @@ mod tests {
             &table(&[&format!("io.systemd.credential:appliance.config={SITE}")]),
         );
         let mut found = Found::default();
-        look(folder.path(), &mut found);
+        look(folder.path(), &Policy::default(), &mut found);
         let devices: Vec<&str> = found
             .candidates
             .iter()

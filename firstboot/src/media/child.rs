@@ -1,14 +1,16 @@
 //! The reader of media runs as a child of the agent that can do nothing else:
 //! the agent itself, executed again, with the disk as its standard input and
-//! a pipe as its standard output.
+//! a pipe as its standard output. Another such child asks `VMware` for its
+//! variable: it has no input, and before all else it takes the right to one
+//! I/O port, which the rest leaves it.
 //!
-//! Before it looks at a byte of the medium it gives up, in this order:
+//! Before it looks at a byte of the medium, or asks, it gives up, in this order:
 //! memory, time and files (limits), the file system (Landlock, where the
 //! kernel has it), root (it becomes `nobody`), and every system call but
 //! reading its input, writing its output, anonymous memory and the end
 //! (seccomp; anything else kills it).
 //!
-//! Checked by: `tests/it/firstboot/confined.rs`, which runs it under strace.
+//! Checked by: `firstboot/tests/confined.rs`, which runs it under strace.
 
 use std::fs::File;
 use std::io;
@@ -21,14 +23,17 @@ use rustix::stdio::{stdin, stdout};
 use rustix::thread::{set_no_new_privs, set_thread_gid, set_thread_groups, set_thread_uid};
 
 use super::content::{read_disk, stream};
+#[cfg(target_arch = "x86_64")]
+use super::guestinfo;
 use super::wire::{END, Speaker, Told, listen};
-use super::{Candidate, PAYLOAD_LIMIT, guestinfo};
+use super::{Candidate, PAYLOAD_LIMIT};
 use crate::init::gpt::ReadAt;
 use crate::sys;
 
 /// The word on the command line that makes the agent such a child.
 pub const COMMAND: &str = "read-medium";
 /// And the one for the hypervisor's variable.
+#[cfg(target_arch = "x86_64")]
 pub const GUESTINFO: &str = "read-guestinfo";
 /// `nobody` and `nogroup` of every Debian system.
 const NOBODY: u32 = 65_534;
@@ -108,31 +113,29 @@ pub fn run(words: &[&str]) -> ! {
 
 /// The life of a child that asks `VMware` for its variable, and says its
 /// bytes. On another machine it may be killed.
+#[cfg(target_arch = "x86_64")]
 pub fn run_guestinfo() -> ! {
-    #[cfg(target_arch = "x86_64")]
+    sys::allow_port(guestinfo::PORT);
+    if confine(SECONDS).is_ok()
+        && let Some(value) = guestinfo::get(&mut sys::read_port)
     {
-        sys::allow_port(guestinfo::PORT);
-        if confine(SECONDS).is_ok()
-            && let Some(value) = guestinfo::get(&mut sys::read_port)
-        {
-            sys::exit_now(i32::from(say(&value).is_err()));
-        }
+        sys::exit_now(i32::from(say(&value).is_err()));
     }
     sys::exit_now(1)
 }
 
 /// Lets a child ask; nothing where there is no variable.
+#[cfg(target_arch = "x86_64")]
 pub fn ask_guestinfo() -> Option<Vec<u8>> {
     let nothing = File::open("/dev/null").ok()?;
     let mut child = start(GUESTINFO, nothing, &[]).ok()?;
     let mut value = Vec::new();
     let mut pipe = child.stdout.take()?;
     let limit = guestinfo::TEXT_LIMIT as u64 + 4;
+    let end = Instant::now() + PATIENCE;
     let heard = loop {
         let mut buffer = [0; 4096];
-        match wait_for(&pipe, Instant::now() + PATIENCE)
-            .and_then(|()| io::Read::read(&mut pipe, &mut buffer))
-        {
+        match wait_for(&pipe, end).and_then(|()| io::Read::read(&mut pipe, &mut buffer)) {
             Ok(0) => break true,
             Ok(count) => value.extend_from_slice(buffer.get(..count).unwrap_or_default()),
             Err(_) => break false,

@@ -30,6 +30,8 @@ const CLOSE: u32 = 6;
 /// What is answered in the high half of `ecx`.
 const SUCCESS: u32 = 1;
 const HAS_REPLY: u32 = 2;
+/// With a failure: the machine was saved or moved meanwhile, and may ask again.
+const CHECKPOINT: u32 = 0x10;
 /// `RPCI`, with cookies.
 const PROTOCOL: u32 = 0x4943_5052 | 0x8000_0000;
 
@@ -58,6 +60,7 @@ struct Channel<'c> {
     call: Call<'c>,
     number: u32,
     cookies: (u32, u32),
+    is_cut: bool,
 }
 
 impl Channel<'_> {
@@ -70,7 +73,9 @@ impl Channel<'_> {
             esi: self.cookies.0,
             edi: self.cookies.1,
         });
-        (answer.ecx >> 16 & SUCCESS != 0).then_some(answer)
+        let status = answer.ecx >> 16;
+        self.is_cut = status & SUCCESS == 0 && status & CHECKPOINT != 0;
+        (status & SUCCESS != 0).then_some(answer)
     }
 
     /// Sends a request, and hears at most `limit` bytes and a few more.
@@ -112,20 +117,36 @@ pub fn get(call: Call<'_>) -> Option<Vec<u8>> {
     if version.ebx != MAGIC {
         return None;
     }
+    let reply = match reply(call) {
+        Err(Cut) => reply(call),
+        reply => reply,
+    };
+    // `1 VALUE`, or `0 No value found`.
+    let value = reply.ok()??.strip_prefix(b"1 ")?.to_vec();
+    (!value.is_empty()).then_some(value)
+}
+
+/// A checkpoint came between.
+struct Cut;
+
+/// What is answered in a channel of its own.
+fn reply(call: Call<'_>) -> Result<Option<Vec<u8>>, Cut> {
     let mut channel = Channel {
         call,
         number: 0,
         cookies: (0, 0),
+        is_cut: false,
     };
-    let opened = channel.pass(OPEN, PROTOCOL)?;
+    let Some(opened) = channel.pass(OPEN, PROTOCOL) else {
+        return if channel.is_cut { Err(Cut) } else { Ok(None) };
+    };
     channel.number = opened.edx >> 16;
     channel.cookies = (opened.esi, opened.edi);
     let request = format!("info-get {NAME}");
     let reply = channel.ask(request.as_bytes(), TEXT_LIMIT + 2);
+    let is_cut = channel.is_cut;
     channel.pass(CLOSE, 0);
-    // `1 VALUE`, or `0 No value found`.
-    let value = reply?.strip_prefix(b"1 ")?.to_vec();
-    (!value.is_empty()).then_some(value)
+    if is_cut { Err(Cut) } else { Ok(reply) }
 }
 
 #[cfg(test)]
@@ -141,6 +162,8 @@ mod tests {
         reply: Vec<u8>,
         /// Calls until it fails.
         calls: usize,
+        /// Calls until a checkpoint.
+        checkpoints: Vec<usize>,
     }
 
     const NUMBER: u32 = 5;
@@ -155,6 +178,7 @@ mod tests {
                 left: 0,
                 reply: Vec::new(),
                 calls: usize::MAX,
+                checkpoints: Vec::new(),
             }
         }
 
@@ -166,16 +190,23 @@ mod tests {
             if self.calls == 0 {
                 return answer;
             }
-            answer.ecx |= SUCCESS << 16;
             if registers.ecx == GET_VERSION {
+                answer.ecx |= SUCCESS << 16;
                 answer.ebx = MAGIC;
                 return answer;
             }
+            let made = usize::MAX - self.calls;
+            if self.checkpoints.contains(&made) {
+                answer.ecx |= CHECKPOINT << 16;
+                return answer;
+            }
+            answer.ecx |= SUCCESS << 16;
             assert_eq!(registers.ecx & 0xffff, MESSAGE);
             let part = registers.ecx >> 16;
             if part == OPEN {
                 assert!(!self.is_open && registers.ebx == PROTOCOL);
                 self.is_open = true;
+                self.asked.clear();
                 answer.edx = PORT | NUMBER << 16;
                 (answer.esi, answer.edi) = COOKIES;
                 return answer;
@@ -233,6 +264,25 @@ mod tests {
         let mut host = Host::new(b"");
         assert_eq!(ask(&mut host), None);
         assert!(!host.is_open);
+    }
+
+    #[test]
+    fn after_one_checkpoint_it_asks_once_more() {
+        let value = b"schema = 1\n".as_slice();
+        let mut whole = Host::new(value);
+        assert!(ask(&mut whole).is_some());
+        let calls = usize::MAX - whole.calls;
+        // From the second one, which opens, to the last but one.
+        for at in 2..calls {
+            let mut host = Host::new(value);
+            host.checkpoints = vec![at];
+            assert_eq!(ask(&mut host).as_deref(), Some(value), "{at}");
+            assert!(!host.is_open);
+            host = Host::new(value);
+            host.checkpoints = (at..at + 2 * calls).collect();
+            assert_eq!(ask(&mut host), None, "{at}");
+            assert!(usize::MAX - host.calls <= calls + 2, "it asks without end");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod damage;
 mod ext;
 mod fat;
 mod fat_names;
+#[cfg(target_arch = "x86_64")]
 pub mod guestinfo;
 #[cfg(test)]
 mod hostile;
@@ -186,7 +187,7 @@ pub fn look(roots: &Roots) -> Found {
     found
         .candidates
         .sort_by_key(|candidate| candidate.form != Form::Site);
-    channel::look(&roots.firmware, &mut found);
+    channel::look(&roots.firmware, &roots.policy, &mut found);
     channel::admit(found, &roots.policy)
 }
 
@@ -220,13 +221,15 @@ pub fn read_bundle(
 
 /// Looks until a configuration is there, or no device of any kind has come
 /// for as long as `patience`: a drive behind a slow controller comes when its
-/// driver has been loaded and has asked every port. Six times that at most.
+/// driver has been loaded and has asked every port. What comes during a look
+/// counts too. Six times that at most, and what the last look takes.
 #[must_use]
 pub fn find(roots: &Roots, patience: Duration) -> Found {
     let last = Instant::now() + 6 * patience;
     let mut watcher = Watcher::new(roots);
     loop {
         let found = look(roots);
+        watcher.catch_up();
         let end = last.min(watcher.heard() + patience);
         let left = end.saturating_duration_since(Instant::now());
         if !found.candidates.is_empty() || left.is_zero() {

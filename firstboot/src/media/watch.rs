@@ -36,8 +36,8 @@ impl Watcher {
         }
     }
 
-    /// When the kernel last told of a device, of any kind, while somebody
-    /// waited; at first, when the watch began.
+    /// When it was last noticed that a device came or changed; at first, when
+    /// the watch began.
     #[must_use]
     pub const fn heard(&self) -> Instant {
         self.heard
@@ -61,12 +61,25 @@ impl Watcher {
         }
     }
 
+    /// Hears what happened while nobody waited. The next wait still tells of
+    /// what changed.
+    pub fn catch_up(&mut self) {
+        if self.events.is_some() {
+            self.doze(Duration::ZERO);
+        }
+        if fingerprint(&self.roots) != self.last {
+            self.heard = Instant::now();
+        }
+    }
+
     fn doze(&mut self, patience: Duration) {
-        let begin = Instant::now();
-        match self.events.as_ref().map(|events| events.wait(patience)) {
-            // Before its time it returns with a message only.
-            Some(Ok(_)) if begin.elapsed() < patience => self.heard = Instant::now(),
-            Some(Ok(_)) => {}
+        match self.events.as_ref().map(|events| events.came(patience)) {
+            // It also returns without any, or when a signal comes.
+            Some(Ok(is_new)) => {
+                if is_new {
+                    self.heard = Instant::now();
+                }
+            }
             // The socket broke: from now on only the clock tells.
             Some(Err(_)) => self.events = None,
             None => std::thread::sleep(patience),
@@ -108,8 +121,11 @@ mod tests {
         fs::write(device.join("size"), "2048\n").expect("size");
         fs::write(device.join("diskseq"), "7\n").expect("sequence");
         let before = watcher.heard();
+        watcher.catch_up();
+        let noticed = watcher.heard();
+        assert!(noticed > before);
         assert!(watcher.wait(Duration::ZERO));
-        assert!(watcher.heard() > before);
+        assert!(watcher.heard() > noticed);
         assert!(!watcher.wait(Duration::ZERO));
         fs::write(device.join("diskseq"), "8\n").expect("sequence");
         assert!(watcher.wait(Duration::ZERO));
