@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::finding::{Finding, NetworkState, Refusal, remedy, stopped, stopper};
+use super::finding::{Finding, NetworkState, Refusal, count, remedy, stopped, stopper};
 use crate::exec::{ExecError, escape};
 use crate::inspect::InspectError;
 use crate::machine::MachineError;
@@ -313,6 +313,12 @@ pub enum ImportError {
         /// The name.
         name: String,
     },
+    /// Another process changes the guest.
+    #[error("another virt-image works on the guest `{}`", name.escape_debug())]
+    Busy {
+        /// The name.
+        name: String,
+    },
     /// The record of an import cannot be understood.
     #[error("`{}` is no record of an import", path.display())]
     Record {
@@ -378,13 +384,6 @@ pub enum ImportError {
     Guest(#[from] MachineError),
 }
 
-fn count(findings: usize) -> String {
-    match findings {
-        1 => "1 error".into(),
-        more => format!("{more} errors"),
-    }
-}
-
 fn is_full(source: &io::Error) -> bool {
     matches!(
         source.kind(),
@@ -440,6 +439,7 @@ impl ImportError {
             Self::NoGuest { .. } => "import-no-guest",
             Self::NotOurs { .. } => "import-not-ours",
             Self::Running { .. } => "import-guest-running",
+            Self::Busy { .. } => "import-busy",
             Self::Record { .. } => "import-record",
             Self::OtherAppliance { .. } => "import-other-appliance",
             Self::OtherBoot { .. } => "import-other-boot",
@@ -538,6 +538,7 @@ impl ImportError {
                 running: Some(_), ..
             } => "look at its console, or remove it: `virt-image remove NAME --force`",
             Self::HalfRemoved { .. } => "remove it again",
+            Self::Busy { .. } => "wait for it, and try again",
             Self::Unfinished { .. } => {
                 "import it again with `--replace`, or remove it: `virt-image remove NAME`"
             }

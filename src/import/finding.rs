@@ -169,3 +169,11 @@ pub(super) fn stopped(stop: Stop, running: Option<&str>) -> String {
         None => format!("stopped by {by}; what was begun was taken back"),
     }
 }
+
+/// How many errors a descriptor has, in words.
+pub(super) fn count(findings: usize) -> String {
+    match findings {
+        1 => "1 error".into(),
+        more => format!("{more} errors"),
+    }
+}

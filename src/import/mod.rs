@@ -9,6 +9,7 @@
 //! libvirt's schema, a libvirt of the tests' own, hostile descriptors
 //! (`tests/it/import/`).
 
+mod aside;
 mod decide;
 pub mod descriptor;
 mod devices;
@@ -18,6 +19,7 @@ mod error;
 mod finding;
 pub mod host;
 mod host_firmware;
+mod lock;
 pub mod master;
 pub mod plan;
 mod qemu;

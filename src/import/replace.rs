@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use xml::escape::{escape_str_attribute, escape_str_pcdata};
 
+use super::aside::{self, aside_of, bring_back, put_back, rename};
 use super::domain;
 use super::error::ImportError;
 use super::host::Host;
+use super::lock::Lock;
 use super::plan::{CONFIG, Make, Plan};
 use super::qemu;
 use super::run::{Acts, Imported, finish, free_name, introduce, renewed, start};
@@ -21,26 +23,27 @@ use crate::artifact::write_file;
 use crate::machine::kvm::Accelerator;
 use crate::report::Reporter;
 
-fn rename(from: &Path, to: &Path) -> Result<(), ImportError> {
-    fs::rename(from, to).map_err(|source| ImportError::Write {
-        path: to.to_owned(),
-        source,
-    })
-}
-
 /// Replaces a guest. One that was not imported is forgotten, its disks stay.
 pub(super) fn replace(
     plan: &mut Plan,
     host: &Host,
     accelerator: Accelerator,
     acts: &Acts,
+    lock: Lock,
     reporter: &dyn Reporter,
 ) -> Result<Imported, ImportError> {
     let name = plan.name.clone();
     let old_folder = host.folder_of(&name, &plan.folder)?;
-    bring_back(&old_folder, &plan.folder, &name)?;
+    let old_lock = (old_folder != plan.folder)
+        .then(|| Lock::take(&old_folder, &name))
+        .transpose()?;
+    let off = || host.cut_power(&name, &old_folder);
+    bring_back(&old_folder, &plan.folder, &name, &off, reporter)?;
     let aside = aside_of(&old_folder, &name);
     let record = Record::open(&old_folder)?.filter(|record| record.name == name);
+    if record.is_some() && aside.exists() {
+        return Err(ImportError::FolderTaken { path: aside });
+    }
     let old_xml = match host {
         Host::Libvirt { virsh, .. } if virsh.state(&name)?.is_some() => {
             Some(virsh.description(&name)?)
@@ -125,66 +128,11 @@ pub(super) fn replace(
     undo.keep();
     if let Some(record) = &record {
         record.remove_files(&aside)?;
+        aside::move_along(&aside, &plan.folder, reporter);
     }
+    drop(old_lock);
+    lock.release();
     finish(plan, host, Some(accelerator), acts, reporter)
-}
-
-/// A replacement that was killed left the guest before it aside: it comes
-/// back first. When the one in its place, in the folder `new`, is whole, what
-/// is left aside goes, as it was about to: the user's disks are in the new one.
-/// What has a disk of the user's, or belongs to nobody, is not touched.
-pub(super) fn bring_back(folder: &Path, new: &Path, name: &str) -> Result<(), ImportError> {
-    let aside = aside_of(folder, name);
-    if !aside.exists() {
-        return Ok(());
-    }
-    match Record::open(new)? {
-        Some(record) if !record.is_whole => put_back(&record, new, &aside, folder),
-        None if !folder.exists() => rename(&aside, folder),
-        None => Err(ImportError::FolderTaken { path: aside }),
-        Some(_) => match superseded(&aside)? {
-            Some(old) => old.remove_files(&aside),
-            None => Err(ImportError::FolderTaken { path: aside }),
-        },
-    }
-}
-
-/// The record of a guest that is aside and has no disk of the user's any more.
-fn superseded(aside: &Path) -> Result<Option<Record>, ImportError> {
-    let is_there = |disk: &RecordDisk| {
-        disk.usage == "user" && disk.id != CONFIG && aside.join(&disk.file).exists()
-    };
-    Ok(Record::open(aside)?.filter(|old| !old.disks.iter().any(is_there)))
-}
-
-/// Puts the guest that is aside back in its folder, in the place of the
-/// unfinished one in `new`; the user's disks that were there by then with it.
-fn put_back(
-    unfinished: &Record,
-    new: &Path,
-    aside: &Path,
-    folder: &Path,
-) -> Result<(), ImportError> {
-    let old = Record::open(aside)?;
-    for disk in old.iter().flat_map(|record| &record.disks) {
-        let (from, to) = (new.join(&disk.file), aside.join(&disk.file));
-        let is_new = unfinished.disks.iter().any(|new| new.file == disk.file);
-        if !is_new && from.exists() && !to.exists() {
-            rename(&from, &to)?;
-        }
-    }
-    unfinished.remove_files(new)?;
-    if folder.exists() {
-        return Err(ImportError::FolderTaken {
-            path: aside.to_owned(),
-        });
-    }
-    rename(aside, folder)
-}
-
-/// Where a guest's files are while it is replaced.
-fn aside_of(folder: &Path, name: &str) -> PathBuf {
-    folder.with_file_name(format!(".{name}.consign-old"))
 }
 
 /// A disk that the user keeps data on, and that the new descriptor does not
@@ -269,6 +217,7 @@ pub(super) fn swap(
     folder: &Path,
     record: &Record,
     acts: &Acts,
+    lock: Lock,
     reporter: &dyn Reporter,
 ) -> Result<Imported, ImportError> {
     folder.clone_into(&mut plan.folder);
@@ -357,6 +306,7 @@ pub(super) fn swap(
             _ => {}
         }
     }
+    lock.release();
     finish(plan, host, None, acts, reporter)
 }
 
@@ -468,88 +418,6 @@ mod tests {
         );
         let other = "if=none,id=d1,format=raw,file=/g,,x/data.raw";
         assert_eq!(edited(other), other);
-    }
-
-    fn record(disks: Vec<RecordDisk>, is_whole: bool) -> Record {
-        Record {
-            consign_import: 1,
-            is_whole,
-            name: "x".into(),
-            version: None,
-            descriptor: "/appliance.xml".into(),
-            descriptor_sha256: String::new(),
-            connect: None,
-            disks,
-            files: Vec::new(),
-            boot: None,
-            qemu: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn the_users_disks_come_back_with_the_guest_that_was_aside() {
-        let storage = tempfile::tempdir().expect("a folder");
-        let folder = storage.path().join("x");
-        let aside = aside_of(&folder, "x");
-        let put = |folder: &Path, name: &str, text: &str| {
-            fs::write(folder.join(name), text).expect("written");
-        };
-        let disks = vec![disk("system.raw", "raw"), disk("data.raw", "raw")];
-        for path in [&folder, &aside] {
-            fs::create_dir(path).expect("a folder");
-        }
-        record(disks.clone(), true).save(&aside).expect("a record");
-        put(&aside, "system.raw", "old");
-        // It was killed after the user's disk had moved.
-        let unfinished = record(disks[..1].to_vec(), false);
-        unfinished.save(&folder).expect("a record");
-        put(&folder, "system.raw", "new");
-        put(&folder, "data.raw", "the user's");
-        bring_back(&folder, &folder, "x").expect("it comes back");
-        let text = |name: &str| fs::read_to_string(folder.join(name)).expect("a file");
-        assert_eq!(text("system.raw"), "old");
-        assert_eq!(text("data.raw"), "the user's");
-        assert!(!aside.exists());
-        assert!(Record::open(&folder).expect("read").expect("one").is_whole);
-    }
-
-    #[test]
-    fn what_is_left_of_a_guest_that_was_replaced_goes_unless_it_has_the_users_disk() {
-        let storage = tempfile::tempdir().expect("a folder");
-        let folder = storage.path().join("x");
-        let aside = aside_of(&folder, "x");
-        for path in [&folder, &aside] {
-            fs::create_dir(path).expect("a folder");
-            let disks = ["system", "data"].map(|id| RecordDisk {
-                id: id.into(),
-                usage: if id == "data" { "user" } else { "system" }.into(),
-                ..disk(&format!("{id}.raw"), "raw")
-            });
-            record(disks.into(), true).save(path).expect("a record");
-        }
-        fs::write(aside.join("system.raw"), "old").expect("written");
-        fs::write(aside.join("data.raw"), "the user's").expect("written");
-        let error = bring_back(&folder, &folder, "x").expect_err("a disk of the user's");
-        assert_eq!(error.slug(), "import-folder-taken");
-        assert!(aside.join("system.raw").exists() && aside.join("data.raw").exists());
-        fs::rename(aside.join("data.raw"), folder.join("data.raw")).expect("renamed");
-        bring_back(&folder, &folder, "x").expect("nothing in the way");
-        assert!(!aside.exists() && folder.join("data.raw").exists());
-    }
-
-    #[test]
-    fn what_cannot_be_put_back_stays_where_it_is() {
-        let storage = tempfile::tempdir().expect("a folder");
-        let folder = storage.path().join("x");
-        let aside = aside_of(&folder, "x");
-        for path in [&folder, &aside] {
-            fs::create_dir(path).expect("a folder");
-        }
-        let unfinished = record(vec![disk("system.raw", "raw")], false);
-        fs::write(folder.join("other"), "somebody's").expect("written");
-        let error = put_back(&unfinished, &folder, &aside, &folder).expect_err("in the way");
-        assert_eq!(error.slug(), "import-folder-taken");
-        assert!(folder.join("other").exists() && aside.exists());
     }
 
     #[test]

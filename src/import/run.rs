@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::aside::{aside_of, bring_back, say_what_stays};
 use super::decide;
 use super::descriptor::is_guest_name;
 use super::domain::{self, CONSOLE_LOG};
 use super::error::ImportError;
 use super::host::Host;
 use super::host_firmware::HostFirmware;
+use super::lock::Lock;
 use super::plan::{Plan, PlannedDisk};
 use super::qemu;
 use super::store::{self, Record, RecordBoot, RecordDisk, Undo, is_replaced, name_of};
@@ -105,14 +107,21 @@ fn import_all(
     let accelerator = host.accelerator(plan.virt, reporter)?;
     let storage = plan.folder.parent().unwrap_or(Path::new("/"));
     store::check_room(plan, storage)?;
-    super::replace::bring_back(&plan.folder, &plan.folder, &plan.name)?;
+    let lock = Lock::make(&plan.folder, &plan.name)?;
+    let taken = || ImportError::NameTaken {
+        name: plan.name.clone(),
+    };
+    let off = || match host.check_off(&plan.name, &plan.folder, acts.replace) {
+        Ok(_) => host.cut_power(&plan.name, &plan.folder),
+        Err(ImportError::Running { .. } | ImportError::Saved { .. }) => Err(taken()),
+        Err(error) => Err(error),
+    };
+    bring_back(&plan.folder, &plan.folder, &plan.name, &off, reporter)?;
     if is_taken(plan, host)? {
         if acts.replace {
-            return super::replace::replace(plan, host, accelerator, acts, reporter);
+            return super::replace::replace(plan, host, accelerator, acts, lock, reporter);
         }
-        return Err(ImportError::NameTaken {
-            name: plan.name.clone(),
-        });
+        return Err(taken());
     }
     let plan = &*plan;
     let mut undo = Undo::default();
@@ -129,6 +138,7 @@ fn import_all(
     }
     store::go_on(reporter)?;
     undo.keep();
+    lock.release();
     finish(plan, host, Some(accelerator), acts, reporter)
 }
 
@@ -336,6 +346,7 @@ fn upgrade_all(
     }
     plan.digest_overlays(reporter)?;
     let folder = host.folder_of(&plan.name, &plan.folder)?;
+    let lock = Lock::take(&folder, &plan.name)?;
     let record = Record::open(&folder)?.filter(|record| record.name == plan.name);
     let record = record.ok_or_else(|| ImportError::NotOurs {
         name: plan.name.clone(),
@@ -358,7 +369,7 @@ fn upgrade_all(
     }
     store::check_room(plan, &folder)?;
     host.check_off(&plan.name, &folder, acts.force)?;
-    super::replace::swap(plan, host, &folder, &record, acts, reporter)
+    super::replace::swap(plan, host, &folder, &record, acts, lock, reporter)
 }
 
 /// Starts a guest that was imported, after a look at the disks that it needs
@@ -426,8 +437,8 @@ fn of_ours(name: &str, storage: &Path, host: &Host) -> Result<(PathBuf, Record),
 ///
 /// # Errors
 ///
-/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, `HalfRemoved`,
-/// `FolderTaken`, and what removing reports.
+/// [`ImportError::NoGuest`], `NotOurs`, `Running`, `Saved`, `Busy`,
+/// `HalfRemoved`, `FolderTaken`, and what removing reports.
 pub fn remove(
     name: &str,
     storage: &Path,
@@ -436,7 +447,17 @@ pub fn remove(
     reporter: &dyn Reporter,
 ) -> Result<PathBuf, ImportError> {
     let folder = host.folder_of(name, &storage.join(name))?;
-    super::replace::bring_back(&folder, &folder, name)?;
+    let _lock = Lock::take(&folder, name)?;
+    // Whose it is comes before how it is; what is aside says it for itself.
+    if !aside_of(&folder, name).exists() {
+        of_ours(name, storage, host)?;
+    }
+    let off = || {
+        host.check_off(name, &folder, force)?;
+        host.cut_power(name, &folder)
+    };
+    host.check_off(name, &folder, force)?;
+    bring_back(&folder, &folder, name, &off, reporter)?;
     let (folder, record) = of_ours(name, storage, host)?;
     let is_known = host.state(name)?.is_some();
     let is_running = host.check_off(name, &folder, force)?;
@@ -451,7 +472,10 @@ pub fn remove(
         record.remove_files(&folder)
     };
     match (remove_all(), reporter.stop()) {
-        (Ok(()), _) => Ok(folder),
+        (Ok(()), _) => {
+            say_what_stays(&folder, reporter);
+            Ok(folder)
+        }
         (Err(_), Some(stop)) => Err(ImportError::HalfRemoved {
             stop,
             name: name.to_owned(),

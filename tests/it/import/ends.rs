@@ -139,6 +139,94 @@ fn a_signal_takes_an_import_back_at_once() {
 }
 
 #[test]
+fn a_second_signal_ends_what_has_nothing_to_take_back() {
+    let (small, storage) = (large(Small::new()), temp_folder());
+    let mut command = import(&small, &storage, &["--print-xml"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    let number = i32::try_from(child.id()).expect("a process's number");
+    let pid = Pid::from_raw(number).expect("not 0");
+    let disk = small.file("disk.raw");
+    let files = PathBuf::from(format!("/proc/{number}/fd"));
+    let reads_the_disk = || {
+        let mut files = names(&files).into_iter().map(|file| files.join(file));
+        files.any(|file| fs::read_link(file).is_ok_and(|file| file == disk))
+    };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !reads_the_disk() {
+        assert!(Instant::now() < deadline, "it never reads its disk");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    kill_process(pid, Signal::STOP).expect("it runs");
+    for signal in [Signal::TERM, Signal::INT] {
+        kill_process(pid, signal).expect("it is there");
+    }
+    kill_process(pid, Signal::CONT).expect("it is there");
+    let output = child.wait_with_output().expect("it ends");
+    let said = text_of(&output);
+    let code = output.status.code();
+    assert!(matches!(code, Some(130 | 143)), "{code:?} {said}");
+    // The first would have been answered by words.
+    assert!(!said.contains("stopped by"), "{said}");
+    assert_eq!(names(storage.path()), Vec::<String>::new());
+}
+
+#[test]
+fn nobody_else_works_on_a_guest_that_is_imported() {
+    let (small, storage) = (large(Small::new()), temp_folder());
+    let record = storage.path().join("small/import.json");
+    let command = import(&small, &storage, &["--noreboot"]);
+    let (ended, said) = held(command, &record, |_| {
+        let (slug, words) = ("import-busy", "`small`");
+        let mut remove = plain(&["remove", "small"], None, &storage);
+        fails(&mut remove, slug, 2, words, "wait for it");
+        let mut upgrade = plain(&["upgrade"], Some(&small.descriptor()), &storage);
+        fails(&mut upgrade, slug, 2, words, "wait for it");
+        let mut again = import(&small, &storage, &["--noreboot", "--replace"]);
+        fails(&mut again, slug, 2, words, "wait for it");
+    });
+    assert_eq!(ended, Some(0), "{said}");
+    assert_eq!(names(storage.path()), ["small"]);
+    succeeds(&mut plain(&["remove", "small"], None, &storage));
+    assert_eq!(names(storage.path()), Vec::<String>::new());
+}
+
+#[test]
+fn a_guest_that_runs_on_half_a_replacement_is_not_removed_from_under_it() {
+    let Some(libvirt) = Libvirt::alone() else {
+        return;
+    };
+    let (small, storage) = (Small::new(), temp_folder());
+    let before = libvirt.inventory();
+    let quiet = ["-n", "half", "--noreboot"];
+    succeeds(&mut at(&small, &libvirt, &storage, &quiet));
+    // As a replacement leaves it that is killed when its disks are made.
+    let folder = storage.path().join("half");
+    let aside = storage.path().join(".half.consign-old");
+    fs::rename(&folder, &aside).expect("renamed");
+    fs::create_dir(&folder).expect("a folder");
+    let record = fs::read_to_string(aside.join("import.json")).expect("a record");
+    let partial = record.replace("\"is_whole\": true", "\"is_whole\": false");
+    assert_ne!(record, partial);
+    fs::write(folder.join("import.json"), partial).expect("written");
+    for disk in ["system.raw", "data.raw"] {
+        fs::copy(aside.join(disk), folder.join(disk)).expect("copied");
+    }
+    libvirt.ask(&["start", "half"]);
+    let there = || (names(storage.path()), names(&folder), names(&aside));
+    let as_it_was = there();
+    let mut refused = remove(&libvirt, "half", &storage, &[]);
+    fails(&mut refused, "import-guest-running", 2, "half", "--force");
+    let mut refused = at(&small, &libvirt, &storage, &quiet);
+    fails(&mut refused, "import-name-taken", 2, "half", "--replace");
+    assert_eq!(there(), as_it_was);
+    assert_eq!(libvirt.ask(&["domstate", "half"]), "running");
+    succeeds(&mut remove(&libvirt, "half", &storage, &["--force"]));
+    assert_eq!(names(storage.path()), Vec::<String>::new());
+    assert_eq!(libvirt.inventory(), before);
+}
+
+#[test]
 fn a_signal_while_waiting_leaves_the_guest_and_says_so() {
     if program("qemu-system-x86_64", "qemu-system-x86").is_none() {
         return;

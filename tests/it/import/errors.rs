@@ -353,8 +353,8 @@ fn storage_that_fills_up_midway_is_left_empty() {
         command
     };
     let folder = format!("{storage}");
-    // Room for the record and the first disk only.
-    let tight = format!("mount -t tmpfs -o size=8m,nr_inodes=4 tmpfs {storage}");
+    // Room for the lock, the record and the first disk only.
+    let tight = format!("mount -t tmpfs -o size=8m,nr_inodes=5 tmpfs {storage}");
     let look = format!("\"$@\"; code=$?; echo left: $(ls -A {folder}); exit $code");
     let Some(mut full) = apart_by(&format!("{tight}\n{look}"), &import(&folder)) else {
         return;

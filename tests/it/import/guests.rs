@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::{READY, Small, fails, succeeds, tree_digest, virt_image};
 use crate::support::libvirt::Libvirt;
-use crate::support::{TestFolder, program, temp_folder};
+use crate::support::{TestFolder, program, run, temp_folder, text_of};
 
 /// How long a boot sector may take to say a line.
 const PATIENCE: &str = "120";
@@ -507,6 +507,19 @@ fn no_replacement_takes_the_users_data() {
     fs::remove_file(aside.join("data.raw")).expect("removed");
     succeeds(&mut command(&["remove", "small"]));
     assert_eq!(names(storage.path()), Vec::<String>::new());
+
+    // What else is in the guest's folder stays in it, and stops nothing.
+    succeeds(&mut import(&small, &[]));
+    fs::write(folder.join("notes.txt"), "the user's").expect("written");
+    succeeds(&mut import(&small, &["--replace"]));
+    succeeds(&mut import(&small, &["--replace"]));
+    assert_eq!(names(storage.path()), ["small"]);
+    let output = run(&mut command(&["remove", "small"]));
+    let said = text_of(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("are not the guest's; they stay"), "{said}");
+    assert_eq!(names(&folder), ["notes.txt"]);
+    fs::remove_dir_all(&folder).expect("removed");
 
     // A copy under another name has no files of its own.
     let copy = storage.path().join("copy");
