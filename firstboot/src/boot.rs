@@ -119,7 +119,7 @@ fn hold(root: &Root, status: &mut Status, slot: &str) {
 
 /// Where media are looked for, and which other ways the vendor allows. That
 /// the image itself is wrong is told when a configuration is judged.
-fn roots(root: &Root) -> Roots {
+pub fn roots(root: &Root) -> Roots {
     Roots {
         policy: Vendor::load(root).unwrap_or_default().policy,
         ..Roots::default()

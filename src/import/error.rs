@@ -314,10 +314,12 @@ pub enum ImportError {
         name: String,
     },
     /// Another process changes the guest.
-    #[error("another virt-image works on the guest `{}`", name.escape_debug())]
+    #[error("another virt-image works on the guest `{}`: it holds `{}`", name.escape_debug(), lock.display())]
     Busy {
         /// The name.
         name: String,
+        /// The file that it has locked.
+        lock: PathBuf,
     },
     /// The record of an import cannot be understood.
     #[error("`{}` is no record of an import", path.display())]
@@ -538,7 +540,7 @@ impl ImportError {
                 running: Some(_), ..
             } => "look at its console, or remove it: `virt-image remove NAME --force`",
             Self::HalfRemoved { .. } => "remove it again",
-            Self::Busy { .. } => "wait for it, and try again",
+            Self::Busy { .. } => "wait for it, and try again; where none runs, remove that file",
             Self::Unfinished { .. } => {
                 "import it again with `--replace`, or remove it: `virt-image remove NAME`"
             }

@@ -37,22 +37,33 @@ impl Lock {
         let path = folder.with_file_name(format!(".{name}.consign-lock"));
         let busy = || ImportError::Busy {
             name: name.to_owned(),
+            lock: path.clone(),
         };
         let failed = |error: Errno| ImportError::Folder {
             path: folder.to_owned(),
             source: error.into(),
         };
-        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // A lock on a file of NFS needs one that is open for writing; on a file
+        // of somebody else's, reading has to do.
+        let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
+        let open = |access| rustix::fs::open(&path, flags | access, mode);
         loop {
-            let file = match rustix::fs::open(&path, flags, mode) {
+            let opened = match open(OFlags::RDWR | OFlags::CREATE) {
+                Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if path.is_file() => {
+                    open(OFlags::RDONLY)
+                }
+                opened => opened,
+            };
+            let file = match opened {
                 Ok(file) => File::from(file),
                 // Somebody else's, who is there or was killed.
                 Err(Errno::ACCESS | Errno::PERM) if path.symlink_metadata().is_ok() => {
                     return Err(busy());
                 }
-                // Who cannot make a file there cannot change a guest there, but
-                // for one that goes to make room. Nobody has the lock: it is not there.
+                // Nobody has the lock: it is not there. Where none can be made,
+                // most of what would be done fails by itself, and what does not
+                // (making room) must not depend on room for it.
                 Err(
                     Errno::ACCESS
                     | Errno::PERM
@@ -69,6 +80,11 @@ impl Lock {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Err(busy()),
+                // There are no locks on this file system: none is to be had.
+                Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
+                    drop(fs::remove_file(&path));
+                    return Ok(Self::none());
+                }
                 Err(error) => return Err(failed(error)),
             }
             // Whoever had it may have removed it since it was opened.
@@ -115,6 +131,23 @@ impl Lock {
             return Self::make(folder, name);
         }
         Ok(lock)
+    }
+
+    /// As [`Self::take`], unless this one is on the same place by another name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::take`].
+    pub(super) fn take_too(&self, folder: &Path, name: &str) -> Result<Self, ImportError> {
+        let of = |path: &Path| {
+            let parent = path.parent()?.metadata().ok()?;
+            Some((parent.dev(), parent.ino(), path.file_name()?.to_owned()))
+        };
+        let asked = folder.with_file_name(format!(".{name}.consign-lock"));
+        match &self.held {
+            Some((_, path)) if of(path).is_some() && of(path) == of(&asked) => Ok(Self::none()),
+            _ => Self::take(folder, name),
+        }
     }
 
     /// The guest's files change no more.
@@ -164,6 +197,21 @@ mod tests {
                 .len(),
             0
         );
+    }
+
+    #[test]
+    fn a_place_with_two_names_is_locked_once() {
+        let storage = tempfile::tempdir().expect("a folder");
+        let (place, other) = (storage.path().join("place"), storage.path().join("other"));
+        fs::create_dir(&place).expect("a folder");
+        std::os::unix::fs::symlink(&place, &other).expect("a link");
+        let lock = Lock::take(&place.join("x"), "x").expect("it is free");
+        let again = lock.take_too(&other.join("x"), "x").expect("it is ours");
+        assert!(again.held.is_none());
+        drop(again);
+        assert!(Lock::take(&other.join("x"), "x").is_err());
+        let elsewhere = lock.take_too(&storage.path().join("x"), "x");
+        assert!(elsewhere.expect("it is free").held.is_some());
     }
 
     #[test]

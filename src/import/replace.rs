@@ -35,7 +35,7 @@ pub(super) fn replace(
     let name = plan.name.clone();
     let old_folder = host.folder_of(&name, &plan.folder)?;
     let old_lock = (old_folder != plan.folder)
-        .then(|| Lock::take(&old_folder, &name))
+        .then(|| lock.take_too(&old_folder, &name))
         .transpose()?;
     let off = || host.cut_power(&name, &old_folder);
     bring_back(&old_folder, &plan.folder, &name, &off, reporter)?;

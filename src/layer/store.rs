@@ -502,6 +502,14 @@ mod tests {
         let other = File::open(&other).expect("open");
         record.kept = Some(KeptDigest::of_file(&other).expect("read"));
         file(&store, &record);
+        let verified = crate::layer::upkeep::verify(&store, &Silent).expect("readable");
+        let problems: Vec<_> = verified
+            .dropped
+            .iter()
+            .map(|found| &found.problem)
+            .collect();
+        assert_eq!(problems, ["its record is of another tar"]);
+        file(&store, &record);
         assert!(store.find(&record.key, &Silent).expect("ok").is_none());
     }
 

@@ -11,7 +11,7 @@ use crate::configure::{
 };
 use crate::generation::Generation;
 use crate::item::Item;
-use crate::media::{self, Roots};
+use crate::media;
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
 use crate::status::{Standing, Status, code};
@@ -121,7 +121,7 @@ fn with_offer(
     let acted = if let Some(given) = &given {
         act(&place.root, &given.offer())
     } else {
-        let found = media::look(&Roots::default());
+        let found = media::look(&crate::boot::roots(&place.root));
         if place.is_system {
             write_back::note(&place.root, &found);
         }

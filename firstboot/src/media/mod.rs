@@ -219,8 +219,8 @@ pub fn read_bundle(
         .map_err(|damage| io::Error::other(damage.to_string()))
 }
 
-/// Looks until a configuration is there, or no device of any kind has come
-/// for as long as `patience`: a drive behind a slow controller comes when its
+/// Looks until a configuration is there, or no disk, nor a bus that leads to
+/// one, has come for as long as `patience`: a drive behind a slow controller comes when its
 /// driver has been loaded and has asked every port. What comes during a look
 /// counts too. Six times that at most, and what the last look takes.
 #[must_use]

@@ -25,6 +25,9 @@ use crate::units::Timestamp;
 /// Opens once more when a rename elsewhere disturbed the kernel's walk.
 const TRIES: usize = 8;
 
+/// Devices of an image that are held open, far below what a process may have.
+const MOST_HELD: usize = 256;
+
 /// Begins the name of what is made beside the file whose place it takes.
 pub(super) const BESIDE: &[u8] = b".consign-new-";
 
@@ -38,9 +41,10 @@ pub(crate) struct Root {
     last: Option<(TreePath, Rc<OwnedFd>)>,
     /// Devices of the image. On the disk they are empty files, so that no
     /// build ever makes a device, and an ordinary user's build comes out the same.
-    /// Each is held open, so that its number is not given to another file: one
-    /// in its place is no device.
-    devices: BTreeMap<TreePath, (OwnedFd, NodeKind)>,
+    /// With the inode of that file: another one in its place is no device.
+    devices: BTreeMap<TreePath, (u64, NodeKind)>,
+    /// Such files held open, so that their numbers are not given to others.
+    held: Vec<OwnedFd>,
 }
 
 /// A file with its bytes, owner and times, waiting for its name.
@@ -61,6 +65,7 @@ impl Root {
             fd,
             last: None,
             devices: BTreeMap::new(),
+            held: Vec::new(),
         })
     }
 
@@ -77,8 +82,7 @@ impl Root {
     /// What the empty file at `path` with the number `inode` stands for.
     pub(crate) fn device(&self, path: &TreePath, inode: u64) -> Option<&NodeKind> {
         let (own, kind) = self.devices.get(path)?;
-        let own = rustix::fs::fstat(own).ok()?;
-        (own.st_ino == inode).then_some(kind)
+        (*own == inode).then_some(kind)
     }
 
     fn resolve(&self, path: &TreePath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -291,7 +295,13 @@ impl Root {
             let held = self
                 .resolve(&canonical, OFlags::PATH | OFlags::NOFOLLOW)
                 .map_err(|error| Fault::system("hold", path.to_string(), error))?;
-            self.devices.insert(canonical, (held, kind.clone()));
+            let status = rustix::fs::fstat(&held)
+                .map_err(|error| Fault::system("look at", path.to_string(), error))?;
+            self.devices
+                .insert(canonical, (status.st_ino, kind.clone()));
+            if self.held.len() < MOST_HELD {
+                self.held.push(held);
+            }
         }
         self.set_metadata(path, meta)
     }
