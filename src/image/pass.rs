@@ -22,6 +22,8 @@ use crate::sparse::{SparseSource, coalesce};
 const PIECE: u64 = 8;
 /// Bytes of a chunk, which is a piece as well.
 pub(super) const CHUNK_SIZE: usize = 4 << 20;
+/// Clusters of a chunk.
+const CHUNK: u64 = CHUNK_SIZE as u64 / CLUSTER_SIZE as u64;
 /// Bytes of pieces that may be begun before their turn; packed they are as much again.
 const AHEAD: u64 = 32 << 20;
 
@@ -137,17 +139,10 @@ pub(super) fn run(
     mut take: impl FnMut(Piece) -> Result<(), ImageError>,
 ) -> Result<ContentRoot, ImageError> {
     let mut root = RootBuilder::new(disk.size());
-    let step = if presses.chunks.is_empty() {
-        PIECE
-    } else {
-        CHUNK_SIZE as u64 / CLUSTER_SIZE as u64
-    };
-    let touched = clusters_of(disk.data_ranges(), step);
-    let most = disk.size().bytes().div_ceil(CLUSTER_SIZE as u64);
-    let jobs = touched
-        .iter()
-        .flat_map(|range| range.clone().step_by(as_usize(step)));
-    let jobs = jobs.map(|start| start..most.min(start + step));
+    let touched = clusters_of(disk.data_ranges());
+    let chunk = (!presses.chunks.is_empty()).then_some(CHUNK);
+    let step = chunk.unwrap_or(PIECE);
+    let jobs = pieces(touched.iter().cloned().flatten(), chunk);
     let ahead = as_usize(AHEAD / (step * CLUSTER_SIZE as u64));
     let work = |clusters| make_piece(disk, presses, clusters);
     ordered::map(jobs, threads, ahead.max(threads.get() + 1), work, |piece| {
@@ -170,9 +165,11 @@ fn as_usize(small: u64) -> usize {
 fn make_piece(
     disk: &dyn SparseSource,
     presses: &Presses,
-    clusters: Range<u64>,
+    clusters: Vec<u64>,
 ) -> Result<Piece, ImageError> {
-    let start = clusters.start;
+    let first = clusters.first().copied().unwrap_or_default();
+    let start = first / CHUNK * CHUNK;
+    let clusters = clusters.into_iter();
     let made = clusters.filter_map(|index| make_one(disk, &presses.clusters, index).transpose());
     let clusters = made.collect::<Result<Vec<_>, _>>()?;
     let chunk = if presses.chunks.is_empty() || clusters.is_empty() {
@@ -253,10 +250,33 @@ pub(super) fn is_zero(cluster: &[u8]) -> bool {
     *cluster == ZEROS
 }
 
-/// The clusters that `ranges`, in bytes, touch, in whole steps: ascending, not touching.
-fn clusters_of(ranges: impl Iterator<Item = Range<u64>>, step: u64) -> Vec<Range<u64>> {
-    let size = step * CLUSTER_SIZE as u64;
-    coalesce(ranges.map(|range| range.start / size * step..range.end.div_ceil(size) * step))
+/// The clusters that `ranges`, in bytes, touch: ascending, not touching.
+///
+/// No other is read. Of a large disk with files here and there most would be
+/// holes, and reading a hole takes memory from what is not one.
+fn clusters_of(ranges: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    const SIZE: u64 = CLUSTER_SIZE as u64;
+    coalesce(ranges.map(|range| range.start / SIZE..range.end.div_ceil(SIZE)))
+}
+
+/// `clusters` in pieces: all that are in one chunk of so many clusters, or
+/// [`PIECE`] of them wherever they are.
+fn pieces(
+    clusters: impl Iterator<Item = u64> + Send,
+    chunk: Option<u64>,
+) -> impl Iterator<Item = Vec<u64>> + Send {
+    let mut clusters = clusters.peekable();
+    std::iter::from_fn(move || {
+        let first = clusters.next()?;
+        let mut piece = vec![first];
+        while let Some(next) = clusters.next_if(|next| match chunk {
+            Some(size) => next / size == first / size,
+            None => (piece.len() as u64) < PIECE,
+        }) {
+            piece.push(next);
+        }
+        Some(piece)
+    })
 }
 
 #[cfg(test)]
@@ -264,10 +284,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_touched_step_comes_once() {
-        let ranges = || [0..1, 2..65_536, 65_537..65_538, 300_000..400_000].into_iter();
-        assert_eq!(clusters_of(ranges(), 1), [0..2, 4..7]);
-        assert_eq!(clusters_of(ranges(), 2), [0..2, 4..8]);
-        assert_eq!(clusters_of(ranges(), 8).len(), 1);
+    fn each_touched_cluster_comes_once() {
+        let ranges = [0..1, 2..65_536, 65_537..65_538, 300_000..400_000];
+        assert_eq!(clusters_of(ranges.into_iter()), [0..2, 4..7]);
+    }
+
+    #[test]
+    fn pieces_are_of_one_chunk_or_full() {
+        let clusters = || [0, 1, 2, 7, 8, 9, 20, 21, 22, 23].into_iter();
+        let all = |chunk| pieces(clusters(), chunk).collect::<Vec<_>>();
+        assert_eq!(
+            all(Some(8)),
+            [vec![0, 1, 2, 7], vec![8, 9], vec![20, 21, 22, 23]]
+        );
+        assert_eq!(all(None), [vec![0, 1, 2, 7, 8, 9, 20, 21], vec![22, 23]]);
+        assert_eq!(pieces(0..0, None).count(), 0);
     }
 }

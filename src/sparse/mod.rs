@@ -232,7 +232,22 @@ impl SparseSource for FileSource {
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         check_range(offset, buf.len(), self.size)?;
-        self.file.read_exact_at(buf, offset)
+        // Holes are not read: the system would give each of them memory, and
+        // take it from files that are still wanted.
+        let end = offset + buf.len() as u64;
+        let first = self.data.partition_point(|range| range.end <= offset);
+        let inside = self.data[first..].iter();
+        let place = |at: u64| usize::try_from(at - offset).expect("inside of the buffer");
+        let mut done = 0;
+        for range in inside.take_while(|range| range.start < end) {
+            let (from, to) = (range.start.max(offset), range.end.min(end));
+            buf[done..place(from)].fill(0);
+            self.file
+                .read_exact_at(&mut buf[place(from)..place(to)], from)?;
+            done = place(to);
+        }
+        buf[done..].fill(0);
+        Ok(())
     }
 }
 
@@ -283,5 +298,21 @@ mod tests {
         let source = FileSource::new(file).expect("open");
         let data: Vec<_> = source.data_ranges().collect();
         assert_eq!(data, vec![(512 << 10)..(516 << 10)]);
+        let around = |offset: u64, before: usize, length: usize| {
+            let mut buf = vec![9; length];
+            source.read_exact_at(&mut buf, offset).expect("inside");
+            let ones = buf.iter().position(|byte| *byte != 0).unwrap_or(length);
+            let end = (ones + 4096).min(length);
+            assert_eq!(ones, before, "from {offset} on");
+            assert!(buf[ones..end].iter().all(|byte| *byte == 1));
+            assert!(buf[end..].iter().all(|byte| *byte == 0));
+        };
+        around((512 << 10) - 1000, 1000, 8000);
+        around((512 << 10) + 4095, 0, 1);
+        around((516 << 10) - 1, 0, 1);
+        around(516 << 10, 3, 3);
+        around(0, 512 << 10, 1 << 20);
+        let mut none: [u8; 0] = [];
+        source.read_exact_at(&mut none, 1 << 20).expect("nothing");
     }
 }
