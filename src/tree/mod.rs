@@ -8,132 +8,23 @@
 
 mod content;
 pub(crate) mod cpio;
+mod delta;
 mod host;
+mod node;
 mod path;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 
 pub use content::{Blob, Content};
+pub use delta::TreeDelta;
 pub use host::{HostEntry, list_folder};
+pub use node::{Metadata, Node, NodeKind};
 pub use path::{PathError, TreePath};
 
 use crate::units::Timestamp;
 
 /// Symbolic links followed in one path before it counts as a loop, as in Linux.
 const MAX_LINKS: usize = 40;
-
-/// Owner, mode, time and extended attributes of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Metadata {
-    /// Permission bits, setuid, setgid and sticky: the low 12 bits of `st_mode`.
-    pub mode: u16,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Time of last change of the content.
-    pub mtime: Timestamp,
-    /// Extended attributes by full name (`security.capability`). POSIX ACLs
-    /// are here as `system.posix_acl_access` and `_default` in the kernel's form.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-impl Metadata {
-    /// Owned by root, no xattrs, at the epoch.
-    #[must_use]
-    pub fn root_owned(mode: u16) -> Self {
-        Self {
-            mode,
-            uid: 0,
-            gid: 0,
-            mtime: Timestamp::default(),
-            xattrs: BTreeMap::new(),
-        }
-    }
-}
-
-/// What a node is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NodeKind {
-    /// A directory; its entries are the paths below it.
-    Directory,
-    /// A regular file.
-    File(Content),
-    /// A symbolic link with its target, any bytes but NUL.
-    Symlink(Vec<u8>),
-    /// A character device.
-    CharDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A block device.
-    BlockDevice {
-        /// Major number.
-        major: u32,
-        /// Minor number.
-        minor: u32,
-    },
-    /// A named pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-}
-
-/// One inode: metadata and what it is. Several paths may share it (hard links).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
-    /// Owner, mode, time, xattrs.
-    pub meta: Metadata,
-    /// What it is.
-    pub kind: NodeKind,
-}
-
-impl Node {
-    /// A directory owned by root.
-    #[must_use]
-    pub fn directory(mode: u16) -> Self {
-        Self {
-            meta: Metadata::root_owned(mode),
-            kind: NodeKind::Directory,
-        }
-    }
-
-    /// A file owned by root.
-    #[must_use]
-    pub fn file(mode: u16, content: Content) -> Self {
-        Self {
-            meta: Metadata::root_owned(mode),
-            kind: NodeKind::File(content),
-        }
-    }
-
-    /// A symbolic link owned by root.
-    #[must_use]
-    pub fn symlink(target: impl Into<Vec<u8>>) -> Self {
-        Self {
-            meta: Metadata::root_owned(0o777),
-            kind: NodeKind::Symlink(target.into()),
-        }
-    }
-
-    /// Whether it is a directory.
-    #[must_use]
-    pub fn is_directory(&self) -> bool {
-        matches!(self.kind, NodeKind::Directory)
-    }
-
-    /// The content of a regular file.
-    #[must_use]
-    pub fn content(&self) -> Option<&Content> {
-        match &self.kind {
-            NodeKind::File(content) => Some(content),
-            _ => None,
-        }
-    }
-}
 
 /// Names a node of one [`FileTree`]; paths with the same id are hard links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -516,151 +407,19 @@ impl FileTree {
     }
 }
 
-/// What one layer changes: entries, whiteouts and opaque directories.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct TreeDelta {
-    /// Entries to put in place; hard links among them share a node.
-    pub tree: FileTree,
-    /// Directories of `tree` that the layer did not name itself, only paths
-    /// below them: they are made where missing and left alone where present.
-    pub implied: BTreeSet<TreePath>,
-    /// Whiteouts: lower entries to remove, with all below them.
-    pub removed: BTreeSet<TreePath>,
-    /// Directories whose lower entries are hidden.
-    pub opaque: BTreeSet<TreePath>,
-    /// Hard links whose target is in a lower layer.
-    pub links: BTreeMap<TreePath, TreePath>,
-}
-
-impl fmt::Debug for TreeDelta {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TreeDelta")
-            .field("entries", &self.tree.len())
-            .field("removed", &self.removed.len())
-            .field("opaque", &self.opaque.len())
-            .field("links", &self.links.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl TreeDelta {
-    /// A delta that changes nothing. Its root counts as implied.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            implied: BTreeSet::from([TreePath::root()]),
-            ..Self::default()
-        }
-    }
-
-    /// Adds an entry that the layer names; its parents become implied where
-    /// the layer has not named them (yet).
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError::NotADirectory`].
-    pub fn put(&mut self, path: TreePath, node: Node) -> Result<NodeId, TreeError> {
-        self.imply_parents(&path);
-        self.implied.remove(&path);
-        if path.is_root() {
-            self.tree.nodes[0] = node;
-            return Ok(NodeId(0));
-        }
-        self.tree.insert(path, node)
-    }
-
-    /// Adds another name of a file that the layer names already.
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError`] when `target` is missing or a directory, or a parent is
-    /// not a directory.
-    pub fn put_link(&mut self, path: TreePath, target: &TreePath) -> Result<NodeId, TreeError> {
-        self.imply_parents(&path);
-        self.tree.link(path, target)
-    }
-
-    /// Makes this change and then `upper` one change. What `upper` hides goes
-    /// from here, and stays hidden in the trees below.
-    ///
-    /// # Errors
-    ///
-    /// [`TreeError`] when an entry of `upper` does not fit.
-    pub fn stack(&mut self, upper: &Self) -> Result<(), TreeError> {
-        for path in &upper.opaque {
-            let path = self.tree.resolve(path)?;
-            self.tree.remove_below(&path);
-            self.links
-                .retain(|link, _| link == &path || !link.starts_with(&path));
-            self.opaque.insert(path);
-        }
-        for path in &upper.removed {
-            let path = self.tree.resolve(path)?;
-            self.tree.remove(&path);
-            self.links.retain(|link, _| !link.starts_with(&path));
-            self.removed.insert(path);
-        }
-        let mut made: BTreeMap<NodeId, TreePath> = BTreeMap::new();
-        for (path, id, node) in upper.tree.iter() {
-            let is_implied = upper.implied.contains(path);
-            if is_implied && self.tree.is_directory_at(path)? {
-                continue;
-            }
-            if node.is_directory() && self.tree.is_link_to_directory(path)? {
-                continue;
-            }
-            let path = self.tree.resolve(path)?;
-            self.links.remove(&path);
-            if let Some(first) = made.get(&id) {
-                self.put_link(path, first)?;
-                continue;
-            }
-            let is_new = self.tree.get(&path).is_none();
-            self.put(path.clone(), node.clone())?;
-            if is_implied && is_new {
-                self.implied.insert(path.clone());
-            }
-            if !node.is_directory() {
-                self.links.retain(|link, _| !link.starts_with(&path));
-                made.insert(id, path);
-            }
-        }
-        for (path, target) in &upper.links {
-            let (path, target) = (self.tree.resolve(path)?, self.tree.resolve(target)?);
-            if self.tree.get(&target).is_some() {
-                self.put_link(path, &target)?;
-            } else {
-                let target = self.links.get(&target).cloned().unwrap_or(target);
-                self.tree.remove(&path);
-                self.links.insert(path, target);
-            }
-        }
-        Ok(())
-    }
-
-    fn imply_parents(&mut self, path: &TreePath) {
-        let mut at = path.parent();
-        // Where a path is in the tree, all above it is.
-        while let Some(parent) = at.filter(|parent| self.tree.get(parent).is_none()) {
-            at = parent.parent();
-            self.implied.insert(parent);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn path(text: &str) -> TreePath {
+    pub(super) fn path(text: &str) -> TreePath {
         TreePath::parse(text.as_bytes()).expect("a good path")
     }
 
-    fn file(bytes: &[u8]) -> Node {
+    pub(super) fn file(bytes: &[u8]) -> Node {
         Node::file(0o644, Content::from_bytes(bytes))
     }
 
-    fn merged_usr() -> FileTree {
+    pub(super) fn merged_usr() -> FileTree {
         let mut tree = FileTree::new();
         tree.insert(path("usr/bin"), Node::directory(0o755))
             .expect("insert");
@@ -688,20 +447,6 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_keeps_the_link_to_one_unless_a_whiteout_hides_it() {
-        let mut delta = TreeDelta::new();
-        delta.put(path("bin"), Node::directory(0o700)).expect("put");
-        delta.put(path("bin/x"), file(b"x")).expect("put");
-        let mut tree = merged_usr();
-        tree.apply(&delta).expect("apply");
-        assert!(tree.at("usr/bin/x").is_some());
-        delta.removed.insert(path("bin"));
-        let mut tree = merged_usr();
-        tree.apply(&delta).expect("apply");
-        assert!(tree.at("usr/bin/x").is_none() && tree.at("bin/x").is_some());
-    }
-
-    #[test]
     fn a_link_cannot_leave_the_root() {
         let mut tree = FileTree::new();
         tree.insert(path("a/b"), Node::symlink("../../../../etc"))
@@ -725,69 +470,6 @@ mod tests {
             tree.lookup(&path("a")),
             Err(TreeError::LinkLoop { .. })
         ));
-    }
-
-    #[test]
-    fn whiteouts_and_opaque_directories_hide_lower_entries() {
-        let mut tree = FileTree::new();
-        for name in ["d/one", "d/two", "e/three"] {
-            tree.insert(path(name), file(b"x")).expect("insert");
-        }
-        let mut delta = TreeDelta::new();
-        delta.removed.insert(path("d/one"));
-        delta.opaque.insert(path("e"));
-        delta.put(path("e/four"), file(b"y")).expect("put");
-        tree.apply(&delta).expect("apply");
-        assert!(tree.at("d/one").is_none() && tree.at("d/two").is_some());
-        assert!(tree.at("e/three").is_none() && tree.at("e/four").is_some());
-    }
-
-    #[test]
-    fn stacked_changes_do_what_they_did_one_after_the_other() {
-        let mut base = merged_usr();
-        for name in ["etc/low", "opt/old/a", "opt/old/b", "srv/x"] {
-            base.insert(path(name), file(b"base")).expect("insert");
-        }
-        let mut first = TreeDelta::new();
-        for name in ["bin/tool", "etc/one", "etc/two", "var/lib/x"] {
-            first.put(path(name), file(b"first")).expect("put");
-        }
-        first.removed.insert(path("srv/x"));
-        first.links.insert(path("etc/again"), path("etc/low"));
-        let mut second = TreeDelta::new();
-        second.removed.insert(path("etc/one"));
-        second.opaque.insert(path("opt/old"));
-        second.put(path("opt/old/c"), file(b"second")).expect("put");
-        second
-            .put(path("var/lib"), file(b"a file now"))
-            .expect("put");
-        second.links.insert(path("etc/three"), path("etc/two"));
-        second.put(path("srv/x"), file(b"back")).expect("put");
-
-        let mut apart = base.clone();
-        apart.apply(&first).expect("apply");
-        apart.apply(&second).expect("apply");
-        let mut both = first.clone();
-        both.stack(&second).expect("stack");
-        base.apply(&both).expect("apply");
-        let listing = |tree: &FileTree| -> Vec<(String, Node)> {
-            let entries = tree.iter();
-            entries
-                .map(|(path, _, node)| (path.to_string(), node.clone()))
-                .collect()
-        };
-        assert_eq!(listing(&base), listing(&apart));
-    }
-
-    #[test]
-    fn implied_parents_leave_existing_directories_alone() {
-        let mut tree = FileTree::new();
-        tree.insert(path("root"), Node::directory(0o700))
-            .expect("insert");
-        let mut delta = TreeDelta::new();
-        delta.put(path("root/.profile"), file(b"x")).expect("put");
-        tree.apply(&delta).expect("apply");
-        assert_eq!(tree.at("root").expect("there").meta.mode, 0o700);
     }
 
     #[test]

@@ -207,7 +207,7 @@ fn consider<'f>(
         let is_any_fit = judged.iter().any(|(reason, _)| reason.is_none());
         let keep = |(reason, offer): (Option<Refused>, Offer<'f>)| match reason {
             Some(reason) if is_any_fit => {
-                passed.push(not_taken(&offer, &reason));
+                passed.push(passed_over(&offer, &reason));
                 None
             }
             _ => Some(offer),
@@ -246,6 +246,23 @@ fn not_taken(offer: &Offer<'_>, refused: &Refused) -> String {
         "the configuration on {} is not taken: {summary}",
         offer.device
     )
+}
+
+/// As [`not_taken`], with the first thing that is wrong: its files are not
+/// among the status's, since another configuration came into use.
+fn passed_over(offer: &Offer<'_>, refused: &Refused) -> String {
+    let problem = refused
+        .files
+        .iter()
+        .find_map(|file| Some((&file.file, file.problems.first()?)));
+    let problem = problem.map(|(file, first)| {
+        let (line, column) = (first.line, first.column);
+        format!(
+            " ({file}:{line}:{column}: {}; {})",
+            first.message, first.remedy
+        )
+    });
+    not_taken(offer, refused) + &problem.unwrap_or_default()
 }
 
 /// What an offer becomes, when it is one that may follow `before`; nothing

@@ -183,7 +183,7 @@ pub fn look(roots: &Roots) -> Found {
             found.unreadable.extend(told.unreadable);
         }
     }
-    // Media have the higher rank: of equal ones the first is named.
+    // Our form first: of equal ones the first is named.
     found
         .candidates
         .sort_by_key(|candidate| candidate.form != Form::Site);

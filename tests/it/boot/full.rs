@@ -39,6 +39,7 @@ const FACTS: &str = "\
     echo cycles=$(journalctl -b -o cat | grep -c 'ordering cycle'); \
     echo zone=$(readlink /etc/localtime); \
     echo lockdown=$(cat /sys/kernel/security/lockdown); \
+    echo \"screen=$(tr -s ' ' < /dev/vcs1)\"; \
     echo root=$(findmnt -n -o FSTYPE /)";
 
 /// Starts the machine with a config disk, waits until it is ready, and looks
@@ -132,6 +133,15 @@ fn is_sound(name: &str, spec: &GuestSpec, facts: &str) {
     assert!(moment("agent-done") < moment("ssh-start"), "{facts:?}");
     assert!(fact("zone").ends_with("Europe/Zurich"), "{facts:?}");
     assert_eq!(fact("root"), "ext4");
+    for part in [
+        "state: ready - all services run",
+        "ssh host key (ED25519): SHA256:",
+    ] {
+        assert!(
+            fact("screen").contains(part),
+            "no `{part}` on tty1: {facts:?}"
+        );
+    }
     if spec.firmware == Firmware::UefiSecure {
         assert!(fact("lockdown").contains("[integrity]"), "{facts:?}");
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use consign::sign::age::{CHANCE, Recipient, encrypt};
 
-use crate::support::{consign, must_run, program, run, temp_folder, text_of};
+use crate::support::{consign, must_run, program, repo_root, run, temp_folder, text_of};
 
 const SITE: &str = "schema = 1\n[config]\nid = \"acme\"\nserial = 1\n\
     [license]\nfile = \"product.key\"\n[secret.db]\nfrom = \"secrets.age\"\nentry = \"password\"\n";
@@ -105,6 +105,57 @@ fn signature_secrets_and_licence_are_what_other_programs_take() {
     );
     let support = inside(&image, "support.tar").expect("mtools is there");
     assert!(support.len() == 1 << 20 && support.iter().all(|byte| *byte == 0));
+}
+
+/// The README's words about a customer's first configuration.
+fn five_minutes() -> String {
+    let readme = std::fs::read_to_string(repo_root().join("README.md")).expect("the README");
+    let (_, rest) = readme
+        .split_once("## A customer's five minutes")
+        .expect("the section");
+    let (section, _) = rest.split_once("\n## ").expect("the next section");
+    section.to_owned()
+}
+
+#[test]
+fn the_commands_of_the_readme_hold_for_its_configuration() {
+    let text = five_minutes();
+    let folder = temp_folder();
+    if inputs(folder.path()).is_none() {
+        return;
+    }
+    let path = |name: &str| folder.path().join(name);
+    let public = std::fs::read_to_string(path("owner.pub")).expect("the public key");
+    let (_, rest) = text.split_once("```toml\n").expect("a configuration");
+    let (site, _) = rest.split_once("```").expect("its end");
+    assert!(site.contains("ssh-ed25519 AAAA… admin@example"), "{site}");
+    let site = site.replace("ssh-ed25519 AAAA… admin@example", public.trim());
+    std::fs::write(path("site.toml"), &site).expect("written");
+    std::fs::write(path("old.toml"), &site).expect("written");
+    for line in [
+        "consign config init > site.toml",
+        "consign config check site.toml",
+        "consign config disk site.toml -o site.img",
+        "consign config page -o config.html",
+        "consign config schema",
+        "consign config init --all",
+        "consign config plan site.toml --since old.toml",
+    ] {
+        assert!(text.contains(line), "no `{line}` in the README");
+        let words = line.split_once(" > ").map_or(line, |(words, _)| words);
+        let words = words.split(' ').skip(1);
+        must_run(consign().current_dir(folder.path()).args(words));
+    }
+    assert!(inside(&path("site.img"), "site.toml").is_none_or(|found| found == site.as_bytes()));
+    let page = std::fs::read_to_string(path("config.html")).expect("the page");
+    assert!(page.contains("VACONFIG"), "no label in the page");
+
+    let line = "consign config disk site.toml --sign ~/.ssh/id_ed25519 --secrets secrets.toml \
+                --encrypt request.toml";
+    assert!(text.contains(line), "no `{line}` in the README");
+    let line = line.replace("~/.ssh/id_ed25519", "owner");
+    let words = line.split(' ').skip(1);
+    must_run(consign().current_dir(folder.path()).args(words));
 }
 
 #[test]
