@@ -65,7 +65,8 @@ class Run:
     """What one program took: seconds, processor seconds, largest process.
 
     The processor seconds hold those of all children that it waited for; the
-    peak is of the largest single process.
+    peak is of the largest single process, and never below what this process
+    itself once took: a child begins in its memory.
     """
 
     def __init__(self, command, cwd=REPO, env=None, is_good=(0,)):

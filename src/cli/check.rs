@@ -15,7 +15,7 @@ use crate::boot::{CLEAN_RULES, CleanAction, TOOLS_PACKAGES};
 use crate::error::Error;
 use crate::layer::SandboxSettings;
 use crate::layer::clean::{Action, RULES as LAYER_RULES};
-use crate::plan::{LOCK_FILE_NAME, Lock, check_local, request};
+use crate::plan::{BuildPlan, LOCK_FILE_NAME, Lock, check_local, request};
 
 /// Judges appliance.toml, its layers and its lock. Reads no network and
 /// writes nothing. With --sandbox, says which sandbox a build would use.
@@ -66,6 +66,7 @@ pub(super) fn run(
     for layer in &appliance.layers {
         check_local(layer, &appliance)?;
     }
+    BuildPlan::check_outputs(&appliance)?;
     let lock = lock_state(&appliance, &args.file)?;
     // Only on request: it says something about the machine, not the appliance.
     let sandbox = sandbox.map(outlook).transpose()?;

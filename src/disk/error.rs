@@ -129,7 +129,7 @@ impl DiskError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Size { .. } => "choose a disk of whole sectors of 512 bytes, 2 MiB or more",
-            Self::NoRoom { .. } => "raise `disk.size`, or leave it out to fit the content",
+            Self::NoRoom { .. } => "raise `disk.size`, or leave it out to fit the partitions",
             Self::VolumeTooLarge { .. } => "make the partition larger",
             Self::Name { .. } => "use a name of at most 36 characters",
             _ => return None,

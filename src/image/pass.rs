@@ -24,7 +24,8 @@ const PIECE: u64 = 8;
 pub(super) const CHUNK_SIZE: usize = 4 << 20;
 /// Clusters of a chunk.
 const CHUNK: u64 = CHUNK_SIZE as u64 / CLUSTER_SIZE as u64;
-/// Bytes of pieces that may be begun before their turn; packed they are as much again.
+/// Bytes of pieces that may be begun before their turn, by however many
+/// threads; packed they are as much again.
 const AHEAD: u64 = 32 << 20;
 
 /// 64 KiB of the disk that are not all zeros; behind the end of the disk,
@@ -145,7 +146,8 @@ pub(super) fn run(
     let jobs = pieces(touched.iter().cloned().flatten(), chunk);
     let ahead = as_usize(AHEAD / (step * CLUSTER_SIZE as u64));
     let work = |clusters| make_piece(disk, presses, clusters);
-    ordered::map(jobs, threads, ahead.max(threads.get() + 1), work, |piece| {
+    // Not more on a machine with more cores: what they hold would grow with them.
+    ordered::map(jobs, threads, ahead, work, |piece| {
         let piece = piece?;
         for cluster in &piece.clusters {
             root.push(cluster.index, cluster.leaf);

@@ -218,19 +218,27 @@ impl ImageSpec {
         if self.format == ImageFormat::Ova {
             ova::check(envelope.ok_or(ImageError::NoMachine)?)?;
         }
-        if let Some(most) = self.format.limit()
-            && size > most
-        {
-            return Err(ImageError::TooLarge {
-                format: self.format,
-                size,
-                most,
-            });
-        }
+        self.check_size(size)?;
         if self.format.is_in_sectors() && !size.bytes().is_multiple_of(SECTOR) {
             return Err(ImageError::PartialSector { size });
         }
         Ok(())
+    }
+
+    /// Refuses a disk that is too large for the format, however little is on it.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::TooLarge`].
+    pub fn check_size(&self, size: ByteSize) -> Result<(), ImageError> {
+        match self.format.limit() {
+            Some(most) if size > most => Err(ImageError::TooLarge {
+                format: self.format,
+                size,
+                most,
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

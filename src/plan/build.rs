@@ -154,6 +154,8 @@ impl BuildPlan {
             root,
             var,
         } = partition::lay_out(&appliance.disk, &identity, source_date)?;
+        let images = images(appliance, wishes);
+        check_sizes(&images, disk.size)?;
         let mut plan = Self {
             name: appliance.name.to_string(),
             version: appliance.version.to_string(),
@@ -174,7 +176,7 @@ impl BuildPlan {
             var,
             disk,
             contents,
-            images: images(appliance, wishes),
+            images,
             machine: Self::machine(appliance, &wishes.properties)?,
             package: wishes.package.clone(),
             lock: lock.clone(),
@@ -183,6 +185,17 @@ impl BuildPlan {
         plan.boot.build_id = digest.hex().chars().take(BUILD_ID).collect();
         plan.machine.build = digest;
         Ok(plan)
+    }
+
+    /// Whether every output that `appliance.toml` names can hold its disk.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Format`], and [`PlanError::DiskTooLarge`].
+    pub fn check_outputs(appliance: &Appliance) -> Result<(), PlanError> {
+        let least = appliance.disk.least().ok_or(PlanError::DiskTooLarge)?;
+        let size = appliance.disk.size.unwrap_or(least);
+        check_sizes(&images(appliance, &Wishes::default()), size)
     }
 
     /// The formats that `appliance.toml` names.
@@ -214,6 +227,15 @@ impl BuildPlan {
             _ => &[],
         }
     }
+}
+
+/// Before a layer is made: the writers would say the same, in the end.
+fn check_sizes(images: &[ImageSpec], size: ByteSize) -> Result<(), PlanError> {
+    images.iter().try_for_each(|image| {
+        image.check_size(size).map_err(|source| PlanError::Format {
+            source: Box::new(source),
+        })
+    })
 }
 
 /// The formats that `appliance.toml` names, as it names them.

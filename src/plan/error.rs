@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::lock::{Drift, LOCK_FILE_NAME};
 use crate::appliance::{ApplianceError, FileProblems, Style};
+use crate::image::ImageError;
 use crate::layer::LayerError;
 use crate::layer::source::oci::OciError;
 use crate::units::ExitClass;
@@ -71,6 +72,12 @@ pub enum PlanError {
     /// Partitions of more than 2^64 bytes.
     #[error("the partitions do not fit any disk")]
     DiskTooLarge,
+    /// A disk that one of the outputs cannot hold.
+    #[error("an output cannot hold the disk")]
+    Format {
+        /// Which one, and how much it holds.
+        source: Box<ImageError>,
+    },
     /// No time to put on files.
     #[error("`{LOCK_FILE_NAME}` has no release to take the source date from")]
     NoSourceDate,
@@ -95,6 +102,7 @@ impl PlanError {
             Self::Drift { .. } => "lock-drift",
             Self::Eula { .. } => "plan-eula",
             Self::DiskTooLarge => "plan-disk-too-large",
+            Self::Format { source } => source.slug(),
             Self::NoSourceDate => "plan-no-source-date",
         }
     }
@@ -113,6 +121,7 @@ impl PlanError {
             Self::Drift { .. } => Some(
                 "run `consign lock` to resolve the packages again, or take the change back".into(),
             ),
+            Self::Format { source } => source.hint(),
             Self::DiskTooLarge => Some("lower the sizes in [disk] of `appliance.toml`".into()),
             Self::NoSourceDate => {
                 Some("write `source_date` in [appliance] of `appliance.toml`".into())

@@ -187,13 +187,7 @@ impl Ext4Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::NoRoom { needs, .. } => {
-                return Some(format!(
-                    "give the partition at least {}MiB, or leave its size out to fit the content",
-                    needs.mib_ceil()
-                ));
-            }
-            Self::VolumeTooSmall { least, .. } => {
+            Self::NoRoom { needs: least, .. } | Self::VolumeTooSmall { least, .. } => {
                 return Some(format!(
                     "give the partition at least {}MiB",
                     least.mib_ceil()

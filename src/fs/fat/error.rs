@@ -44,6 +44,13 @@ pub enum FatError {
         /// The other.
         second: TreePath,
     },
+    /// A name that another entry has already, as the short name that FAT made
+    /// for it.
+    #[error("FAT cannot hold the name `{path}`: it is the short name of another file there")]
+    ShortName {
+        /// The one that comes later.
+        path: TreePath,
+    },
     /// Neither a file nor a directory.
     #[error("FAT cannot hold `{path}`: it is a {what}")]
     Unsupported {
@@ -108,9 +115,9 @@ pub enum NameFault {
     /// Not UTF-8, so it has no UTF-16 form.
     #[error("it is not UTF-8")]
     NotText,
-    /// More than 255 bytes.
-    #[error("it is longer than 255 bytes")]
-    TooLong,
+    /// More than 255 bytes: so many.
+    #[error("it has {0} bytes in UTF-8, and a name has at most 255")]
+    TooLong(usize),
     /// A character that long names exclude.
     #[error("it contains `{}`", .0.escape_default())]
     Character(char),
@@ -128,6 +135,7 @@ impl FatError {
             Self::Size { .. } => "fat-size",
             Self::Name { .. } => "fat-name",
             Self::SameName { .. } => "fat-same-name",
+            Self::ShortName { .. } => "fat-short-name",
             Self::Unsupported { .. } => "fat-unsupported",
             Self::FileTooLarge { .. } => "fat-file-too-large",
             Self::DirectoryFull { .. } => "fat-directory-full",
@@ -144,7 +152,7 @@ impl FatError {
                 "use 1 to 11 of the letters A to Z, digits, and `-`, `_`, for example \"VACONFIG\""
             }
             Self::Size { .. } => "choose another size, or leave the kind of FAT out",
-            Self::Name { .. } | Self::SameName { .. } => "rename the file",
+            Self::Name { .. } | Self::SameName { .. } | Self::ShortName { .. } => "rename the file",
             Self::Unsupported { .. } => "replace it by a file, or leave it out",
             Self::FileTooLarge { .. } => "split the file, or put it on an ext4 volume",
             Self::DirectoryFull { .. } => "spread the files over several directories",

@@ -187,7 +187,7 @@ fn check_name(path: &TreePath) -> Result<String, FatError> {
     let name = path.name().expect("not the root: it has a parent");
     let name = std::str::from_utf8(name).map_err(|_| bad(NameFault::NotText))?;
     if name.len() > 255 {
-        return Err(bad(NameFault::TooLong));
+        return Err(bad(NameFault::TooLong(name.len())));
     }
     // The set of the long name of Microsoft's text; above U+FFFF a name would
     // need surrogate pairs, which drivers show differently.

@@ -164,7 +164,11 @@ impl FatVolume {
             label: options.label.to_string(),
             source,
         };
-        let mut structure = writer::write(&layout, options).map_err(failed)?;
+        let written = writer::write(&layout, options).map_err(|refused| match refused {
+            writer::Refused::Build(source) => failed(source),
+            writer::Refused::ShortName(path) => FatError::ShortName { path },
+        });
+        let mut structure = written?;
         let mut files = repair::repair(&mut structure, &layout, options).map_err(failed)?;
         structure.trim();
         files.sort_by_key(|file| file.range.start);

@@ -7,11 +7,27 @@ use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use super::FatOptions;
 use super::layout::{ChildKind, Layout};
 use crate::sparse::PageMap;
+use crate::tree::TreePath;
 use crate::units::ByteSize;
+
+/// Why nothing was written.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// What `fatfs` says.
+    Build(io::Error),
+    /// The name is already there, as another entry's generated short name.
+    ShortName(TreePath),
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self::Build(error)
+    }
+}
 
 /// The volume with every name and every FAT chain, and zeros for the files'
 /// bytes: the page map keeps none of them.
-pub(super) fn write(layout: &Layout, options: &FatOptions) -> io::Result<PageMap> {
+pub(super) fn write(layout: &Layout, options: &FatOptions) -> Result<PageMap, Refused> {
     let mut volume = PageMap::new(options.size);
     let cluster = u32::try_from(layout.geometry.cluster_bytes).map_err(io::Error::other)?;
     let format = FormatVolumeOptions::new()
@@ -29,13 +45,14 @@ pub(super) fn write(layout: &Layout, options: &FatOptions) -> io::Result<PageMap
             "{} clusters were planned, and there are {}",
             layout.geometry.clusters,
             stats.total_clusters()
-        )));
+        ))
+        .into());
     }
     filesystem.unmount()?;
     Ok(volume)
 }
 
-fn fill(filesystem: &FileSystem<&mut PageMap>, layout: &Layout) -> io::Result<()> {
+fn fill(filesystem: &FileSystem<&mut PageMap>, layout: &Layout) -> Result<(), Refused> {
     let mut opened = vec![Some(filesystem.root_dir())];
     opened.resize_with(layout.directories.len(), || None);
     for (index, directory) in layout.directories.iter().enumerate() {
@@ -46,11 +63,11 @@ fn fill(filesystem: &FileSystem<&mut PageMap>, layout: &Layout) -> io::Result<()
         for child in &directory.children {
             match &child.kind {
                 ChildKind::Directory(number) => {
-                    refuse_existing(here.open_dir(&child.name).map(drop), &child.name)?;
+                    refuse_existing(here.open_dir(&child.name).map(drop), &child.path)?;
                     opened[*number] = Some(here.create_dir(&child.name)?);
                 }
                 ChildKind::File(content) => {
-                    refuse_existing(here.open_file(&child.name).map(drop), &child.name)?;
+                    refuse_existing(here.open_file(&child.name).map(drop), &child.path)?;
                     let file = here.create_file(&child.name)?;
                     reserve(file, ByteSize::from_bytes(content.size()))?;
                 }
@@ -62,13 +79,10 @@ fn fill(filesystem: &FileSystem<&mut PageMap>, layout: &Layout) -> io::Result<()
 
 /// `fatfs` opens what is there instead of making it anew, and a long name may
 /// be another file's generated short name.
-fn refuse_existing(opened: io::Result<()>, name: &str) -> io::Result<()> {
+fn refuse_existing(opened: io::Result<()>, path: &TreePath) -> Result<(), Refused> {
     match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        _ => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!("`{name}` is the short name of another entry"),
-        )),
+        _ => Err(Refused::ShortName(path.clone())),
     }
 }
 

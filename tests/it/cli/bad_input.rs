@@ -136,6 +136,36 @@ fn a_disk_too_small_says_by_how_much() {
 }
 
 #[test]
+fn a_disk_that_an_output_cannot_hold_is_refused_before_any_work() {
+    appliance();
+    let folder = temp_folder();
+    if copy_sources(folder.path()).is_none() {
+        return;
+    }
+    let file = folder.path().join("appliance.toml");
+    let text = fs::read_to_string(&file).expect("a text");
+    fs::write(&file, text + "\n[disk]\nsize = \"3TiB\"\n").expect("write");
+    let words = [
+        "error[image-too-large]: an output cannot hold the disk",
+        "a disk of 3298534883328 bytes (3 TiB) does not fit vhd, which ends at ",
+        "hint: make the disk smaller, or use one of: raw, raw.zst, qcow2, ",
+    ];
+    let lock = repo_root().join("appliance.lock");
+    fs::copy(lock, folder.path().join("appliance.lock")).expect("the lock");
+    let build = ["build", "--locked", "--format", "raw", "--format", "vhd"];
+    fails(
+        &run(consign().args(build).current_dir(folder.path())),
+        2,
+        &words,
+    );
+    holds_nothing(&folder.path().join("out"));
+    let text = fs::read_to_string(&file).expect("a text");
+    fs::write(&file, text + "\n[outputs]\nformats = [\"vhd\"]\n").expect("write");
+    let check = run(consign().arg("check").current_dir(folder.path()));
+    fails(&check, 2, &words);
+}
+
+#[test]
 fn an_output_folder_of_others_is_refused_before_any_work() {
     let Some(place) = OtherPlace::of(USER) else {
         return;

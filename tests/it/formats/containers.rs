@@ -14,7 +14,7 @@ use flate2::read::ZlibDecoder;
 use proptest::prelude::*;
 
 use super::image::{a_disk, digest, disk, disk_formats, names_in, with_threads};
-use crate::support::{Checker, must_run, program, temp_folder};
+use crate::support::{Checker, cases, must_run, program, temp_folder};
 
 const SECTOR: usize = 512;
 
@@ -298,7 +298,7 @@ fn another_writer_of_streams_agrees_with_the_walk() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(8), ..ProptestConfig::default() })]
     #[test]
     fn random_disks_survive_in_every_container(disk in a_disk()) {
         let folder = temp_folder();

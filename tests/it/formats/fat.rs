@@ -322,6 +322,23 @@ fn what_fat_cannot_hold_is_said_with_the_figure() {
         said(&tree(&[("README", b""), ("readme", b"")])),
         "FAT takes `readme` and `README` for the same name"
     );
+    assert_eq!(
+        said(&tree(&[("a long name.txt", b""), ("alongn~1.txt", b"")])),
+        "FAT cannot hold the name `alongn~1.txt`: it is the short name of another file there"
+    );
+    let long = "ä".repeat(128);
+    assert_eq!(
+        said(&tree(&[(&long, b"")])),
+        format!(
+            "FAT cannot hold the name `{long}`: it has 256 bytes in UTF-8, and a name has at most 255"
+        )
+    );
+    let many: Vec<String> = (0..33_000).map(|n| format!("d/{n:05}-x")).collect();
+    let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b""[..])).collect();
+    assert_eq!(
+        refuse(&tree(&many), 64).to_string(),
+        "FAT cannot hold the names of directory `d`: it needs 66002 slots and has 65536"
+    );
     let error = refuse(&tree(&[("big", &vec![1; 20 << 20])]), 16);
     assert_eq!(
         error.to_string(),

@@ -18,7 +18,7 @@ use consign::sparse::{FileSource, PageMap, SparseSource, Zeros};
 use consign::units::{ByteSize, GIB, MIB, TIB};
 use proptest::prelude::*;
 
-use crate::support::{Checker, is_root, must_run, note, program, temp_folder};
+use crate::support::{Checker, cases, is_root, must_run, note, program, temp_folder};
 
 const CLUSTER: u64 = 65_536;
 
@@ -561,7 +561,7 @@ pub(super) fn a_disk() -> impl Strategy<Value = PageMap> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(24), ..ProptestConfig::default() })]
     #[test]
     fn random_disks_survive_in_every_format(disk in a_disk()) {
         let folder = temp_folder();

@@ -12,7 +12,10 @@ use consign::sparse::SparseSource;
 use consign::tree::{Content, FileTree, Node, TreePath, list_folder};
 use consign::units::{GIB, Timestamp};
 
-use crate::support::{consign, must_run, program, run, temp_folder, text_of};
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+
+use crate::support::{cases, consign, must_run, program, run, temp_folder, text_of};
 
 /// 2023-11-14 22:13:21 UTC.
 const DATE: Timestamp = Timestamp::from_seconds(1_700_000_001);
@@ -154,6 +157,33 @@ fn long_names_and_contents_are_read_back_by_joliet_readers() {
     for reader in ["bsdtar", "xorriso"] {
         if let Some(found) = unpacked(reader, &image, folder.path()) {
             assert_eq!(found, contents(&tree), "{reader}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(24), ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_trees_are_read_back(
+        files in btree_map(
+            "[a-zA-Zß€]([a-zA-Z0-9ß€._-]{0,20}[a-z0-9])?(/[a-zA-Z]([a-z0-9.]{0,12}[a-z0-9])?){0,3}",
+            vec(any::<u8>(), 0..6000),
+            0..40,
+        ),
+    ) {
+        let mut tree = FileTree::new();
+        for (name, bytes) in &files {
+            let node = Node::file(0o644, Content::from_bytes(bytes));
+            // What was a file before may be a folder here.
+            let _fits = tree.insert(path(name), node);
+        }
+        let folder = temp_folder();
+        let image = write(&tree, folder.path());
+        for reader in ["bsdtar", "xorriso"] {
+            if let Some(found) = unpacked(reader, &image, folder.path()) {
+                prop_assert_eq!(&found, &contents(&tree), "{}", reader);
+            }
         }
     }
 }

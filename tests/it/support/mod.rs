@@ -90,12 +90,12 @@ pub(crate) fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
 }
 
-/// How many random inputs a property gets: `PROPTEST_CASES`, where a long run
-/// sets it, else `usual`.
+/// How many random inputs a property gets: `usual`, or where a long run sets
+/// `PROPTEST_CASES`, in proportion; that is the number for a usual 500.
 pub(crate) fn cases(usual: u32) -> u32 {
     std::env::var_os("PROPTEST_CASES")
-        .and_then(|count| count.to_str()?.parse().ok())
-        .unwrap_or(usual)
+        .and_then(|count| count.to_str()?.parse::<u32>().ok())
+        .map_or(usual, |count| (count * usual).div_ceil(500))
 }
 
 /// Says that a test cannot run here, and why. In CI that is a failure.

@@ -30,6 +30,13 @@ fn attribute_block(name: &str, image: &Path) -> Option<u64> {
     Some(digits.parse::<u64>().expect("a number") * 4096)
 }
 
+/// The offset of the block whose number follows `what` in dumpe2fs's text.
+fn named_block(groups: &str, what: &str) -> u64 {
+    let (_, behind) = groups.split_once(what).expect("a line");
+    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse::<u64>().expect("a block number") * 4096
+}
+
 fn flip(image: &Path, at: u64) {
     let file = File::options()
         .read(true)
@@ -69,7 +76,18 @@ fn e2fsck_rejects_every_kind_of_damaged_metadata() {
         words[at].parse::<u64>().expect("a block") * 4096
     };
     let block = |name: &str, index| block(name, index).expect("debugfs was there");
+    let groups = said_by("dumpe2fs", &[], &image).expect("beside debugfs");
     for (what, at) in [
+        (
+            "block bitmap",
+            named_block(&groups, "Block bitmap at ") + 4000,
+        ),
+        (
+            "inode bitmap",
+            named_block(&groups, "Inode bitmap at ") + 10,
+        ),
+        ("inode", named_block(&groups, "Inode table at ") + 256 + 4),
+        ("journal's superblock", block("<8>", 0) + 1),
         ("superblock", 1024 + 0x178),
         ("group descriptor", 4096 + 0x0c),
         ("root directory", root + 24),
@@ -152,17 +170,18 @@ fn resize2fs_refuses_a_damaged_volume_and_leaves_it_alone() {
     let Some(groups) = said_by("dumpe2fs", &[], &image) else {
         return;
     };
-    let number = |what: &str| {
-        let (_, behind) = groups.split_once(what).expect("a line");
-        let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse::<u64>().expect("a block number") * 4096
-    };
     let file = File::options().write(true).open(&image).expect("open");
     file.set_len(2400 * MIB).expect("grow");
     for (what, at) in [
         ("superblock", 1024 + 0x178),
-        ("block bitmap", number("Block bitmap at ") + 4000),
-        ("inode bitmap", number("Inode bitmap at ") + 10),
+        (
+            "block bitmap",
+            named_block(&groups, "Block bitmap at ") + 4000,
+        ),
+        (
+            "inode bitmap",
+            named_block(&groups, "Inode bitmap at ") + 10,
+        ),
     ] {
         flip(&image, at);
         let mut resize = program("resize2fs", "e2fsprogs").expect("beside dumpe2fs");
@@ -187,9 +206,7 @@ fn the_kernel_does_not_grow_a_mounted_volume_with_a_damaged_map() {
     let Some(groups) = said_by("dumpe2fs", &[], &image) else {
         return;
     };
-    let (_, behind) = groups.split_once("Reserved GDT blocks at ").expect("some");
-    let first: String = behind.chars().take_while(char::is_ascii_digit).collect();
-    flip(&image, first.parse::<u64>().expect("a block") * 4096);
+    flip(&image, named_block(&groups, "Reserved GDT blocks at "));
     // Where nobody may grow a mounted volume: the same damage is seen offline.
     Checker::E2fsck.rejects(&image);
     if !may_resize() {
