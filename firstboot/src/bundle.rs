@@ -18,6 +18,7 @@ use std::io::{self, Write as _};
 
 use consign_schema::bundle;
 use sha2::{Digest as _, Sha256};
+use toml::de::DeTable;
 
 use crate::digest::Digest;
 use crate::root::{Access, Root};
@@ -37,6 +38,9 @@ pub const CURRENT: &str = "/var/lib/consign/current";
 const BLOCK: usize = 512;
 const MANIFEST: &str = "manifest.toml";
 const SIGNATURE: &str = "manifest.toml.sig";
+/// What a manifest says, and what it says of each file.
+const KEYS: [&str; 6] = ["kind", "schema", "name", "version", "role", "file"];
+const FILE_KEYS: [&str; 4] = ["path", "size", "mode", "sha256"];
 
 /// Why a bundle is not taken.
 #[derive(Debug)]
@@ -100,10 +104,17 @@ impl Manifest {
         if string(&table, "kind")? != "consign-bundle" || number(&table, "schema")? != 1 {
             return None;
         }
+        // What it asks for besides, such as `requires`, would not be heeded.
+        if !has_only(&table, &KEYS) {
+            return None;
+        }
         let mut files = Vec::new();
         let mut paths = BTreeSet::new();
         let mut total = 0_u64;
         for file in tables(&table, "file") {
+            if !has_only(file, &FILE_KEYS) {
+                return None;
+            }
             let entry = Entry {
                 path: string(file, "path")?,
                 size: number(file, "size")?,
@@ -135,6 +146,12 @@ impl Manifest {
     pub fn folder(&self) -> String {
         format!("{RELEASES}/{}", self.digest)
     }
+}
+
+fn has_only(table: &DeTable<'_>, known: &[&str]) -> bool {
+    table
+        .keys()
+        .all(|key| known.contains(&key.get_ref().as_ref()))
 }
 
 /// What the bytes that come next belong to.
@@ -326,8 +343,9 @@ impl<'r> Unpacker<'r> {
     fn authenticate(&mut self, signature: &[u8]) -> Result<(), BundleError> {
         trust::verify(&self.unsigned, signature, trust::BUNDLE, &self.keys)
             .map_err(BundleError::Signature)?;
-        let manifest = Manifest::read(&self.unsigned)
-            .ok_or(BundleError::Form("its manifest is not one of a bundle"))?;
+        let manifest = Manifest::read(&self.unsigned).ok_or(BundleError::Form(
+            "its manifest is not one that this appliance knows",
+        ))?;
         if manifest.role.is_some() && manifest.role != self.role {
             self.is_other = true;
             return Ok(());

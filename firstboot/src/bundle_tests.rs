@@ -198,6 +198,14 @@ fn nothing_is_left_of_a_bundle_that_is_not_right() {
             "{bad}"
         );
     }
+    // What it asks for besides would not be heeded.
+    let requires = format!("requires = [\"base\"]\n{}", manifest(&FILES));
+    let owner = manifest(&FILES).replacen("mode = ", "owner = 0\nmode = ", 1);
+    for text in [requires, owner] {
+        let bytes = bundle(path, &text, &FILES, &NAMES).expect("made");
+        let error = refused(&bytes, &text).to_string();
+        assert!(error.contains("that this appliance knows"), "{error}");
+    }
     // Links, folders, devices and other forms of tar.
     std::os::unix::fs::symlink("/etc/passwd", path.join("b/files/l")).expect("a link");
     for (format, names) in [
