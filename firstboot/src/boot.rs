@@ -1,6 +1,8 @@
 //! The two services: `config` early in the start, `verify` at its end.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +10,9 @@ use std::time::Duration;
 use consign_schema::hook::When;
 
 use crate::addresses;
-use crate::configure::{Verdict, go_on, growing_disks, settle, take, verdict};
+use crate::configure::{
+    Verdict, go_on, growing_disks, may_be_kept_later, offered, present, settle, take, verdict,
+};
 use crate::console::{Surroundings, show};
 use crate::generation::{CONFIGURED, Generation};
 use crate::hook;
@@ -16,7 +20,7 @@ use crate::image::Vendor;
 use crate::init::screen;
 use crate::media::{self, Found, Roots, Watcher};
 use crate::root::Root;
-use crate::state::State;
+use crate::state::{Phase, State};
 use crate::status::{Standing, Status, code};
 use crate::step::clock::{CHRONYD, TIMESYNCD_PROGRAM};
 use crate::step::role::SERVICES;
@@ -33,6 +37,8 @@ const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(20);
 /// A watch without an event still looks again this often.
 const WATCH_PATIENCE: Duration = Duration::from_hours(1);
+/// What may be kept later is tried again this often.
+const FULL_PATIENCE: Duration = Duration::from_mins(1);
 
 /// The early step, before the network is configured. It always succeeds: what
 /// went wrong is the status, and services stay behind the fence.
@@ -172,9 +178,7 @@ pub fn config_folder(root: &Root) -> ExitCode {
 
 /// Saves the status; shows it where somebody has to act.
 fn finish(root: &Root, status: &Status) {
-    if let Err(error) = status.save(root) {
-        complain!("cannot write the status: {error}");
-    }
+    save(root, status);
     for line in status.lines() {
         complain!("{line}");
     }
@@ -200,30 +204,86 @@ pub fn verify(root: &Root) -> ExitCode {
         finish(root, &status);
         return ExitCode::from(code::INTERNAL);
     };
+    let mut is_new;
+    (status, is_new) = resumed(root, status);
     status.system = systemd::wait_until_started();
-    if status.standing == Standing::Waiting {
-        finish(root, &status);
-        send_back(root, &mut status);
-        status = wait_for_configuration(root, status);
-        if status.standing == Standing::Starting {
+    loop {
+        if listens(root, &status) {
+            finish(root, &status);
+            send_back(root, &mut status);
+            let Some(taken) = wait_for_configuration(root, status) else {
+                // Somebody else configured the machine, and sees to it.
+                return ExitCode::SUCCESS;
+            };
+            (status, is_new) = (taken, true);
+        }
+        if status.standing != Standing::Starting {
+            finish(root, &status);
+            break;
+        }
+        if is_new {
+            // Whoever waits for the status does not read the one before.
+            save(root, &status);
             status.system = bring_up(root);
         }
-    }
-    if status.standing == Standing::Starting {
         status.notes.extend(grow_data_disks(root));
         judge(&mut status);
         check_role(root, &mut status);
         status = after_trial(root, status);
-        let around = Surroundings::look(root, addresses::wait_for_one(ADDRESS_PATIENCE));
-        if let Err(error) = status.save(root) {
-            complain!("cannot write the status: {error}");
+        if !listens(root, &status) {
+            let around = Surroundings::look(root, addresses::wait_for_one(ADDRESS_PATIENCE));
+            save(root, &status);
+            show(root, &status, &around);
+            break;
         }
-        show(root, &status, &around);
-    } else {
-        finish(root, &status);
     }
     send_back(root, &mut status);
     ExitCode::SUCCESS
+}
+
+/// The status to go on from, and whether services have to be brought up for
+/// it. Who verified before may have been ended between a change and its word.
+fn resumed(root: &Root, status: Status) -> (Status, bool) {
+    let is_over = matches!(status.standing, Standing::Ready | Standing::Degraded);
+    let state = State::load(root).ok().flatten();
+    let Some(state) = state.filter(|_| !is_over) else {
+        return (status, false);
+    };
+    let is_starting = status.standing == Standing::Starting;
+    let counting = if is_starting && state.phase == Phase::Committed {
+        let _lock = locked(root);
+        go_on(root, &Found::default())
+    } else if status.generation != state.generation.number && root.exists(CONFIGURED) {
+        present(root)
+    } else {
+        None
+    };
+    // Only a verify saves a start together with what the manager says.
+    let is_new = counting.is_some() || (is_starting && !status.system.is_empty());
+    (counting.unwrap_or(status), is_new)
+}
+
+/// Whether another configuration is waited for: there is none, or it cannot be
+/// put in place. The loader's last resort is for an update of the image.
+fn listens(root: &Root, status: &Status) -> bool {
+    match status.standing {
+        Standing::Waiting => true,
+        Standing::Fenced => status.code == code::APPLY_FAILED && last_resort(root).is_none(),
+        _ => false,
+    }
+}
+
+fn save(root: &Root, status: &Status) {
+    if let Err(error) = status.save(root) {
+        complain!("cannot write the status: {error}");
+    }
+}
+
+/// What keeps others from changing what counts until it is dropped; a machine
+/// that cannot have it goes on all the same.
+fn locked(root: &Root) -> io::Result<OwnedFd> {
+    let lock = root.lock(LOCK);
+    lock.inspect_err(|error| complain!("{LOCK} cannot be made: {error}"))
 }
 
 /// The role's own checks: one that fails makes the machine degraded, and ends
@@ -270,14 +330,14 @@ fn send_back(root: &Root, status: &mut Status) {
         complain!("{note}");
     }
     status.notes.extend(notes);
-    if let Err(error) = status.save(root) {
-        complain!("cannot write the status: {error}");
-    }
+    save(root, status);
 }
 
 /// Listens until a configuration has been taken. The same media are judged
-/// once: only a change among the devices leads to another look.
-fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
+/// once, unless what kept them away goes by itself: only a change among the
+/// devices leads to another look. `None` when somebody else has configured the
+/// machine meanwhile.
+fn wait_for_configuration(root: &Root, mut shown: Status) -> Option<Status> {
     let roots = roots(root);
     let mut watcher = Watcher::new(&roots);
     // A disk may have come between the early step and now.
@@ -285,22 +345,25 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
     let mut judged: Option<Found> = None;
     let mut refused = BTreeSet::new();
     loop {
-        if judged.as_ref() != Some(&found) {
+        let is_new = judged.as_ref() != Some(&found);
+        if is_new {
             write_back::note(root, &found);
             tell_where(&found);
+        }
+        if is_new || may_be_kept_later(&shown) {
             let mut status = {
-                let _lock = root.lock(LOCK);
-                take(root, &found, &mut refused)
+                let _lock = locked(root);
+                offered(root, &found, &mut refused, &shown)?
             };
             if let Err(error) = name::tell_kernel(root) {
                 complain!("the kernel does not take the host name: {error}");
             }
             status.system.clone_from(&shown.system);
-            if status.standing != Standing::Waiting {
-                return status;
+            if !listens(root, &status) {
+                return Some(status);
             }
-            if (status.code, &status.files, &status.summary)
-                != (shown.code, &shown.files, &shown.summary)
+            if (status.code, status.refused, &status.files, &status.summary)
+                != (shown.code, shown.refused, &shown.files, &shown.summary)
             {
                 finish(root, &status);
                 send_back(root, &mut status);
@@ -308,7 +371,11 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Status {
             }
             judged = Some(found);
         }
-        watcher.wait(WATCH_PATIENCE);
+        watcher.wait(if may_be_kept_later(&shown) {
+            FULL_PATIENCE
+        } else {
+            WATCH_PATIENCE
+        });
         found = media::look(&roots);
     }
 }
@@ -347,10 +414,7 @@ pub fn bring_up(root: &Root) -> String {
 
 /// Confirms a configuration on trial, or goes back to the one before it.
 pub fn after_trial(root: &Root, status: Status) -> Status {
-    let lock = root.lock(LOCK);
-    if let Err(error) = &lock {
-        complain!("{LOCK} cannot be made: {error}");
-    }
+    let _lock = locked(root);
     match verdict(root, &status.failed_units) {
         Verdict::None => status,
         Verdict::Confirmed => {
@@ -367,6 +431,8 @@ pub fn after_trial(root: &Root, status: Status) -> Status {
             back.notes.push(note);
             if back.standing == Standing::Starting {
                 back.refused = code::APPLY_KEPT;
+                back.system = status.system;
+                save(root, &back);
                 back.system = bring_up(root);
                 judge(&mut back);
             }
@@ -397,6 +463,7 @@ pub fn judge(status: &mut Status) {
 mod tests {
     use super::*;
     use crate::root::testing::Folder;
+    use crate::state::Then;
 
     #[test]
     fn the_loaders_last_resort_keeps_services_down() {
@@ -420,6 +487,75 @@ mod tests {
             "state: fenced - no slot has tries left; slot b was started as a last resort"
         );
         assert!(!root.exists(CONFIGURED) && !root.exists(SERVICES));
+    }
+
+    fn starting(generation: u32, system: &str) -> Status {
+        Status {
+            generation,
+            system: system.into(),
+            ..Status::new(Standing::Starting, code::NOT_YET, "configured")
+        }
+    }
+
+    /// A machine whose first configuration counts.
+    fn configured() -> Folder {
+        let folder = Folder::new();
+        let mut generation = Generation {
+            site: b"schema = 1\n".to_vec(),
+            id: "a".into(),
+            serial: 3,
+            ..Generation::default()
+        };
+        let state = generation.commit(&folder.root, None, Then::Stay);
+        let mut state = state.expect("committed");
+        generation
+            .activate(&folder.root, &mut state)
+            .expect("in place");
+        folder
+    }
+
+    #[test]
+    fn a_verify_that_was_ended_is_gone_on_with() {
+        let folder = configured();
+        let root = &folder.root;
+        // As the early step left it, there is nothing to bring up.
+        assert_eq!(resumed(root, starting(1, "")), (starting(1, ""), false));
+        // Its services were to be brought up.
+        let begun = starting(1, "running");
+        assert_eq!(resumed(root, begun.clone()), (begun, true));
+        // It was taken, and nobody said so.
+        for standing in [Standing::Waiting, Standing::Fenced] {
+            let before = Status::new(standing, code::WAITING, "before");
+            let (status, is_new) = resumed(root, before);
+            assert_eq!((status.serial, status.standing), (3, Standing::Starting));
+            assert!(is_new);
+        }
+        // What was being put in place is.
+        let mut state = State::load(root).expect("good").expect("there");
+        state.phase = Phase::Committed;
+        state.save(root).expect("saved");
+        root.remove(CONFIGURED).expect("removed");
+        let (status, is_new) = resumed(root, starting(2, ""));
+        assert_eq!((status.generation, is_new), (1, true));
+        assert!(root.exists(CONFIGURED));
+        let state = State::load(root).expect("good").expect("there");
+        assert_eq!(state.phase, Phase::Active);
+        let mut ready = starting(1, "running");
+        ready.standing = Standing::Ready;
+        assert_eq!(resumed(root, ready.clone()), (ready, false));
+    }
+
+    #[test]
+    fn what_stays_behind_the_fence_listens() {
+        let folder = Folder::new();
+        let fenced = |code| Status::new(Standing::Fenced, code, "x");
+        let waiting = Status::new(Standing::Waiting, code::WAITING, "x");
+        assert!(listens(&folder.root, &waiting));
+        assert!(listens(&folder.root, &fenced(code::APPLY_FAILED)));
+        assert!(!listens(&folder.root, &fenced(code::INTERNAL)));
+        assert!(!listens(&folder.root, &starting(1, "")));
+        let folder = Folder::with(&[("/proc/cmdline", "consign.slot=a consign.fenced=1")]);
+        assert!(!listens(&folder.root, &fenced(code::APPLY_FAILED)));
     }
 
     #[test]

@@ -3,25 +3,23 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use consign_schema::{Facts, Moment};
+use consign_schema::{Facts, Moment, SiteConfig};
 
-use crate::configure::{Refused, judge};
+use crate::configure::Refused;
 use crate::media::Candidate;
-use crate::root::Root;
 
 /// 2026-01-01: a clock before that was never set.
 const FLOOR: Moment = Moment::from_seconds(1_767_225_600);
 
-/// Judges the file of `candidate`, and whether clock and medium agree with it.
+/// Whether the clock, and the medium that it came on, agree with a configuration.
 ///
 /// # Errors
 ///
 /// [`Refused`] with every problem.
-pub fn agree(root: &Root, candidate: &Candidate, bytes: &[u8], file: &str) -> Result<(), Refused> {
-    let (site, _) = judge(root, bytes, file)?;
+pub fn agree(site: &SiteConfig, medium: Option<&Candidate>, file: &str) -> Result<(), Refused> {
     let facts = Facts {
         now: now(),
-        files: Some(candidate.files.keys().cloned().collect()),
+        files: medium.map(|medium| medium.files.keys().cloned().collect()),
         ..Facts::default()
     };
     let problems = site.check_against(&facts);
@@ -46,16 +44,15 @@ fn now() -> Option<Moment> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::root::testing::Folder;
+    use crate::step::testing::site;
 
-    fn refused(more: &str) -> Vec<String> {
-        let folder = Folder::new();
-        let text = format!("schema = 1\n[config]\nid = \"a\"\nserial = 1\n{more}");
+    fn refused(more: &str, is_on_medium: bool) -> Vec<String> {
         let candidate = Candidate {
             files: [("site.toml".to_owned(), Vec::new())].into(),
             ..Candidate::default()
         };
-        let result = agree(&folder.root, &candidate, text.as_bytes(), "site.toml");
+        let medium = is_on_medium.then_some(&candidate);
+        let result = agree(&site(more), medium, "site.toml");
         let refused = result.err().map(|refused| refused.files);
         let files = refused.into_iter().flatten();
         files.flat_map(|file| file.lines()).collect()
@@ -63,10 +60,14 @@ mod tests {
 
     #[test]
     fn clock_and_medium_are_asked() {
-        assert!(refused("not_before = 2026-01-01\nnot_after = 2999-01-01\n").is_empty());
-        let lines = refused("not_after = 2026-01-02\n").join("\n");
-        assert!(lines.contains("site.toml:5:13: [expired]"), "{lines}");
-        let lines = refused("[license]\nfile = \"a.key\"\n").join("\n");
-        assert!(lines.contains("license/a.key"), "{lines}");
+        let license = "[license]\nfile = \"a.key\"\n";
+        for is_on_medium in [false, true] {
+            let refused = |more| refused(more, is_on_medium).join("\n");
+            let dates = "not_before = 2026-01-01\nnot_after = 2999-01-01\n";
+            assert_eq!(refused(dates), "");
+            let lines = refused("not_after = 2026-01-02\n");
+            assert!(lines.contains("site.toml:5:13: [expired]"), "{lines}");
+            assert_eq!(refused(license).contains("license/a.key"), is_on_medium);
+        }
     }
 }

@@ -18,9 +18,9 @@ use consign_schema::hook::{Hook, Program, When};
 use consign_schema::{ParamValue, Role, SiteConfig};
 
 use crate::bundle::{CURRENT, RELEASES, VENDOR};
-use crate::configure::judge;
+use crate::configure::judge_by;
 use crate::generation::Generation;
-use crate::image::{Image, ROLES};
+use crate::image::{Image, ROLES, Vendor};
 use crate::item::Item;
 use crate::media::SITE_FILE;
 use crate::root::{Access, Root};
@@ -50,29 +50,41 @@ pub fn run(root: &Root, generation: &Generation, when: When) -> io::Result<()> {
     if generation.role.is_none() || !root.is_system()? {
         return Ok(());
     }
-    // One that is refused now is told so elsewhere, and its role is unknown.
-    let Ok((site, vendor)) = judge(root, &generation.site, SITE_FILE) else {
+    let Some((role, site)) = due(root, generation, when)? else {
         return Ok(());
     };
-    let role = vendor
-        .roles
-        .iter()
-        .find(|role| Some(&role.name) == site.role.as_ref());
-    for (role, hook) in role
-        .iter()
-        .flat_map(|role| role.hooks.iter().map(move |hook| (role, hook)))
-    {
-        if hook.when == when {
-            run_one(root, generation, role, hook, &input(root, &site, when)).map_err(|error| {
-                let (what, name) = (hook.file(), &role.name);
-                io::Error::other(format!(
-                    "the {} hook {what} of role {name}: {error}",
-                    when.name()
-                ))
-            })?;
-        }
+    for hook in role.hooks.iter().filter(|hook| hook.when == when) {
+        run_one(root, generation, &role, hook, &input(root, &site, when)).map_err(|error| {
+            let (what, name) = (hook.file(), &role.name);
+            io::Error::other(format!(
+                "the {} hook {what} of role {name}: {error}",
+                when.name()
+            ))
+        })?;
     }
     Ok(())
+}
+
+/// The role that has hooks for a moment, and what they are told of; nothing
+/// when it has none. What cannot be asked has not agreed.
+fn due(root: &Root, generation: &Generation, when: When) -> io::Result<Option<(Role, SiteConfig)>> {
+    let name = generation.role.as_deref().unwrap_or_default();
+    let vendor = Vendor::load(root).map_err(|fault| {
+        let file = &fault.file;
+        io::Error::other(format!("hooks of role {name} do not run: {file} is faulty"))
+    })?;
+    let role = vendor.roles.iter().find(|role| role.name == name);
+    let role = role.ok_or_else(|| io::Error::other(format!("this image has no role {name}")))?;
+    if !role.hooks.iter().any(|hook| hook.when == when) {
+        return Ok(None);
+    }
+    let site = judge_by(&vendor, &generation.site, SITE_FILE).map_err(|_| {
+        io::Error::other(format!(
+            "the {} hooks of role {name} do not run: this image does not accept the configuration",
+            when.name()
+        ))
+    })?;
+    Ok(Some((role.clone(), site)))
 }
 
 fn run_one(
@@ -254,6 +266,38 @@ mod tests {
             let error = tried(vendor, signature.as_deref()).expect_err("refused");
             assert!(error.contains("not signed by the vendor"), "{error}");
         }
+    }
+
+    #[test]
+    fn hooks_that_cannot_be_asked_have_not_agreed() {
+        const ROLE: &str = "/usr/lib/consign/roles/web/role.toml";
+        let head = "schema = 1\nname = \"web\"\ndescription = \"x\"\n";
+        let hook = format!("{head}[[hook]]\nwhen = \"verify\"\nrun = \"check\"\n");
+        let generation = |hostname: &str| {
+            Generation {
+            role: Some("web".into()),
+            site: format!(
+                "schema = 1\n[config]\nid = \"a\"\nserial = 1\n[system]\nhostname = \"{hostname}\"\n"
+            )
+            .into_bytes(),
+            ..Generation::default()
+        }
+        };
+        let asked = |file: &str, text: &str, hostname: &str| {
+            let folder = Folder::with(&[(file, text)]);
+            due(&folder.root, &generation(hostname), When::Verify)
+                .map(|found| found.is_some())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(asked(ROLE, &hook, "web"), Ok(true));
+        // Without hooks there is nothing to ask.
+        assert_eq!(asked(ROLE, head, "w_b"), Ok(false));
+        let error = asked(ROLE, &hook, "w_b").expect_err("refused");
+        assert!(error.contains("does not accept"), "{error}");
+        let error = asked(ROLE, "rubbish", "web").expect_err("faulty");
+        assert!(error.contains("role.toml is faulty"), "{error}");
+        let error = asked("/etc/x", "", "web").expect_err("no role");
+        assert_eq!(error, "this image has no role web");
     }
 
     #[test]

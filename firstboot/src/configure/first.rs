@@ -7,13 +7,13 @@ use consign_schema::hook::When;
 
 use super::later::{Failed, Outcome};
 use super::offer::{self, Offer};
-use super::{Refused, bundles, configured, fenced};
+use super::{Refused, bundles, configured, correctable, fenced};
 use crate::digest::Digest;
 use crate::generation::Generation;
 use crate::hook;
 use crate::media::{Candidate, Found, Roots, SITE_FILE};
 use crate::root::Root;
-use crate::state::Then;
+use crate::state::{State, Then};
 use crate::status::{FileProblems, Standing, Status, code};
 
 /// What `consign config disk` prepares for the agent to write to.
@@ -53,6 +53,7 @@ pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Statu
 ///
 /// [`Failed`].
 pub fn take_offer(root: &Root, offer: &Offer<'_>) -> Result<Outcome, Failed> {
+    refuse_another(root, offer)?;
     let mut generation = offer.accept(root, None).map_err(Failed::Refused)?;
     let roots = Roots::default();
     bundles::stage(root, &roots, offer.medium, &mut generation).map_err(Failed::Refused)?;
@@ -65,11 +66,30 @@ pub fn take_offer(root: &Root, offer: &Offer<'_>) -> Result<Outcome, Failed> {
             FileProblems::whole(&offer.file, "unavailable", &message, "make room on /var"),
         ))
     })?;
+    offer::spend_claim(root);
     match generation.activate(root, &mut state) {
         Ok(activation) => Ok(Outcome {
             status: configured(root, &generation, &state),
             activation,
         }),
+        Err(error) => Err(Failed::Fenced(Box::new(correctable(error.to_string())))),
+    }
+}
+
+/// What follows another configuration has rules of its own.
+fn refuse_another(root: &Root, offer: &Offer<'_>) -> Result<(), Failed> {
+    match State::load(root) {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(Failed::Refused(Refused::one(
+            code::APPLY_KEPT,
+            "the machine is configured already",
+            FileProblems::whole(
+                &offer.file,
+                Code::Conflict.slug(),
+                "another configuration came first",
+                "attach it again, with a higher serial",
+            ),
+        ))),
         Err(error) => Err(Failed::Fenced(Box::new(fenced(error.to_string())))),
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 
 use super::offer::{self, Offer};
 use super::tried::{self, End};
-use super::{Refused, bundles, configured, fenced, finish_reset, first, prepare};
+use super::{
+    Refused, bundles, configured, correctable, fenced, finish_reset, first, listen, prepare,
+};
 use crate::generation::{Activation, CONFIGURED, Generation};
 use crate::image::Image;
 use crate::media::{Found, Roots, SITE_FILE};
@@ -34,12 +36,12 @@ pub fn go_on(root: &Root, found: &Found) -> Option<Status> {
     let mut notes = Vec::new();
     let (generation, mut state) = match counting(root, state, &mut notes) {
         Ok(counting) => counting,
-        Err(status) => return Some(*status),
+        Err(status) => return Some(listen::replace(root, found, *status)),
     };
     let (generation, files) = renewed(root, generation, &mut state);
     let mut status = match put(root, &generation, &mut state) {
         Ok(outcome) => outcome.status,
-        Err(status) => return Some(*status),
+        Err(status) => return Some(listen::replace(root, found, *status)),
     };
     if !files.is_empty() {
         notes.push("the image is newer than the configuration, which it does not accept; the files made for the older image are in use".into());
@@ -151,7 +153,7 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
     let before = before.zip(state.back(Then::Forget));
     let Some((previous, mut back)) = before.filter(|_| state.phase == Phase::Committed) else {
         lower_fence(root);
-        return Err(Box::new(fenced(reason)));
+        return Err(Box::new(correctable(reason)));
     };
     let is_back = tried::note(root, generation.digest(), End::Failed)
         .and_then(|()| back.save(root))
@@ -173,7 +175,7 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
         }
         Err(second) => {
             lower_fence(root);
-            Err(Box::new(fenced(format!(
+            Err(Box::new(correctable(format!(
                 "{reason}; and the configuration before it: {second}"
             ))))
         }
@@ -189,7 +191,7 @@ fn lower_fence(root: &Root) {
 
 /// Looks at what is attached: another configuration is taken, or refused with
 /// the reason in `status`, which stays as it is.
-fn consider<'f>(
+pub(super) fn consider<'f>(
     root: &Root,
     found: &'f Found,
     (state, generation): (&State, &Generation),
@@ -309,21 +311,22 @@ pub fn apply(
     let roots = Roots::default();
     bundles::stage(root, &roots, offer.medium, &mut fresh).map_err(Failed::Refused)?;
     first::allowed_by_hooks(root, &offer.file, &fresh)?;
-    let mut state = fresh
-        .commit(root, Some(before), Then::Trial)
-        .map_err(|error| {
-            let message = error.to_string();
-            Failed::Refused(Refused::one(
-                code::APPLY_KEPT,
-                "it cannot be kept",
-                FileProblems::whole(&offer.file, "unavailable", &message, "make room on /var"),
-            ))
-        })?;
-    let outcome = put(root, &fresh, &mut state).map_err(Failed::Fenced)?;
-    if let Err(error) = offer::forget_claim(root) {
-        complain!("cannot remove the claim code: {error}");
-    }
-    Ok(outcome)
+    // One that never came into place, or is damaged, is none to go back to.
+    let then = if state.phase == Phase::Committed || generation.site.is_empty() {
+        Then::Forget
+    } else {
+        Then::Trial
+    };
+    let mut state = fresh.commit(root, Some(before), then).map_err(|error| {
+        let message = error.to_string();
+        Failed::Refused(Refused::one(
+            code::APPLY_KEPT,
+            "it cannot be kept",
+            FileProblems::whole(&offer.file, "unavailable", &message, "make room on /var"),
+        ))
+    })?;
+    offer::spend_claim(root);
+    put(root, &fresh, &mut state).map_err(Failed::Fenced)
 }
 
 /// Goes back to the configuration before the one that counts.

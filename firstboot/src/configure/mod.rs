@@ -12,19 +12,25 @@
 //! only when it is signed, newer and right, and stays only when it works.
 
 mod bundles;
+#[cfg(test)]
+mod fence_tests;
 mod first;
 mod later;
+mod listen;
 mod offer;
 mod reset;
 #[cfg(test)]
 mod tests;
 mod trial;
 pub mod tried;
+#[cfg(test)]
+mod trust_tests;
 
 use consign_schema::{Code, Problem, SiteConfig, check, decode};
 
 pub use first::{take, take_offer};
 pub use later::{Failed, Outcome, apply, go_on, roll_back};
+pub use listen::{may_be_kept_later, offered, present};
 pub use offer::{Claim, Offer, wanted_claim};
 pub use reset::{begin_reset, finish_reset};
 pub use trial::{Verdict, confirm, growing_disks, verdict};
@@ -141,10 +147,19 @@ impl Refused {
 /// [`Refused`] with every problem.
 pub fn judge(root: &Root, bytes: &[u8], file: &str) -> Result<(SiteConfig, Vendor), Refused> {
     let vendor = Vendor::load(root).map_err(|fault| Refused::vendor(&fault))?;
-    let site = decode(bytes)
-        .and_then(|text| check(text, &vendor.roles, &vendor.policy))
-        .map_err(|problems| Refused::site(file, &problems))?;
+    let site = judge_by(&vendor, bytes, file)?;
     Ok((site, vendor))
+}
+
+/// As [`judge`], with what the image says of itself looked up before.
+///
+/// # Errors
+///
+/// [`Refused`] with every problem.
+pub fn judge_by(vendor: &Vendor, bytes: &[u8], file: &str) -> Result<SiteConfig, Refused> {
+    decode(bytes)
+        .and_then(|text| check(text, &vendor.roles, &vendor.policy))
+        .map_err(|problems| Refused::site(file, &problems))
 }
 
 /// A customer's file, checked and rendered for this machine; nothing is
@@ -208,4 +223,13 @@ fn configured(root: &Root, generation: &Generation, state: &State) -> Status {
 
 fn fenced(reason: String) -> Status {
     Status::new(Standing::Fenced, code::APPLY_FAILED, reason)
+}
+
+/// As [`fenced`], where another configuration is taken at once.
+fn correctable(reason: String) -> Status {
+    let note = "a corrected configuration with a higher serial is taken at once, without a restart";
+    Status {
+        notes: vec![note.to_owned()],
+        ..fenced(reason)
+    }
 }

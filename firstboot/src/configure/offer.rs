@@ -10,10 +10,11 @@ use std::io;
 use consign_schema::{Code, SignatureNeed, SiteConfig};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::{Refused, judge, prepare};
+use super::{Refused, judge_by, prepare};
 use crate::digest::Digest;
 use crate::facts;
 use crate::generation::Generation;
+use crate::image::{Vendor, VendorFault};
 use crate::media::{Candidate, SITE_FILE};
 use crate::root::{Access, Root};
 use crate::secrets;
@@ -41,6 +42,14 @@ pub enum Claim {
     None,
     /// With this code.
     Code(String),
+}
+
+/// Whose word an offer is, by its bytes alone.
+enum Proof<'m> {
+    /// It may be taken; these keys count, unless it names others.
+    Given(Vec<Key>),
+    /// minisign's signatures carry no key: the file has to name it.
+    ByNamed(&'m [u8]),
 }
 
 /// A configuration with what came with it.
@@ -99,19 +108,15 @@ impl<'m> Offer<'m> {
         root: &Root,
         before: Option<(&State, &Generation)>,
     ) -> Result<Generation, Refused> {
-        let (site, vendor) = judge(root, self.site, &self.file)?;
-        if let Some(medium) = self.medium {
-            facts::agree(root, medium, self.site, &self.file)?;
-        }
+        let vendor = Vendor::load(root).map_err(|fault| Refused::vendor(&fault))?;
+        let known = before.map(|(_, before)| before);
+        let proof = self.authenticate(root, vendor.policy.signature, known)?;
+        let site = judge_by(&vendor, self.site, &self.file)?;
+        facts::agree(&site, self.medium, &self.file)?;
         if let Some((state, before)) = before {
             self.follows(&site, state, before)?;
         }
-        let keys = self.authenticate(
-            root,
-            &site,
-            vendor.policy.signature,
-            before.map(|(_, before)| before),
-        )?;
+        let keys = self.keys(&site, proof)?;
         let ids = before.map(|(_, before)| before.account_ids());
         let along = Along {
             known_ids: ids.unwrap_or_default(),
@@ -144,7 +149,8 @@ impl<'m> Offer<'m> {
         state: &State,
         before: &Generation,
     ) -> Result<(), Refused> {
-        if site.id.as_str() != before.id {
+        // One that is damaged may not say whose it was: then only a claim led here.
+        if site.id.as_str() != before.id && !before.id.is_empty() {
             let message = format!(
                 "the configuration is for another system than `{}`",
                 before.id
@@ -170,57 +176,63 @@ impl<'m> Offer<'m> {
         Ok(())
     }
 
-    /// The keys that count from then on.
+    /// Whether somebody who may decide here vouches for it. Nothing of it is
+    /// parsed before that is known, where it can be known.
     fn authenticate(
         &self,
         root: &Root,
-        site: &SiteConfig,
         need: SignatureNeed,
         before: Option<&Generation>,
-    ) -> Result<Vec<Key>, Refused> {
-        let parse = |line: &String| Key::parse(line);
-        let named: Vec<Key> = site.keys.iter().filter_map(parse).collect();
+    ) -> Result<Proof<'m>, Refused> {
         let pinned = pinned(root)?;
         let enrolled = match before {
             Some(before) if !before.keys.is_empty() => {
-                before.keys.iter().filter_map(parse).collect()
+                let keys = before.keys.iter();
+                keys.filter_map(|line| Key::parse(line)).collect()
             }
-            _ => pinned.clone(),
-        };
-        let keep = |keys: Vec<Key>| {
-            if named.is_empty() {
-                keys
-            } else {
-                named.clone()
-            }
+            _ => pinned,
         };
         if is_claimed(root, &self.claim) {
-            return Ok(keep(enrolled));
+            return Ok(Proof::Given(enrolled));
         }
+        // Of one that is damaged nobody may know whose keys counted.
+        let is_lost = before.is_some_and(|before| before.id.is_empty());
+        let is_free = enrolled.is_empty() || is_lost;
         let Some(signature) = self.signature else {
-            if before.is_none() && pinned.is_empty() && need == SignatureNeed::Later {
-                return Ok(named);
+            if before.is_none() && is_free && need == SignatureNeed::Later {
+                return Ok(Proof::Given(Vec::new()));
             }
-            return Err(self.unsigned(root, enrolled.is_empty()));
+            return Err(self.unsigned(root, is_free));
         };
-        if enrolled.is_empty() {
-            let signer = trust::verify(self.site, signature, trust::SITE, &named)
-                .or_else(|error| match error {
-                    SignatureError::UnknownKey => {
-                        trust::verify_carried(self.site, signature, trust::SITE)
-                    }
-                    error => Err(error),
-                })
+        if !is_free {
+            trust::verify(self.site, signature, trust::SITE, &enrolled)
                 .map_err(|error| self.not_signed(error))?;
-            if before.is_some() {
-                // Anybody can sign with a key of their own.
-                return Err(self.unsigned(root, true));
-            }
-            return Ok(keep(vec![signer]));
+            return Ok(Proof::Given(enrolled));
         }
-        trust::verify(self.site, signature, trust::SITE, &enrolled)
-            .map_err(|error| self.not_signed(error))?;
-        Ok(keep(enrolled))
+        if before.is_some() {
+            // Anybody can sign with a key of their own.
+            return Err(self.unsigned(root, true));
+        }
+        match trust::verify_carried(self.site, signature, trust::SITE) {
+            Ok(signer) => Ok(Proof::Given(vec![signer])),
+            Err(SignatureError::UnknownKey) => Ok(Proof::ByNamed(signature)),
+            Err(error) => Err(self.not_signed(error)),
+        }
+    }
+
+    /// The keys that count from then on.
+    fn keys(&self, site: &SiteConfig, proof: Proof<'_>) -> Result<Vec<Key>, Refused> {
+        let named = site.keys.iter().filter_map(|line| Key::parse(line));
+        let named: Vec<Key> = named.collect();
+        let keys = match proof {
+            Proof::Given(keys) => keys,
+            Proof::ByNamed(signature) => {
+                let signer = trust::verify(self.site, signature, trust::SITE, &named)
+                    .map_err(|error| self.not_signed(error))?;
+                vec![signer]
+            }
+        };
+        Ok(if named.is_empty() { keys } else { named })
     }
 
     fn unsigned(&self, root: &Root, is_free: bool) -> Refused {
@@ -255,7 +267,7 @@ impl<'m> Offer<'m> {
 
 fn pinned(root: &Root) -> Result<Vec<Key>, Refused> {
     let bad = || {
-        Refused::vendor(&crate::image::VendorFault {
+        Refused::vendor(&VendorFault {
             file: PINNED.to_owned(),
             problems: Vec::new(),
         })
@@ -293,12 +305,10 @@ pub fn wanted_claim(root: &Root) -> Option<String> {
 }
 
 /// The code has been used, or is not needed any more.
-///
-/// # Errors
-///
-/// What the system reports.
-pub fn forget_claim(root: &Root) -> io::Result<()> {
-    root.remove(CLAIM).map(|_| ())
+pub fn spend_claim(root: &Root) {
+    if let Err(error) = root.remove(CLAIM) {
+        complain!("cannot remove the claim code: {error}");
+    }
 }
 
 fn is_claimed(root: &Root, claim: &Claim) -> bool {

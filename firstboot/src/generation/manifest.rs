@@ -14,7 +14,7 @@ use crate::root::Root;
 use crate::text::{number, parse, quoted, quoted_list, string, strings, tables};
 
 /// A manifest is never longer.
-const MAX_MANIFEST: usize = 4 << 20;
+pub const MAX_MANIFEST: usize = 4 << 20;
 
 /// The text, which names all other files of the generation by digest.
 pub fn text(generation: &Generation) -> String {
@@ -74,9 +74,30 @@ pub fn text(generation: &Generation) -> String {
 ///
 /// What the system reports; a file that is missing or too long is no error.
 pub fn read(root: &Root, number: u32, half: [u8; 16]) -> io::Result<Option<Generation>> {
+    generation(root, number, half, true)
+}
+
+/// As [`read`], with what the manifest says alone where other parts are damaged:
+/// no customer's file, and empty what is not whole. What it would put back is
+/// there when it is whole.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn salvage(root: &Root, number: u32, half: [u8; 16]) -> io::Result<Option<Generation>> {
+    generation(root, number, half, false)
+}
+
+fn generation(
+    root: &Root,
+    number: u32,
+    half: [u8; 16],
+    is_whole: bool,
+) -> io::Result<Option<Generation>> {
     let mut reader = Reader {
         root,
         folder: folder(number),
+        is_whole,
         error: None,
     };
     let found = reader.generation(half);
@@ -90,6 +111,8 @@ pub fn read(root: &Root, number: u32, half: [u8; 16]) -> io::Result<Option<Gener
 struct Reader<'r> {
     root: &'r Root,
     folder: String,
+    /// Whether every part has to be what was committed.
+    is_whole: bool,
     error: Option<io::Error>,
 }
 
@@ -113,9 +136,21 @@ impl Reader<'_> {
     }
 
     fn items(&mut self, table: &DeTable<'_>, key: &str) -> Option<Vec<Item>> {
-        tables(table, key)
-            .map(|item| read_item(item, |item| self.content(item, "content")))
-            .collect()
+        let is_whole = self.is_whole;
+        let read = |item| {
+            read_item(item, |item| {
+                let content = self.content(item, "content");
+                // Where it was is known, and that is what has to go.
+                let empty = (!is_whole && key == "item").then(Vec::new);
+                content.or(empty)
+            })
+        };
+        let items = tables(table, key).map(read);
+        if is_whole {
+            items.collect()
+        } else {
+            Some(items.flatten().collect())
+        }
     }
 
     fn generation(&mut self, half: [u8; 16]) -> Option<Generation> {
@@ -124,13 +159,16 @@ impl Reader<'_> {
             return None;
         }
         let table = parse(std::str::from_utf8(&manifest).ok()?)?;
-        let site = self.file("site.toml", MAX_SIZE)?;
-        if Digest::of(&site) != Digest::parse(&string(&table, "site")?)? {
-            return None;
+        let mut site = Vec::new();
+        if self.is_whole {
+            site = self.file("site.toml", MAX_SIZE)?;
+            if Digest::of(&site) != Digest::parse(&string(&table, "site")?)? {
+                return None;
+            }
         }
         let mut optional = |key| match table.get(key) {
-            Some(_) => self.content(&table, key).map(Some),
-            None => Some(None),
+            Some(_) if self.is_whole => self.content(&table, key).map(Some),
+            _ => Some(None),
         };
         let (secrets, license) = (optional("secrets")?, optional("license")?);
         let credentials = strings(&table, "credentials");

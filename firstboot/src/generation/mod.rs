@@ -121,13 +121,22 @@ impl Generation {
         Digest::of(&self.site)
     }
 
-    /// Numbers of its accounts, by name.
+    /// Numbers of its accounts, by name, and of those that older ones had: what
+    /// these own stays, and is nobody else's.
     pub fn account_ids(&self) -> BTreeMap<String, u32> {
         let accounts = self.items.iter().filter_map(|item| match item {
             Item::Account(account) => Some((account.name.clone(), account.id)),
             _ => None,
         });
-        accounts.collect()
+        let mut ids: BTreeMap<String, u32> = accounts.collect();
+        for item in &self.retired {
+            if let Item::NoAccount { name, id } = item
+                && !ids.values().any(|other| other == id)
+            {
+                ids.entry(name.clone()).or_insert(*id);
+            }
+        }
+        ids
     }
 
     /// Keeps it as the one after `before` and makes it count. What `before`
@@ -182,6 +191,10 @@ impl Generation {
         }
         private(&format!("{folder}/site.toml"), &self.site)?;
         let manifest = manifest::text(self);
+        if manifest.len() > manifest::MAX_MANIFEST {
+            // Nobody would read it again.
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         private(&format!("{folder}/manifest.toml"), manifest.as_bytes())?;
         Ok(Digest::of(manifest.as_bytes()))
     }
@@ -206,6 +219,19 @@ impl Generation {
             None | Some(Err(GenerationError::Damaged(_))) => Ok(None),
             Some(found) => found.map(Some),
         }
+    }
+
+    /// What is left of the generation that counts, when it is damaged: what its
+    /// manifest says, without the customer's file. Where the manifest is
+    /// damaged too, nothing is, not even an `id`. It is never put in place.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn salvaged(root: &Root, state: &State) -> io::Result<Self> {
+        let name = state.generation;
+        let found = manifest::salvage(root, name.number, name.manifest)?;
+        Ok(found.unwrap_or_default())
     }
 
     fn named(root: &Root, name: Name) -> Result<Self, GenerationError> {

@@ -45,7 +45,7 @@ pub struct Machine {
     pub passwd: String,
     /// `/etc/group`.
     pub group: String,
-    /// Numbers that accounts had in the previous generation, by name.
+    /// Numbers that accounts have, or had before, by name.
     pub known_ids: BTreeMap<String, u32>,
     /// The disks that are not the system's; nothing where that is not known.
     pub disks: Option<Vec<Found>>,
@@ -147,6 +147,10 @@ impl Machine {
                 }
             }
         }
+        let mut known_ids = along.known_ids;
+        if !site.users.is_empty() {
+            known_ids = people::with_homes(root, known_ids)?;
+        }
         let shells = ["/bin/bash", "/bin/sh"];
         let shell = shells.iter().find(|shell| root.exists(shell));
         Ok(Self {
@@ -154,7 +158,7 @@ impl Machine {
             role,
             passwd: root.read_text("/etc/passwd", 4 * MAX_SIZE)?,
             group: root.read_text("/etc/group", 4 * MAX_SIZE)?,
-            known_ids: along.known_ids,
+            known_ids,
             disks,
             links,
             license: along.license,

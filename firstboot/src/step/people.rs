@@ -4,16 +4,23 @@
 //! drop-in), not below home directories: an owner could put a link there and
 //! have root write through it. People may add keys of their own in `~/.ssh`.
 
+use std::collections::BTreeMap;
+use std::io;
+
 use consign_schema::{Problem, SiteConfig, User};
 
 use super::{Feature, Machine};
 use crate::accounts::{free_id, id_of};
 use crate::item::{Account, Item};
+use crate::root::Root;
 
 /// Folder of the keys, one file for each account.
 pub const KEYS: &str = "/etc/ssh/authorized_keys.d";
+const HOMES: &str = "/home";
 /// Numbers below this are the system's own.
 const FIRST_PERSON: u32 = 1000;
+/// Numbers from here on are for containers, dynamic users and nobody.
+const NO_PERSON: u32 = 60_000;
 
 /// Accounts with their keys and rights.
 ///
@@ -50,6 +57,30 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     } else {
         Err(problems)
     }
+}
+
+/// `known`, with the owners of homes that no configuration knows of: one that
+/// was taken back made them.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn with_homes(
+    root: &Root,
+    mut known: BTreeMap<String, u32>,
+) -> io::Result<BTreeMap<String, u32>> {
+    for name in root.list(HOMES)? {
+        let Some(stat) = root.stat(&format!("{HOMES}/{name}"))? else {
+            continue;
+        };
+        let is_person = (FIRST_PERSON..NO_PERSON).contains(&stat.st_uid);
+        let is_new = !known.values().any(|id| *id == stat.st_uid);
+        // One with a dot in front was never whole.
+        if is_person && is_new && !name.starts_with('.') {
+            known.entry(name).or_insert(stat.st_uid);
+        }
+    }
+    Ok(known)
 }
 
 /// The account's number; `None` when the name is the system's.
@@ -119,6 +150,7 @@ fn user_items(user: &User, id: u32, machine: &Machine) -> Vec<Item> {
 mod tests {
     use super::super::testing::{KEY, machine, paths, site, text_of};
     use super::*;
+    use crate::root::testing::Folder;
 
     fn accounts(items: &[Item]) -> Vec<(&str, u32)> {
         let mut found = Vec::new();
@@ -162,6 +194,25 @@ mod tests {
         machine.passwd = "bob:x:1007:1007::/home/bob:/bin/sh\n".into();
         let items = decide(&site(&text), &machine).expect("decided");
         assert_eq!(accounts(&items), [("ann", 1001), ("bob", 1007)]);
+    }
+
+    /// A configuration that was taken back is not there to say who had it.
+    #[test]
+    fn a_home_keeps_the_number_of_its_owner() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let folder = Folder::with(&[("/home/bob/x", ""), ("/home/.carl.consign-new/x", "")]);
+        let home = folder.path().join("home/bob");
+        if rustix::process::geteuid().is_root() {
+            chown(&home, Some(1007), Some(1007)).expect("given away");
+        }
+        let id = std::fs::metadata(&home).expect("there").uid();
+        let known = with_homes(&folder.root, BTreeMap::new()).expect("looked");
+        assert_eq!(known, [("bob".to_owned(), id)].into());
+        let ann = BTreeMap::from([("ann".to_owned(), id)]);
+        let known = with_homes(&folder.root, ann.clone()).expect("looked");
+        assert_eq!(known, ann, "one number has one owner");
+        let known = with_homes(&Folder::new().root, ann.clone()).expect("looked");
+        assert_eq!(known, ann);
     }
 
     #[test]
