@@ -174,7 +174,7 @@ proptest! {
     ) {
         let mut tree = FileTree::new();
         for (name, bytes) in &files {
-            let node = Node::file(0o644, Content::from_bytes(bytes));
+            let node = Node::file(0o644, Content::from_bytes(bytes.as_slice()));
             // What was a file before may be a folder here.
             let _fits = tree.insert(path(name), node);
         }
