@@ -63,6 +63,15 @@ pub enum EscapeKind {
     Json,
     /// As arguments of an nginx directive, quoted where needed.
     Nginx,
+    /// As TOML values, quotes included.
+    Toml,
+    /// As XML text or attribute.
+    Xml,
+    /// As one word of a shell, quotes included.
+    Shell,
+    /// As values of systemd's `EnvironmentFile=`, quotes included: control
+    /// characters are an error.
+    Env,
 }
 
 impl EscapeKind {
@@ -72,7 +81,27 @@ impl EscapeKind {
         ("ini", Self::Ini),
         ("json", Self::Json),
         ("nginx", Self::Nginx),
+        ("toml", Self::Toml),
+        ("xml", Self::Xml),
+        ("shell", Self::Shell),
+        ("env", Self::Env),
     ];
+    /// Kinds of files that say by their names what they are.
+    const EXTENSIONS: &[(&str, Self)] = &[
+        (".html", Self::Html),
+        (".ini", Self::Ini),
+        (".json", Self::Json),
+        (".toml", Self::Toml),
+        (".xml", Self::Xml),
+        (".sh", Self::Shell),
+        (".env", Self::Env),
+    ];
+
+    fn of(target: &str) -> Option<Self> {
+        let mut known = Self::EXTENSIONS.iter();
+        let found = known.find(|(extension, _)| target.ends_with(extension));
+        found.map(|(_, kind)| *kind)
+    }
 }
 
 impl Role {
@@ -178,16 +207,25 @@ impl Template {
         let target = section.require("target", "target = \"/etc/app.conf\"", report);
         let target = text(target, report)
             .and_then(|found| crate::address::parsed(found, parse_target, report));
-        let escape = section.require("type", "type = \"text\"", report);
-        let escape = text(escape, report)
-            .and_then(|found| crate::address::parsed(found, parse_escape, report));
+        let known = target
+            .as_ref()
+            .and_then(|target| EscapeKind::of(&target.value));
+        let escape = match known {
+            Some(kind) if !section.has("type") => Some(kind),
+            _ => {
+                let escape = section.require("type", "type = \"text\"", report);
+                text(escape, report)
+                    .and_then(|found| crate::address::parsed(found, parse_escape, report))
+                    .map(|found| found.value)
+            }
+        };
         let mode = text(section.get("mode"), report)
             .map(|found| crate::address::parsed(found, parse_mode, report));
         section.finish(report);
         Some(Self {
             source: source?.value,
             target: target?.value,
-            escape: escape?.value,
+            escape: escape?,
             mode: mode.map_or(Some(0o644), |found| found.map(|found| found.value))?,
         })
     }
@@ -310,6 +348,33 @@ mode = "0640"
                 .get(1)
                 .map(|template| (template.mode, template.escape)),
             Some((0o640, EscapeKind::Nginx))
+        );
+    }
+
+    #[test]
+    fn a_file_says_by_its_name_how_values_are_escaped() {
+        let kind = |target: &str, given: &str| {
+            let text = WEB
+                .replace("/etc/nginx/conf.d/site.conf", target)
+                .replace("type = \"nginx\"", given);
+            let role = Role::parse(&text)?;
+            Ok::<_, Vec<Problem>>(role.templates.get(1).map(|template| template.escape))
+        };
+        for (target, expected) in [
+            ("/etc/app.toml", EscapeKind::Toml),
+            ("/etc/app.xml", EscapeKind::Xml),
+            ("/etc/app.sh", EscapeKind::Shell),
+            ("/etc/app.env", EscapeKind::Env),
+            ("/etc/app.json", EscapeKind::Json),
+        ] {
+            assert_eq!(kind(target, ""), Ok(Some(expected)), "{target}");
+            let text = kind(target, "type = \"text\"");
+            assert_eq!(text, Ok(Some(EscapeKind::Text)), "{target}");
+        }
+        let problems = kind("/etc/app.conf", "").expect_err("nobody knows");
+        assert_eq!(
+            problems.first().map(|it| it.code.slug()),
+            Some("missing-key")
         );
     }
 

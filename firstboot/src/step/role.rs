@@ -10,7 +10,8 @@ use consign_schema::{EscapeKind, ParamValue, Problem, SiteConfig};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::ValueKind;
 use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value, context,
+    AutoEscape, Environment, Error, ErrorKind, HtmlEscape, Output, State, UndefinedBehavior, Value,
+    context,
 };
 
 use super::Machine;
@@ -114,10 +115,15 @@ fn render(source: &str, escape: EscapeKind, values: &Value) -> Result<String, Er
             .build()?,
     );
     environment.set_auto_escape_callback(move |_| match escape {
-        EscapeKind::Html => AutoEscape::Html,
+        EscapeKind::Html | EscapeKind::Xml => AutoEscape::Html,
         EscapeKind::Text => AutoEscape::None,
         _ => AutoEscape::Custom("typed".into()),
     });
+    for (name, kind) in FILTERS {
+        environment.add_filter(name, move |value: &Value| {
+            escaped(kind, value).map(Value::from_safe_string)
+        });
+    }
     environment.set_formatter(move |out, state, value| format_value(escape, out, state, value));
     let text = environment
         .template_from_named_str("template", source)?
@@ -143,19 +149,56 @@ fn format_value(
         return Err(ErrorKind::UndefinedError.into());
     }
     let written = match (escape, value.as_str()) {
-        (EscapeKind::Html | EscapeKind::Text, _) => {
+        (EscapeKind::Html | EscapeKind::Text | EscapeKind::Xml, _) => {
             return minijinja::escape_formatter(out, state, value);
         }
         // What a filter marked as safe was meant to be as it is.
         (_, Some(text)) if value.is_safe() => text.to_owned(),
-        (EscapeKind::Json, Some(text)) => quoted(text),
-        (EscapeKind::Nginx, Some(text)) => nginx(text)?,
-        (EscapeKind::Ini, Some(text)) => ini(text)?,
-        _ if value.is_number() => value.to_string(),
-        _ => return Err(ErrorKind::BadEscape.into()),
+        _ => escaped(escape, value)?,
     };
     out.write_str(&written)?;
     Ok(())
+}
+
+/// Filters for values that stand in a file of another kind.
+const FILTERS: [(&str, EscapeKind); 5] = [
+    ("json", EscapeKind::Json),
+    ("toml", EscapeKind::Toml),
+    ("xml", EscapeKind::Xml),
+    ("shell", EscapeKind::Shell),
+    ("env", EscapeKind::Env),
+];
+
+/// A string or number as a file of this kind needs it.
+fn escaped(escape: EscapeKind, value: &Value) -> Result<String, Error> {
+    let Some(text) = value.as_str() else {
+        return match value.kind() {
+            ValueKind::Number | ValueKind::Bool => Ok(value.to_string()),
+            _ => Err(ErrorKind::BadEscape.into()),
+        };
+    };
+    match escape {
+        EscapeKind::Json | EscapeKind::Toml => Ok(quoted(text)),
+        EscapeKind::Nginx => nginx(text),
+        EscapeKind::Ini => ini(text),
+        EscapeKind::Xml => Ok(HtmlEscape(text).to_string()),
+        // Nothing but a quote means anything in quotes.
+        EscapeKind::Shell => Ok(format!("'{}'", text.replace('\'', "'\\''"))),
+        EscapeKind::Env if !text.contains(char::is_control) => Ok(env(text)),
+        _ => Err(ErrorKind::BadEscape.into()),
+    }
+}
+
+/// Source: systemd.exec(5), `EnvironmentFile=`. A shell reads it alike.
+fn env(text: &str) -> String {
+    let mut quoted = "\"".to_owned();
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '$' | '`') {
+            quoted.push('\\');
+        }
+        quoted.push(c);
+    }
+    quoted + "\""
 }
 
 /// A value as one argument of an nginx directive. A `$` cannot be escaped
@@ -254,6 +297,38 @@ mod tests {
                 "x web-1.example.org;",
             ),
             ("ini", "t = {{ app.title }}", "plain text", "t = plain text"),
+            (
+                "toml",
+                "t = {{ app.title }}\np = {{ app.port }}\no = {{ app.open }}",
+                "a\"\\[x]",
+                "t = \"a\\\"\\\\[x]\"\np = 80\no = true",
+            ),
+            (
+                "xml",
+                "<t a=\"{{ app.title }}\">{{ app.port }}</t>",
+                "\"><b>&",
+                "<t a=\"&quot;&gt;&lt;b&gt;&amp;\">80</t>",
+            ),
+            (
+                "shell",
+                "t={{ app.title }}; p={{ app.port }}",
+                "a'; rm $x `y`",
+                "t='a'\\''; rm $x `y`'; p=80",
+            ),
+            (
+                "env",
+                "T={{ app.title }}\nP={{ app.port }}",
+                "a\"b\\c$d`e",
+                "T=\"a\\\"b\\\\c\\$d\\`e\"\nP=80",
+            ),
+            // One value of another kind than its file.
+            (
+                "text",
+                "{{ app.title }} {{ app.title | shell }} {{ app.title | xml }} {{ app.port | env }}",
+                "<'>",
+                "<'> '<'\\''>' &lt;&#x27;&gt; 80",
+            ),
+            ("html", "{{ app.title | toml }}", "<\">", "\"<\\\">\""),
         ];
         for (escape, template, title, expected) in cases {
             assert_eq!(
@@ -271,6 +346,9 @@ mod tests {
             ("ini", "x = {{ app.title }}", "CANARY ; x"),
             ("ini", "x = {{ app.title }}", " CANARY"),
             ("json", "{{ app }}", "CANARY"),
+            ("shell", "{{ app }}", "CANARY"),
+            ("env", "{{ app.title ~ '\\nX=1' }}", "CANARY"),
+            ("text", "{{ app | toml }}", "CANARY"),
             ("text", "{{ app.tilte }}", "CANARY"),
             ("html", "{{ nothing }}", "CANARY"),
             (
