@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use super::no_input;
 use crate::bundle_tar::Tar;
+use crate::configure::wanted_claim;
 use crate::inventory;
 use crate::root::Root;
+use crate::secrets::STORE;
 use crate::status::{Status, code};
 use crate::systemd;
 
@@ -39,10 +41,18 @@ pub fn run_bundle(root: &Root, file: Option<&str>) -> ExitCode {
     }
 }
 
+const CMDLINE: &str = "/proc/cmdline";
+/// Whose name has one of these on the kernel's command line has a value that
+/// is nobody's business.
+const PRIVATE: [&str; 5] = ["credential", "pass", "secret", "token", "key"];
+/// What stands instead of a secret.
+const LEFT: &str = "[secret]";
+/// Shorter ones stand in too much that is none.
+const SHORTEST: usize = 6;
 /// Files of the system that support may see, as they are.
 const ALLOWED: [&str; 8] = [
     "/etc/os-release",
-    "/proc/cmdline",
+    CMDLINE,
     "/proc/meminfo",
     "/proc/mounts",
     "/run/consign/status.toml",
@@ -77,15 +87,19 @@ const MAX_FILE: usize = 1 << 20;
 pub fn bundle(root: &Root) -> Vec<u8> {
     let mut tar = Tar::default();
     let mut contents = "in this bundle:\n".to_owned();
+    let secrets = known_secrets(root);
     let mut put = |name: &str, bytes: &[u8]| {
         contents.extend(["  ", name, "\n"]);
-        tar.file(name, bytes);
+        tar.file(name, scrubbed(bytes, &secrets).as_bytes());
     };
     if let Some(status) = Status::load(root) {
         put("report.json", inventory::report(root, &status).as_bytes());
     }
     for path in ALLOWED {
-        if let Ok(Some(bytes)) = root.read(path, MAX_FILE) {
+        if let Ok(Some(mut bytes)) = root.read(path, MAX_FILE) {
+            if path == CMDLINE {
+                bytes = without_values(&String::from_utf8_lossy(&bytes)).into_bytes();
+            }
             put(path.trim_start_matches('/'), &bytes);
         }
     }
@@ -108,6 +122,40 @@ pub fn bundle(root: &Root) -> Vec<u8> {
     tar.finish()
 }
 
+/// What services were handed, and the claim code: none of them belongs into any
+/// file, and whoever writes one there by mistake tells nobody.
+fn known_secrets(root: &Root) -> Vec<String> {
+    let mut secrets: Vec<String> = wanted_claim(root).into_iter().collect();
+    for name in root.list(STORE).unwrap_or_default() {
+        let text = root.read_text(&format!("{STORE}/{name}"), MAX_FILE);
+        for line in text.unwrap_or_default().lines() {
+            // One may be in another: the longest comes first.
+            let is_shorter = |other: &String| other.len() < line.len();
+            let at = secrets.iter().position(is_shorter);
+            secrets.insert(at.unwrap_or(secrets.len()), line.to_owned());
+        }
+    }
+    secrets.retain(|secret| secret.len() >= SHORTEST);
+    secrets
+}
+
+fn scrubbed(bytes: &[u8], secrets: &[String]) -> String {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    secrets
+        .iter()
+        .fold(text, |text, secret| text.replace(secret, LEFT))
+}
+
+/// A command line whose private words have no values.
+fn without_values(cmdline: &str) -> String {
+    let word = |word: &str| match word.split_once('=') {
+        Some((name, _)) if PRIVATE.iter().any(|it| name.contains(it)) => format!("{name}={LEFT}"),
+        _ => word.to_owned(),
+    };
+    let words: Vec<String> = cmdline.split_ascii_whitespace().map(word).collect();
+    words.join(" ") + "\n"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,9 +170,19 @@ mod tests {
             ("/var/lib/consign/gen/0001/manifest.toml", manifest),
             ("/var/lib/consign/gen/0001/site.toml", "CANARY"),
             ("/var/lib/consign/identity.age", "CANARY"),
-            ("/proc/cmdline", "quiet"),
+            // What is collected, and has what it should not have.
+            (
+                "/proc/cmdline",
+                "quiet systemd.set_credential=pin:CANARY x=S3CRET-CANARY\n",
+            ),
+            ("/run/credstore/pin", "S3CRET-CANARY\nsecond CANARY\n"),
+            ("/var/lib/consign/claim", "CANARYCANARY\n"),
+            ("/run/consign/site-facts.toml", "a = \"S3CRET-CANARY\"\n"),
+            ("/run/systemd/netif/state", "DNS=second CANARY\n"),
+            ("/usr/lib/consign/image.toml", "name = \"CANARYCANARY\"\n"),
         ]);
-        let status = Status::new(Standing::Ready, code::READY, "fine");
+        let mut status = Status::new(Standing::Ready, code::READY, "is S3CRET-CANARY");
+        status.notes.push("CANARYCANARY".to_owned());
         status.save(&folder.root).expect("saved");
         let bytes = bundle(&folder.root);
         assert!(!String::from_utf8_lossy(&bytes).contains("CANARY"));
@@ -132,6 +190,9 @@ mod tests {
         for part in [
             "report.json",
             "proc/cmdline",
+            "quiet systemd.set_credential=[secret] x=[secret]\n",
+            "is [secret]",
+            "DNS=[secret]",
             "account = \"ann\"",
             "left out",
         ] {
