@@ -61,7 +61,7 @@ pub(crate) fn judge(site: &SiteConfig, facts: &Facts) -> Vec<Problem> {
     if let Some(files) = &facts.files {
         judge_files(site, files, &mut problems);
     }
-    problems.sort_by_key(|problem| (problem.line, problem.column));
+    Problem::sort(&mut problems);
     problems
 }
 

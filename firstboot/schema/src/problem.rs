@@ -95,6 +95,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Puts problems into the order of the text.
+    pub fn sort(problems: &mut [Self]) {
+        problems.sort_by_key(|problem| (problem.line, problem.column, problem.code));
+    }
+
     /// The problem in the lines that consoles and terminals show, `file`
     /// being the name to print.
     #[must_use]

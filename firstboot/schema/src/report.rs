@@ -99,8 +99,7 @@ impl<'t> Report<'t> {
 
     /// All problems in the order of the text, at most [`MAX_PROBLEMS`].
     pub(crate) fn into_problems(mut self) -> Vec<Problem> {
-        self.problems
-            .sort_by_key(|problem| (problem.line, problem.column, problem.code));
+        Problem::sort(&mut self.problems);
         self.problems.dedup();
         self.problems.truncate(MAX_PROBLEMS);
         self.problems

@@ -33,7 +33,7 @@ pub fn list(folder: &str) -> Vec<String> {
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
-    names.sort();
+    names.sort_unstable();
     names
 }
 
@@ -55,7 +55,7 @@ pub fn coldplug() -> Vec<String> {
             found.extend(value(&format!("{devices}/{device}/modalias")));
         }
     }
-    found.sort();
+    found.sort_unstable();
     found.dedup();
     found
 }

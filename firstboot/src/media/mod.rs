@@ -184,9 +184,10 @@ pub fn look(roots: &Roots) -> Found {
         }
     }
     // Our form first: of equal ones the first is named.
-    found
-        .candidates
-        .sort_by_key(|candidate| candidate.form != Form::Site);
+    let candidates = std::mem::take(&mut found.candidates).into_iter();
+    let (ours, others): (Vec<_>, Vec<_>) =
+        candidates.partition(|candidate| candidate.form == Form::Site);
+    found.candidates.extend(ours.into_iter().chain(others));
     channel::look(&roots.firmware, &roots.policy, &mut found);
     channel::admit(found, &roots.policy)
 }

@@ -226,7 +226,7 @@ pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
         }
     }
     if !problems.is_empty() {
-        problems.sort_by_key(|problem| (problem.line, problem.column));
+        Problem::sort(&mut problems);
         return Err(problems);
     }
     Ok(items)

@@ -149,9 +149,7 @@ pub fn plan(disk: &impl Disk, start: u64) -> Option<Plan> {
         return None;
     }
     let last_usable = last.checked_sub(entry_sectors + 1)?;
-    let mut used: Vec<(usize, Range<u64>)> = table.used().collect();
-    used.sort_by_key(|(_, range)| range.start);
-    let (number, range) = used.pop()?;
+    let (number, range) = table.used().max_by_key(|(_, range)| range.start)?;
     if range.start.checked_mul(sector)? != start {
         return None;
     }
