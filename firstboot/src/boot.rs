@@ -321,7 +321,7 @@ fn grow_data_disks(root: &Root) -> Vec<String> {
 }
 
 /// Writes onto the customer's medium, after everybody has been told.
-fn send_back(root: &Root, status: &mut Status) {
+pub fn send_back(root: &Root, status: &mut Status) {
     let notes = write_back::write_back(root, &Roots::default(), status);
     if notes.is_empty() {
         return;

@@ -26,6 +26,8 @@ const LINE_CONSOLES: [&str; 2] = ["/dev/ttyS0", "/dev/hvc0"];
 /// What agetty shows above the prompt: `/etc/issue.d/50-consign.issue` leads
 /// here (agetty looks into `/run/issue.d` only where there is no `/etc/issue`).
 const ISSUE: &str = "/run/consign/issue";
+/// Digits of a digest that people see.
+const SHORT: usize = 8;
 /// A console that takes nothing for this long is given up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -109,8 +111,17 @@ pub fn line(status: &Status, around: &Surroundings) -> String {
 /// The page for people.
 pub fn page(status: &Status, around: &Surroundings) -> Vec<String> {
     let mut lines = Vec::new();
-    let image = [around.image.name.as_str(), &around.image.version].join(" ");
-    lines.push(format!("{} - {}", around.host, image.trim()));
+    let Image {
+        name,
+        version,
+        build,
+    } = &around.image;
+    let image = [name.as_str(), version].join(" ");
+    let build = match build.get(..SHORT).unwrap_or(build) {
+        "" => String::new(),
+        build => format!(" ({build})"),
+    };
+    lines.push(format!("{} - {}{build}", around.host, image.trim()));
     lines.extend(status.lines());
     if status.standing == Standing::Waiting {
         lines.push(
@@ -202,7 +213,7 @@ mod tests {
             image: Image {
                 name: "sample".into(),
                 version: "1.0".into(),
-                build: String::new(),
+                build: "0123456789abcdef".into(),
             },
             ..Surroundings::default()
         }
@@ -236,12 +247,10 @@ mod tests {
     #[test]
     fn the_page_says_what_is_wrong_and_what_to_do() {
         let status = Status {
-            files: vec![FileProblems::whole(
-                "vdb: site.toml",
-                "syntax",
-                "not TOML",
-                "mend it",
-            )],
+            files: vec![FileProblems {
+                digest: "1a2b3c4d".into(),
+                ..FileProblems::whole("vdb: site.toml", "syntax", "not TOML", "mend it")
+            }],
             ..Status::new(
                 Standing::Waiting,
                 code::INVALID,
@@ -251,10 +260,11 @@ mod tests {
         assert_eq!(
             page(&status, &around()),
             [
-                "web-1 - sample 1.0",
+                "web-1 - sample 1.0 (01234567)",
                 "state: waiting - the configuration is wrong",
                 "vdb: site.toml:1:1: [syntax] not TOML",
                 "    remedy: mend it",
+                "vdb: site.toml has the digest 1a2b3c4d",
                 "Attach a config disk: FAT, labelled VACONFIG, with site.toml in its root.",
                 "It is taken at once; no restart is needed.",
                 "addresses: 10.1.2.10",

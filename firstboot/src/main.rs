@@ -43,6 +43,7 @@ mod item;
 mod manager;
 mod media;
 mod neighbours;
+mod netlink;
 mod root;
 mod secrets;
 mod state;

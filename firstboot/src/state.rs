@@ -104,7 +104,9 @@ pub enum StateError {
 impl fmt::Display for StateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Damaged => write!(f, "both copies of the state are damaged"),
+            Self::Damaged => f.write_str(
+                "both copies of the state are damaged; `appliance factory-reset --yes` makes the machine new",
+            ),
             Self::Io(error) => write!(f, "the state cannot be read: {error}"),
         }
     }
@@ -192,6 +194,12 @@ impl State {
             serial_floor: self.serial_floor.max(serial),
             ..self.clone()
         }
+    }
+
+    /// Whether it goes again unless it is confirmed; also where whoever put it
+    /// in place was ended before that was done.
+    pub fn is_on_trial(&self) -> bool {
+        self.phase == Phase::Trial || (self.phase == Phase::Committed && self.then == Then::Trial)
     }
 
     fn to_bytes(&self) -> Vec<u8> {

@@ -85,6 +85,8 @@ pub mod code {
 pub struct FileProblems {
     /// The file, with its medium where it is on one.
     pub file: String,
+    /// First digits of its digest; empty where it is not known.
+    pub digest: String,
     /// What is wrong, in the file's order.
     pub problems: Vec<SavedProblem>,
 }
@@ -127,6 +129,7 @@ impl FileProblems {
     pub fn of(file: &str, problems: &[Problem]) -> Self {
         Self {
             file: file.to_owned(),
+            digest: String::new(),
             problems: problems.iter().map(SavedProblem::from).collect(),
         }
     }
@@ -143,6 +146,7 @@ impl FileProblems {
         };
         Self {
             file: file.to_owned(),
+            digest: String::new(),
             problems: vec![problem],
         }
     }
@@ -167,6 +171,9 @@ impl FileProblems {
             if !remedy.is_empty() {
                 lines.push(format!("    remedy: {remedy}"));
             }
+        }
+        if !self.digest.is_empty() {
+            lines.push(format!("{} has the digest {}", self.file, self.digest));
         }
         lines
     }
@@ -261,6 +268,7 @@ impl Status {
                 Some(last) => last.problems.push(saved),
                 None => files.push(FileProblems {
                     file,
+                    digest: field("digest"),
                     problems: vec![saved],
                 }),
             }
@@ -304,9 +312,9 @@ impl Status {
         ]
     }
 
-    fn problem_fields(file: &str, problem: &SavedProblem) -> Vec<(&'static str, String)> {
+    fn problem_fields(file: &FileProblems, problem: &SavedProblem) -> Vec<(&'static str, String)> {
         vec![
-            ("file", quoted(file)),
+            ("file", quoted(&file.file)),
             ("line", problem.line.to_string()),
             ("column", problem.column.to_string()),
             ("code", quoted(&problem.code)),
@@ -314,15 +322,14 @@ impl Status {
             ("message", quoted(&problem.message)),
             ("allowed", quoted(&problem.allowed)),
             ("remedy", quoted(&problem.remedy)),
+            ("digest", quoted(&file.digest)),
         ]
     }
 
-    fn problems(&self) -> impl Iterator<Item = (&str, &SavedProblem)> {
-        self.files.iter().flat_map(|file| {
-            file.problems
-                .iter()
-                .map(|problem| (file.file.as_str(), problem))
-        })
+    fn problems(&self) -> impl Iterator<Item = (&FileProblems, &SavedProblem)> {
+        self.files
+            .iter()
+            .flat_map(|file| file.problems.iter().map(move |problem| (file, problem)))
     }
 
     fn toml(&self) -> String {
@@ -394,6 +401,7 @@ mod tests {
     fn sample() -> Status {
         let file = |name: &str| FileProblems::whole(name, "x", "a \"b\"", "do");
         let mut first = file("vdb: site.toml");
+        first.digest = "1a2b3c4d".into();
         first.problems.push(SavedProblem {
             line: 3,
             column: 7,
@@ -428,6 +436,26 @@ mod tests {
     }
 
     #[test]
+    fn codes_are_frozen() {
+        for (found, number) in [
+            (code::READY, 0),
+            (code::WAITING, 10),
+            (code::INVALID, 20),
+            (code::SIGNATURE, 21),
+            (code::POLICY, 22),
+            (code::OLDER, 23),
+            (code::APPLY_KEPT, 30),
+            (code::APPLY_FAILED, 31),
+            (code::CHECK_FAILED, 40),
+            (code::DEGRADED, 41),
+            (code::INTERNAL, 70),
+            (code::NOT_YET, 75),
+        ] {
+            assert_eq!(found, number);
+        }
+    }
+
+    #[test]
     fn people_see_place_and_remedy() {
         let lines = sample().lines();
         assert_eq!(
@@ -440,6 +468,7 @@ mod tests {
                 "    remedy: do",
                 "vdb: site.toml:3:7: [] ",
                 "    allowed: 1 to 5",
+                "vdb: site.toml has the digest 1a2b3c4d",
                 "vdc: site.toml:1:1: [x] a \"b\"",
                 "    remedy: do",
             ]

@@ -9,6 +9,9 @@ use crate::manager::Manager;
 
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 const JOURNALCTL: &str = "/usr/bin/journalctl";
+const SYSTEMD_RUN: &str = "/usr/bin/systemd-run";
+/// This program, as the manager starts it.
+const AGENT: &str = "/usr/lib/consign/consign-firstboot";
 /// The target behind the fence.
 pub const READY_TARGET: &str = "appliance-ready.target";
 /// How long a start of everything may take before it is looked at anyway.
@@ -92,6 +95,35 @@ fn systemctl_must(words: &[&str]) -> io::Result<()> {
     }
     let words = words.join(" ");
     Err(io::Error::other(format!("systemctl {words} failed")))
+}
+
+/// Has the manager run the agent with these words once, after some seconds,
+/// whatever becomes of who asked. `unit` names the timer and the service.
+///
+/// # Errors
+///
+/// When systemd-run is missing or says no.
+pub fn run_later(unit: &str, seconds: u32, words: &[&str]) -> io::Result<()> {
+    let options = later(unit, seconds);
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    if run(SYSTEMD_RUN, &[&options, words].concat())?.is_success {
+        return Ok(());
+    }
+    Err(io::Error::other("systemd-run failed"))
+}
+
+fn later(unit: &str, seconds: u32) -> [String; 8] {
+    [
+        "--quiet".to_owned(),
+        // A failure leaves no unit in the way of the next.
+        "--collect".to_owned(),
+        format!("--unit={unit}"),
+        format!("--on-active={seconds}"),
+        "--timer-property=AccuracySec=1s".to_owned(),
+        "--property=Type=oneshot".to_owned(),
+        "--".to_owned(),
+        AGENT.to_owned(),
+    ]
 }
 
 /// Waits until the start is over; the word for how it ended: `running`,
@@ -186,4 +218,19 @@ fn run(program: &str, args: &[&str]) -> io::Result<Output> {
         is_success: output.status.success(),
         text: String::from_utf8_lossy(&output.stdout).into_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manager_has_all_that_it_needs_to_run_the_agent_later() {
+        assert_eq!(
+            later("appliance-x", 90).join(" "),
+            "--quiet --collect --unit=appliance-x --on-active=90 \
+             --timer-property=AccuracySec=1s --property=Type=oneshot -- \
+             /usr/lib/consign/consign-firstboot"
+        );
+    }
 }

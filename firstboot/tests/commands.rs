@@ -120,6 +120,210 @@ fn clones_have_host_keys_and_identities_of_their_own() {
     }
 }
 
+/// The system that the commands below work on.
+fn delivered() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, content) in [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/bash\n"),
+        ("etc/group", "root:x:0:\n"),
+        ("etc/shadow", "root:*:1::::::\n"),
+        ("site-1", &site(1, "")),
+        ("site-2", &site(2, "")),
+        ("wrong", &site(2, "[systme]\n")),
+        ("older", &site(1, "[ntp]\nservers = [\"10.1.2.1\"]\n")),
+        (
+            "link",
+            &site(
+                3,
+                "[[nic]]\naddress = [\"10.1.2.10/24\"]\nmatch = { name = \"e*\" }\n",
+            ),
+        ),
+    ] {
+        write(folder.path(), name, content);
+    }
+    folder
+}
+
+fn site(serial: u32, rest: &str) -> String {
+    format!(
+        "schema = 1\n[config]\nid = \"a\"\nserial = {serial}\n[system]\n\
+         hostname = \"web-{serial}\"\n{rest}"
+    )
+}
+
+/// Runs a command on the folder; `input` stands on its standard input.
+fn on(place: &Path, words: &[&str], input: &str) -> (i32, String) {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut child = Command::new(AGENT)
+        .args(["--root", text(place)])
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    // Who reads nothing may be gone.
+    let _ = child
+        .stdin
+        .take()
+        .expect("a pipe")
+        .write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    (output.status.code().unwrap_or(-1), said)
+}
+
+/// Programs of customers' look at these numbers: none of them ever moves.
+#[test]
+fn exit_codes_are_frozen() {
+    let folder = delivered();
+    let place = folder.path();
+    let file = |name: &str| text(&place.join(name)).to_owned();
+    let must = |words: &[&str], code: i32| {
+        let (found, said) = on(place, words, "");
+        assert_eq!(found, code, "{words:?}: {said}");
+    };
+    let status = |state: &str, code: i32| {
+        let toml = format!("schema = 1\nstate = \"{state}\"\nexit = {code}\ngeneration = 1\n");
+        write(place, "run/consign/status.toml", &toml);
+        must(&["status", "--wait"], code);
+    };
+    must(&["status"], 75);
+    must(&["nothing"], 64);
+    must(&["apply", &file("site-1"), "--confirm", "soon"], 64);
+    must(&["validate", &file("nothing")], 66);
+    must(&["config"], 10);
+    must(&["status", "--wait"], 10);
+    must(&["rollback"], 10);
+    must(&["validate", &file("wrong")], 20);
+    must(&["apply", &file("wrong")], 20);
+    let policy = "usr/lib/consign/policy.toml";
+    write(
+        place,
+        policy,
+        "schema = 1\nforbidden = [\"system.hostname\"]\n",
+    );
+    must(&["apply", &file("site-1")], 22);
+    write(place, policy, "schema = 1\nfrobidden = []\n");
+    must(&["validate", &file("site-1")], 70);
+    fs::remove_file(place.join(policy)).expect("removed");
+    must(&["apply", &file("site-1")], 0);
+    must(&["validate", &file("site-2")], 0);
+    must(&["apply", &file("site-2")], 21);
+    must(&["apply", &file("older")], 21);
+    let code = fs::read_to_string(place.join("var/lib/consign/claim")).expect("a code");
+    let (found, said) = on(place, &["apply", &file("older"), "--claim"], &code);
+    assert_eq!(found, 23, "{said}");
+    // Where its file goes, somebody made a folder.
+    fs::create_dir_all(place.join("run/systemd/network/20-consign-1.network/x")).expect("made");
+    let (found, said) = on(place, &["apply", &file("link"), "--claim"], &code);
+    assert_eq!(found, 30, "{said}");
+    for copy in ["state.a", "state.b"] {
+        write(place, &format!("var/lib/consign/{copy}"), "rubbish");
+    }
+    must(&["config"], 31);
+    must(&["status", "--wait"], 31);
+    // What only a system with services finds out.
+    status("ready", 0);
+    status("degraded", 40);
+    status("degraded", 41);
+    must(&["factory-reset"], 64);
+    must(&["factory-reset", "--yes"], 0);
+    must(&["config"], 10);
+}
+
+/// A list of processes shows no claim code, and a wrong one changes nothing.
+#[test]
+fn the_claim_code_comes_from_who_is_at_the_machine() {
+    let folder = delivered();
+    let place = folder.path();
+    let two = text(&place.join("site-2")).to_owned();
+    assert_eq!(on(place, &["apply", text(&place.join("site-1"))], "").0, 0);
+    // A plan leaves nothing behind, no code either.
+    assert_eq!(on(place, &["plan", &two], "").0, 21);
+    assert!(!place.join("var/lib/consign/claim").exists());
+    assert_eq!(on(place, &["apply", &two], "").0, 21);
+    let code = fs::read_to_string(place.join("var/lib/consign/claim")).expect("a code");
+    assert_eq!(
+        on(place, &["apply", &two, "--claim", code.trim()], "").0,
+        64
+    );
+    assert_eq!(on(place, &["apply", &two, "--claim"], "\n").0, 64);
+    assert_eq!(
+        on(place, &["apply", &two, "--claim"], "ABCDEFGHJKLM\n").0,
+        21
+    );
+    let hostname = || fs::read_to_string(place.join("etc/hostname")).expect("a name");
+    assert_eq!(hostname(), "web-1\n");
+    let (found, said) = on(place, &["apply", &two, "--claim"], &code);
+    assert_eq!((found, hostname().as_str()), (0, "web-2\n"), "{said}");
+    assert!(!said.contains(code.trim()), "{said}");
+}
+
+/// What a dropped session leaves behind goes at its deadline, and not else.
+#[test]
+fn an_unconfirmed_configuration_is_taken_back_by_its_digest() {
+    let folder = delivered();
+    let place = folder.path();
+    let two = text(&place.join("site-2")).to_owned();
+    let hostname = || fs::read_to_string(place.join("etc/hostname")).expect("a name");
+    on(place, &["apply", text(&place.join("site-1"))], "");
+    on(place, &["apply", &two], "");
+    let code = fs::read_to_string(place.join("var/lib/consign/claim")).expect("a code");
+    let sum = Command::new("sha256sum")
+        .arg(&two)
+        .output()
+        .expect("sha256sum");
+    let sum = String::from_utf8_lossy(&sum.stdout).into_owned();
+    let digest = sum.split_whitespace().next().expect("a digest");
+    assert_eq!(on(place, &["unconfirmed", digest], "").0, 0);
+    assert_eq!(
+        on(place, &["apply", &two, "--confirm", "60", "--claim"], &code).0,
+        0
+    );
+    assert_eq!(
+        on(place, &["unconfirmed", &"0".repeat(64)], ""),
+        (0, String::new())
+    );
+    assert_eq!(hostname(), "web-2\n");
+    let three = text(&place.join("link")).to_owned();
+    let (found, said) = on(place, &["apply", &three], "");
+    assert!(found == 30 && said.contains("is on trial"), "{said}");
+    let (found, said) = on(place, &["unconfirmed", digest], "");
+    assert_eq!((found, hostname().as_str()), (30, "web-1\n"));
+    assert!(said.contains("nobody confirmed"), "{said}");
+    assert_eq!(on(place, &["unconfirmed", digest], ""), (0, String::new()));
+    assert!(
+        on(place, &["confirm"], "")
+            .1
+            .contains("nothing is on trial")
+    );
+}
+
+/// A plan tells what somebody changed since it was written.
+#[test]
+fn a_plan_marks_what_was_edited() {
+    let folder = delivered();
+    let place = folder.path();
+    on(place, &["apply", text(&place.join("site-1"))], "");
+    on(place, &["apply", text(&place.join("site-2"))], "");
+    let code = fs::read_to_string(place.join("var/lib/consign/claim")).expect("a code");
+    let plan = || {
+        on(
+            place,
+            &["plan", text(&place.join("site-2")), "--claim"],
+            &code,
+        )
+        .1
+    };
+    assert!(plan().contains("write /etc/hostname\n"), "{}", plan());
+    write(place, "etc/hostname", "by somebody\n");
+    let edited = "write /etc/hostname (somebody changed it: that is kept in /etc/hostname.local)\n";
+    assert!(plan().contains(edited), "{}", plan());
+    assert!(!place.join("etc/hostname.local").exists());
+}
+
 /// A secret that somebody enters is kept for its services, and nowhere told.
 #[test]
 fn a_secret_is_taken_from_who_is_at_the_machine() {

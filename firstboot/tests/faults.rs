@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_consign-firstboot");
 const KEY: &str =
@@ -126,7 +126,17 @@ fn system(folder: &Path) -> PathBuf {
 fn agent(root: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(AGENT);
     command.arg("--root").arg(root).args(arguments);
+    command.stdin(input(root, arguments));
     command.output().expect("the agent runs")
+}
+
+/// The claim code comes from a pipe, and never from the command line.
+fn input(root: &Path, arguments: &[&str]) -> Stdio {
+    if !arguments.contains(&"--claim") {
+        return Stdio::null();
+    }
+    let path = root.with_file_name("claim.txt");
+    Stdio::from(fs::File::open(path).expect("the code"))
 }
 
 #[track_caller]
@@ -135,11 +145,20 @@ fn must(root: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
-/// What a system is: every path below `/etc` with its kind, mode and content.
-/// Homes are not part of it: they outlive their accounts.
-fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
+/// What a configuration is on a system. Homes are not part of it: they outlive
+/// their accounts, but not a reset.
+const PLACES: [&str; 4] = [
+    "etc",
+    "run/consign/configured",
+    "run/consign/services",
+    "run/systemd",
+];
+const PLACES_OF_PEOPLE: [&str; 2] = ["home", "var/log/journal"];
+
+/// What a system is: every path of these places with its kind, mode and content.
+fn snapshot(root: &Path, places: &[&str]) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let mut open = vec![root.join("etc")];
+    let mut open: Vec<PathBuf> = places.iter().map(|place| root.join(place)).collect();
     while let Some(path) = open.pop() {
         let Ok(metadata) = path.symlink_metadata() else {
             continue;
@@ -174,6 +193,7 @@ fn traced(options: &[&str], root: &Path, arguments: &[&str]) -> Option<Output> {
         .args(options)
         .arg(AGENT);
     strace.arg("--root").arg(root).args(arguments);
+    strace.stdin(input(root, arguments));
     match strace.output() {
         Ok(output) => Some(output),
         Err(error) => {
@@ -207,6 +227,7 @@ struct Operation<'s> {
     name: &'static str,
     start: &'s Path,
     arguments: Vec<&'s str>,
+    places: &'s [&'s str],
     allowed: Vec<(&'static str, BTreeMap<PathBuf, String>)>,
 }
 
@@ -244,9 +265,9 @@ fn sweep(folder: &Path, operation: &Operation<'_>) -> Option<usize> {
                 );
                 // The next start, and the one after it, which changes nothing.
                 agent(&work, &["config"]);
-                let after = snapshot(&work);
+                let after = snapshot(&work, operation.places);
                 agent(&work, &["config"]);
-                let again = snapshot(&work);
+                let again = snapshot(&work, operation.places);
                 let found = operation
                     .allowed
                     .iter()
@@ -290,6 +311,19 @@ fn difference(one: &BTreeMap<PathBuf, String>, two: &BTreeMap<PathBuf, String>) 
     differ.join(", ")
 }
 
+/// A system that people have used, and what a reset makes of it.
+fn lived_and_reset(folder: &Path, start: &Path) -> (PathBuf, PathBuf) {
+    let (lived, reset) = (folder.join("lived"), folder.join("reset"));
+    copy(start, &lived);
+    write(&lived, "etc/hostname", "by somebody\n");
+    must(&lived, &["config"]);
+    write(&lived, "home/ann/letter", "x\n");
+    write(&lived, "var/log/journal/0123/system.journal", "x\n");
+    copy(&lived, &reset);
+    must(&reset, &["factory-reset", "--yes"]);
+    (lived, reset)
+}
+
 #[test]
 fn no_fault_leaves_half_a_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -305,24 +339,31 @@ fn no_fault_leaves_half_a_configuration() {
     copy(&first, &claimed);
     assert_eq!(agent(&claimed, &["apply", &two]).status.code(), Some(21));
     let claim = fs::read_to_string(claimed.join("var/lib/consign/claim")).expect("a code");
-    let claim = claim.trim();
+    write(folder, "claim.txt", &claim);
     let trial = folder.join("trial");
     copy(&claimed, &trial);
-    must(&trial, &["apply", &two, "--claim", claim]);
+    must(&trial, &["apply", &two, "--claim"]);
     let second = folder.join("second");
     copy(&trial, &second);
     must(&second, &["confirm"]);
-    let (nothing, with_one, with_two) = (snapshot(&delivered), snapshot(&first), snapshot(&second));
+    let (nothing, with_one) = (snapshot(&delivered, &PLACES), snapshot(&first, &PLACES));
+    let with_two = snapshot(&second, &PLACES);
     assert!(nothing != with_one && with_one != with_two);
     let back = folder.join("back");
     copy(&second, &back);
     must(&back, &["rollback"]);
-    assert_eq!(difference(&snapshot(&back), &with_one), "");
+    assert_eq!(difference(&snapshot(&back, &PLACES), &with_one), "");
     // What a delivered system is after a configuration has gone again.
-    let reset = folder.join("reset");
-    copy(&second, &reset);
-    must(&reset, &["factory-reset", "--yes"]);
-    let without = snapshot(&reset);
+    let all = [&PLACES[..], &PLACES_OF_PEOPLE].concat();
+    let (lived, reset) = lived_and_reset(folder, &second);
+    let (lived_in, without) = (snapshot(&lived, &all), snapshot(&reset, &all));
+    let people = ["etc/hostname.local", "home/ann", "var/log/journal/0123"];
+    for path in people.map(Path::new) {
+        assert!(
+            lived_in.contains_key(path) && !without.contains_key(path),
+            "{path:?}"
+        );
+    }
     for path in [
         "etc/passwd",
         "etc/shadow",
@@ -336,40 +377,43 @@ fn no_fault_leaves_half_a_configuration() {
             "{path}"
         );
     }
-    let apply_one = vec!["apply", &one];
-    let apply_two = vec!["apply", &two, "--claim", claim];
     let (n, o, t) = (("delivered", nothing), ("one", with_one), ("two", with_two));
     let operations = [
         Operation {
             name: "first apply",
             start: &delivered,
-            arguments: apply_one,
+            arguments: vec!["apply", &one],
+            places: &PLACES,
             allowed: vec![n.clone(), o.clone()],
         },
         // Nobody confirmed it, so the second start has gone back.
         Operation {
             name: "apply",
             start: &claimed,
-            arguments: apply_two,
+            arguments: vec!["apply", &two, "--claim"],
+            places: &PLACES,
             allowed: vec![o.clone()],
         },
         Operation {
             name: "confirm",
             start: &trial,
             arguments: vec!["confirm"],
+            places: &PLACES,
             allowed: vec![o.clone(), t.clone()],
         },
         Operation {
             name: "rollback",
             start: &second,
             arguments: vec!["rollback"],
+            places: &PLACES,
             allowed: vec![o.clone(), t.clone()],
         },
         Operation {
             name: "reset",
-            start: &second,
+            start: &lived,
             arguments: vec!["factory-reset", "--yes"],
-            allowed: vec![("reset", without), t],
+            places: &all,
+            allowed: vec![("reset", without), ("lived in", lived_in)],
         },
     ];
     let mut all = 0;

@@ -2,24 +2,26 @@
 //! only says what would change: plan.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
+use super::secret::{self, Entered};
+use super::trial::{Trial, confirmed, end, locked, save, started};
 use super::{Arguments, Place, USAGE, read_bounded, show_problems};
-use crate::boot::{LOCK, after_trial, bring_up, check_role, judge};
+use crate::boot::send_back;
 use crate::configure::{
-    Claim, Failed, Offer, Outcome, apply, begin_reset, confirm, finish_reset, roll_back, take_offer,
+    Claim, Failed, Offer, apply, begin_reset, confirm, finish_reset, roll_back, spend_claim,
+    take_offer, wanted_claim,
 };
 use crate::generation::Generation;
 use crate::item::Item;
 use crate::media;
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
-use crate::status::{Standing, Status, code};
+use crate::status::code;
 use crate::systemd::{self, Request};
 use crate::write_back;
 
-/// How often a trial looks whether somebody confirmed it.
-const LOOK: Duration = Duration::from_millis(500);
+/// A rendered file is never longer.
+const MAX_FILE: usize = 4 << 20;
 
 /// What is kept, or nothing on a machine that was never configured.
 type Kept = Option<(State, Generation)>;
@@ -57,16 +59,16 @@ impl Given {
         };
         let read = |file: &str| read_bounded(file).map_err(|error| super::no_input(file, &error));
         let option = |name| arguments.value(name).map(read).transpose();
-        Ok(Some(Self {
+        let mut given = Self {
             file: (*file).to_owned(),
             site: read(file)?,
             signature: option("--signature")?,
             secrets: option("--secrets")?,
             license: option("--license")?,
-            claim: arguments
-                .value("--claim")
-                .map_or(Claim::None, |code| Claim::Code(code.to_owned())),
-        }))
+            claim: Claim::None,
+        };
+        given.claim = claim(arguments)?;
+        Ok(Some(given))
     }
 
     fn offer(&self) -> Offer<'_> {
@@ -83,35 +85,81 @@ impl Given {
     }
 }
 
+/// The code of `--claim`, from the terminal or a pipe: nobody reads it from a
+/// list of processes.
+fn claim(arguments: &Arguments<'_>) -> Result<Claim, ExitCode> {
+    if !arguments.has("--claim") {
+        return Ok(Claim::None);
+    }
+    match secret::read("claim code") {
+        Ok(Entered::Secret(code)) => Ok(Claim::Code(code.expose().to_owned())),
+        Ok(Entered::Wrong) => {
+            complain!("appliance: this is no claim code; it stands on the console");
+            Err(ExitCode::from(USAGE))
+        }
+        Ok(Entered::Aborted) => Err(ExitCode::from(secret::ABORTED)),
+        Err(error) => Err(super::no_input("the terminal", &error)),
+    }
+}
+
 /// `apply [FILE]`: takes a configuration on trial, and keeps it when it works.
 pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
-    with_offer(place, arguments, |root, offer| {
-        let lock = root.lock(LOCK);
+    with_offer(place, arguments, place.is_system, |root, offer| {
+        let mut trial = Trial::of(arguments, offer.digest().to_string())?;
+        let lock = locked(root)?;
         let outcome = match kept(root)? {
             Some((_, generation)) if generation.digest() == offer.digest() => {
                 tell!("{}: this configuration is in use", offer.file);
                 return Ok(ExitCode::SUCCESS);
             }
-            Some((state, generation)) => apply(root, offer, (&state, &generation)),
+            // What was never confirmed is nothing to go back to.
+            Some((state, _)) if state.is_on_trial() => {
+                complain!(
+                    "appliance: not applied: another configuration is on trial; say `appliance confirm` or `appliance rollback` first"
+                );
+                return Err(ExitCode::from(code::APPLY_KEPT));
+            }
+            Some((state, generation)) => {
+                trial.arm(place)?;
+                apply(root, offer, (&state, &generation))
+            }
             None => take_offer(root, offer),
         };
+        if let Ok(outcome) = &outcome
+            && place.is_system
+        {
+            save(root, &outcome.status);
+        }
         drop(lock);
-        match outcome {
-            Ok(outcome) => Ok(settle(place, outcome, arguments)),
+        let status = match outcome {
+            Ok(outcome) => {
+                let mut status = trial.settle(place, outcome)?;
+                // It was on a medium, which is told what became of it.
+                if place.is_system && offer.medium.is_some() {
+                    let _lock = locked(root)?;
+                    send_back(root, &mut status);
+                }
+                status
+            }
             Err(Failed::Refused(refused)) => {
+                trial.disarm(place);
                 complain!("appliance: not applied: {}", refused.summary());
                 show_problems(&refused.files);
-                Ok(ExitCode::from(refused.code()))
+                return Ok(ExitCode::from(refused.code()));
             }
-            Err(Failed::Fenced(status)) => Ok(end(root, &status)),
-        }
+            Err(Failed::Fenced(status)) => *status,
+        };
+        trial.disarm(place);
+        Ok(end(root, &status))
     })
 }
 
-/// Finds the offer on the command line, or else on what is attached.
+/// Finds the offer on the command line, or else on what is attached. Media are
+/// taken note of where something may be written to them.
 fn with_offer(
     place: &Place,
     arguments: &Arguments<'_>,
+    is_noted: bool,
     act: impl Fn(&Root, &Offer<'_>) -> Result<ExitCode, ExitCode>,
 ) -> ExitCode {
     let given = match Given::read(arguments) {
@@ -122,16 +170,18 @@ fn with_offer(
         act(&place.root, &given.offer())
     } else {
         let found = media::look(&crate::boot::roots(&place.root));
-        if place.is_system {
+        if is_noted {
             write_back::note(&place.root, &found);
         }
         let offers = found.candidates.iter().filter_map(Offer::of);
         let mut offers: Vec<Offer<'_>> = offers.collect();
-        if let (Some(code), Some(offer)) = (arguments.value("--claim"), offers.last_mut()) {
-            offer.claim = Claim::Code(code.to_owned());
-        }
-        match offers.as_slice() {
-            [offer] => act(&place.root, offer),
+        match offers.as_mut_slice() {
+            [offer] => claim(arguments).and_then(|claim| {
+                if claim != Claim::None {
+                    offer.claim = claim;
+                }
+                act(&place.root, offer)
+            }),
             [] => {
                 complain!("appliance: no config disk with a site.toml is attached");
                 Err(ExitCode::from(code::WAITING))
@@ -145,68 +195,18 @@ fn with_offer(
     acted.unwrap_or_else(|exit| exit)
 }
 
-/// Lets the running system have what was put in place, and sees whether it
-/// works. A folder has no system: there it stays on trial.
-fn settle(place: &Place, outcome: Outcome, arguments: &Arguments<'_>) -> ExitCode {
-    for path in &outcome.activation.drifted {
-        tell!("kept a local change of {path} in {path}.local");
-    }
-    for path in &outcome.activation.written {
-        tell!("wrote {path}");
-    }
-    let mut status = outcome.status;
-    if !place.is_system {
-        return end(&place.root, &status);
-    }
-    status.system = bring_up(&place.root);
-    judge(&mut status);
-    check_role(&place.root, &mut status);
-    let seconds = arguments.value("--confirm");
-    if let Some(seconds) = seconds.and_then(|text| text.parse().ok()) {
-        let wait = Duration::from_secs(seconds);
-        tell!("confirm with `appliance confirm` within {seconds} s");
-        if !is_confirmed_within(&place.root, wait) {
-            return rolled_back(place, Then::Forget);
-        }
-    }
-    let status = after_trial(&place.root, status);
-    end(&place.root, &status)
-}
-
-fn is_confirmed_within(root: &Root, wait: Duration) -> bool {
-    let end = Instant::now() + wait;
-    loop {
-        let phase = State::load(root).ok().flatten().map(|state| state.phase);
-        if phase == Some(Phase::Active) {
-            return true;
-        }
-        if Instant::now() >= end {
-            return false;
-        }
-        std::thread::sleep(LOOK);
-    }
-}
-
-/// Saves and says what the machine is now.
-fn end(root: &Root, status: &Status) -> ExitCode {
-    if let Err(error) = status.save(root) {
-        complain!("appliance: cannot write the status: {error}");
-    }
-    for line in status.lines() {
-        tell!("{line}");
-    }
-    match status.standing {
-        Standing::Starting => ExitCode::from(status.refused),
-        _ => ExitCode::from(status.code),
-    }
-}
-
 /// `plan [FILE]`: what apply would do; nothing is written.
 pub fn run_plan(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
-    with_offer(place, arguments, |root, offer| {
+    with_offer(place, arguments, false, |root, offer| {
         let kept = kept(root)?;
         let before = kept.as_ref().map(|(state, generation)| (state, generation));
-        let fresh = offer.accept(root, before).map_err(|refused| {
+        let had_claim = wanted_claim(root).is_some();
+        let accepted = offer.accept(root, before);
+        // Only who applies it needs a code.
+        if !had_claim {
+            spend_claim(root);
+        }
+        let fresh = accepted.map_err(|refused| {
             complain!("appliance: it would not be applied: {}", refused.summary());
             show_problems(&refused.files);
             ExitCode::from(refused.code())
@@ -237,26 +237,56 @@ fn difference(root: &Root, fresh: &Generation, before: Option<&Generation>) -> V
             item => !had(item),
         };
         if is_new {
-            lines.push(format!("write {}", item.place()));
+            let edited = edited(root, item.place(), fresh, before);
+            lines.push(format!("write {}{edited}", item.place()));
         }
     }
     for item in before.into_iter().flat_map(|before| &before.items) {
         if !fresh.items.iter().any(|new| new.place() == item.place()) {
-            lines.push(format!("take away {}", item.place()));
+            let edited = edited(root, item.place(), fresh, before);
+            lines.push(format!("take away {}{edited}", item.place()));
         }
     }
     lines
 }
 
+/// What to say of a file that somebody has changed since it was written.
+fn edited(root: &Root, path: &str, fresh: &Generation, before: Option<&Generation>) -> String {
+    let is_it = |item: &&Item| item.is_kept() && item.place() == path;
+    let content = |item: &Item| match item {
+        Item::File { bytes, .. } => Some(bytes.clone()),
+        _ => None,
+    };
+    let Some(before) = before else {
+        return String::new();
+    };
+    let own = before.items.iter().find(is_it).and_then(content);
+    let current = root.read(path, MAX_FILE).ok().flatten();
+    let (Some(_), Some(current)) = (own, current) else {
+        return String::new();
+    };
+    let ours = [&before.items, &before.originals, &fresh.items];
+    let mut ours = ours.into_iter().flatten().filter(is_it);
+    if ours.any(|item| content(item).as_ref() == Some(&current)) {
+        return String::new();
+    }
+    format!(" (somebody changed it: that is kept in {path}.local)")
+}
+
 /// `confirm`: a configuration on trial stays.
 pub fn run_confirm(place: &Place) -> ExitCode {
-    let lock = place.root.lock(LOCK);
-    if let Err(error) = &lock {
-        complain!("appliance: {LOCK}: {error}");
-    }
-    match confirm(&place.root) {
+    let lock = match locked(&place.root) {
+        Ok(lock) => lock,
+        Err(exit) => return exit,
+    };
+    let done = confirm(&place.root);
+    drop(lock);
+    match done {
         Ok(true) => {
             tell!("confirmed");
+            if place.is_system {
+                confirmed(&place.root);
+            }
             ExitCode::SUCCESS
         }
         Ok(false) => {
@@ -272,37 +302,30 @@ pub fn run_confirm(place: &Place) -> ExitCode {
 
 /// `rollback`: the configuration before this one.
 pub fn run_rollback(place: &Place) -> ExitCode {
-    rolled_back(place, Then::Stay)
+    rolled_back(place).unwrap_or_else(|exit| exit)
 }
 
-fn rolled_back(place: &Place, then: Then) -> ExitCode {
+fn rolled_back(place: &Place) -> Result<ExitCode, ExitCode> {
     let root = &place.root;
-    let lock = root.lock(LOCK);
-    let state = match kept(root) {
-        Ok(Some((state, _))) => state,
-        Ok(None) => {
-            complain!("appliance: the machine was never configured");
-            return ExitCode::from(code::WAITING);
-        }
-        Err(exit) => return exit,
+    let lock = locked(root)?;
+    let Some((state, _)) = kept(root)? else {
+        complain!("appliance: the machine was never configured");
+        return Err(ExitCode::from(code::WAITING));
     };
-    let outcome = roll_back(root, &state, then);
-    drop(lock);
-    match outcome {
+    let mut status = match roll_back(root, &state, Then::Stay) {
         None => {
             complain!("appliance: there is no configuration before this one");
-            ExitCode::from(code::INTERNAL)
+            return Err(ExitCode::from(code::INTERNAL));
         }
-        Some(Err(status)) => end(root, &status),
-        Some(Ok(outcome)) => {
-            let mut status = outcome.status;
-            if place.is_system {
-                status.system = bring_up(root);
-                judge(&mut status);
-            }
-            end(root, &status)
-        }
+        Some(Err(status)) => return Ok(end(root, &status)),
+        Some(Ok(outcome)) => outcome.status,
+    };
+    save(root, &status);
+    drop(lock);
+    if place.is_system {
+        started(root, &mut status);
     }
+    Ok(end(root, &status))
 }
 
 /// `factory-reset --yes`: state and identity go; the machine restarts and
@@ -314,19 +337,23 @@ pub fn run_reset(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         );
         return ExitCode::from(USAGE);
     }
+    reset(place).unwrap_or_else(|exit| exit)
+}
+
+fn reset(place: &Place) -> Result<ExitCode, ExitCode> {
     let root = &place.root;
-    let _lock = root.lock(LOCK);
-    let done = match begin_reset(root) {
-        Ok(true) => finish_reset(root),
-        Ok(false) => {
-            tell!("the machine was never configured");
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => Err(error),
-    };
-    if let Err(error) = done {
+    let _lock = locked(root)?;
+    let has_begun = begin_reset(root).map_err(|error| {
+        complain!("appliance: nothing has changed, the reset cannot begin: {error}");
+        ExitCode::from(code::INTERNAL)
+    })?;
+    if !has_begun {
+        tell!("the machine was never configured");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Err(error) = finish_reset(root) {
         complain!("appliance: the reset is not finished, and goes on at the next start: {error}");
-        return ExitCode::from(code::INTERNAL);
+        return Err(ExitCode::from(code::INTERNAL));
     }
     tell!("the machine is as it was delivered; it restarts now");
     if place.is_system
@@ -334,5 +361,5 @@ pub fn run_reset(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
     {
         complain!("appliance: {error}; restart it by hand");
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

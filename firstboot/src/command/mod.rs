@@ -3,6 +3,7 @@
 mod change;
 mod report;
 mod secret;
+mod trial;
 
 pub use report::bundle as support_bundle;
 
@@ -43,8 +44,10 @@ usage: appliance [--root DIR] COMMAND
       --signature FILE           its signature (ssh-keygen -Y sign, minisign)
       --secrets FILE             its secrets.age
       --license FILE             the licence that it names
-      --claim CODE               instead of a signature: the code on the console
-      --confirm SECONDS          go back unless `appliance confirm` comes in time
+      --claim                    instead of a signature: the code on the console,
+                                 from the terminal or a pipe
+      --confirm SECONDS          go back unless `appliance confirm` comes in time,
+                                 counted from when it is put in place
   confirm                      keep the configuration that is on trial
   secret NAME                  takes a secret that the configuration wants from here
   rollback                     the configuration before this one
@@ -82,14 +85,8 @@ struct Arguments<'w> {
 }
 
 /// Options of commands that take a value.
-const WITH_VALUE: [&str; 5] = [
-    "--signature",
-    "--secrets",
-    "--license",
-    "--claim",
-    "--confirm",
-];
-const FLAGS: [&str; 3] = ["--json", "--wait", "--yes"];
+const WITH_VALUE: [&str; 4] = ["--signature", "--secrets", "--license", "--confirm"];
+const FLAGS: [&str; 4] = ["--claim", "--json", "--wait", "--yes"];
 
 impl<'w> Arguments<'w> {
     fn parse(words: &[&'w str]) -> Option<Self> {
@@ -168,6 +165,7 @@ fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<E
         ("config", []) => boot::config_folder(root),
         ("verify", []) if place.is_system => boot::verify(root),
         ("resolv", []) => resolv(root),
+        (trial::COMMAND, [digest]) => trial::run(place, digest),
         // Asked by people and programs.
         ("status", []) => status(root, arguments),
         ("validate", [file]) => validate(root, file),

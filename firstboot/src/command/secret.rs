@@ -23,13 +23,16 @@ const MAX_SIZE: u64 = 64 << 10;
 /// Ctrl-C, Ctrl-\ and Ctrl-Z: who types one of them wants out.
 const ENDS: [u8; 3] = [0x03, 0x1c, 0x1a];
 /// The exit code of a program that Ctrl-C ended.
-const ABORTED: u8 = 130;
+pub const ABORTED: u8 = 130;
 
 /// What somebody entered.
 #[derive(Debug)]
-enum Entered {
+pub enum Entered {
+    /// This.
     Secret(Secret),
+    /// Nothing, too much, or no text.
     Wrong,
+    /// They want out.
     Aborted,
 }
 
@@ -113,7 +116,7 @@ fn keep(root: &Root, name: &str, secret: &Secret) -> Result<(), ExitCode> {
 }
 
 /// One line of a terminal, or all of a pipe but for its last line end.
-fn read(name: &str) -> io::Result<Entered> {
+pub fn read(name: &str) -> io::Result<Entered> {
     let input = io::stdin();
     if !input.is_terminal() {
         let mut bytes = Vec::new();

@@ -34,7 +34,7 @@ pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Statu
             if reason.code() != code::APPLY_FAILED {
                 refused.insert(offer.digest());
             }
-            return reason.status();
+            return reason.about(offer.digest()).status();
         }
         Err(Failed::Fenced(status)) => return *status,
     };

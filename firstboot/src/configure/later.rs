@@ -233,7 +233,7 @@ pub(super) fn consider<'f>(
         Err(Failed::Refused(refused)) => {
             status.refused = refused.code();
             status.notes.push(not_taken(&offer, &refused));
-            status.files.extend(refused.files);
+            status.files.extend(refused.about(offer.digest()).files);
             status
         }
         Err(Failed::Fenced(fenced)) => *fenced,

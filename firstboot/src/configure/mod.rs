@@ -18,6 +18,7 @@ mod first;
 mod later;
 mod listen;
 mod offer;
+mod reach;
 mod reset;
 #[cfg(test)]
 mod tests;
@@ -31,10 +32,11 @@ use consign_schema::{Code, Problem, SiteConfig, check, decode};
 pub use first::{take, take_offer};
 pub use later::{Failed, Outcome, apply, go_on, roll_back};
 pub use listen::{may_be_kept_later, offered, present};
-pub use offer::{Claim, Offer, wanted_claim};
+pub use offer::{Claim, Offer, spend_claim, wanted_claim};
 pub use reset::{begin_reset, finish_reset};
-pub use trial::{Verdict, confirm, growing_disks, verdict};
+pub use trial::{Verdict, confirm, growing_disks, take_back, verdict};
 
+use crate::digest::Digest;
 use crate::generation::Generation;
 use crate::image::{Vendor, VendorFault};
 use crate::root::Root;
@@ -80,6 +82,15 @@ impl Refused {
             files: self.files,
             ..Status::new(standing, self.code, self.summary)
         }
+    }
+
+    /// With the digest of the customer's file, so that people can tell which
+    /// one it is.
+    pub fn about(mut self, digest: Digest) -> Self {
+        if let Some(file) = self.files.first_mut() {
+            file.digest = digest.short();
+        }
+        self
     }
 
     /// The exit code that says what kind of refusal it is.

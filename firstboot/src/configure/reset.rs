@@ -8,7 +8,7 @@ use std::io;
 use crate::generation::{CONFIGURED, Generation, GenerationError};
 use crate::item::Item;
 use crate::root::Root;
-use crate::state::{FILES, Phase, State};
+use crate::state::{FILES, Name, Phase, State, StateError, Then};
 
 /// The agent's state, and what makes this machine this machine.
 const GONE: [&str; 8] = [
@@ -30,15 +30,31 @@ const GONE_FOLDERS: [&str; 6] = [
     "/run/credstore",
 ];
 
-/// Commits to a reset; whether there was anything to reset.
+/// What the machine wrote down: one folder for each machine-id below it.
+const JOURNAL: &str = "/var/log/journal";
+
+/// Commits to a reset; whether there was anything to reset. A record that is
+/// damaged is no reason to stay as it is: a reset is the way out of that.
 ///
 /// # Errors
 ///
 /// What the system reports; nothing has changed then.
 pub fn begin_reset(root: &Root) -> io::Result<bool> {
-    let state = State::load(root).map_err(|error| io::Error::other(error.to_string()))?;
-    let Some(mut state) = state else {
-        return Ok(false);
+    let mut state = match State::load(root) {
+        Ok(None) => return Ok(false),
+        Ok(Some(state)) => state,
+        Err(StateError::Damaged) => State {
+            sequence: 0,
+            generation: Generation::newest(root)?.unwrap_or(Name {
+                number: 1,
+                manifest: [0; 16],
+            }),
+            previous: None,
+            phase: Phase::Reset,
+            then: Then::Stay,
+            serial_floor: 0,
+        },
+        Err(error) => return Err(io::Error::other(error.to_string())),
     };
     state.phase = Phase::Reset;
     state.save(root)?;
@@ -58,7 +74,7 @@ pub fn finish_reset(root: &Root) -> io::Result<()> {
             for item in generation.without() {
                 item.put(root)?;
             }
-            take_homes(root, &generation)?;
+            take_what_people_have(root, &generation)?;
         }
         Some(Err(GenerationError::Unread { source, .. })) => return Err(source),
         // Nobody knows any more what it put where.
@@ -69,6 +85,9 @@ pub fn finish_reset(root: &Root) -> io::Result<()> {
     }
     for folder in GONE_FOLDERS {
         root.remove_tree(folder)?;
+    }
+    for machine in root.list(JOURNAL)? {
+        root.remove_tree(&format!("{JOURNAL}/{machine}"))?;
     }
     // The older copy first: what is left until then still says reset.
     let mut files = FILES;
@@ -83,13 +102,24 @@ pub fn finish_reset(root: &Root) -> io::Result<()> {
     Ok(())
 }
 
-/// Home directories of accounts that the configuration made.
-fn take_homes(root: &Root, generation: &Generation) -> io::Result<()> {
-    for item in &generation.items {
-        if let Item::Account(account) = item
-            && account.id != 0
-        {
-            root.remove_tree(&account.home)?;
+/// Home directories of accounts that this configuration or an older one made,
+/// and what people wrote into files of theirs.
+fn take_what_people_have(root: &Root, generation: &Generation) -> io::Result<()> {
+    for item in generation.items.iter().chain(&generation.retired) {
+        match item {
+            Item::Account(account) if account.id != 0 => root.remove_tree(&account.home)?,
+            Item::NoAccount { name, id } if *id != 0 => {
+                root.remove_tree(&format!("/home/{name}"))?;
+            }
+            Item::File { path, .. } | Item::Absent { path } if item.is_kept() => {
+                let local = format!("{path}.local");
+                // The image, or the role, may have one of its own.
+                let is_it = |item: &Item| item.place() == local;
+                if !generation.items.iter().any(is_it) {
+                    root.remove(&local)?;
+                }
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The whole way, on folders that stand for systems.
 
+mod reset;
+
 use std::collections::BTreeSet;
 
 use super::*;
@@ -400,31 +402,6 @@ fn an_operator_goes_back_and_forth() {
     let state = State::load(&system.root).expect("good").expect("there");
     assert!(roll_back(&system.root, &state, Then::Stay).is_none());
     assert_eq!(state.serial_floor, 4);
-}
-
-#[test]
-fn a_reset_leaves_the_machine_as_it_was_delivered() {
-    let system = system();
-    let before = system.text("/etc/passwd");
-    take(&system.root, &found(vec![attached("vdb", &good())]));
-    settle(&system.root);
-    assert!(begin_reset(&system.root).expect("begun"));
-    // As after a cut: the next start goes on.
-    assert_eq!(go_on(&system.root, &found(Vec::new())), None);
-    assert_eq!(system.text("/etc/passwd"), before);
-    for gone in [
-        "etc/t",
-        "etc/ssh/authorized_keys.d/ann",
-        "home/ann",
-        "run/consign/configured",
-    ] {
-        assert!(!system.path().join(gone).exists(), "{gone}");
-    }
-    assert_eq!(
-        system.root.list("/var/lib/consign").expect("list"),
-        [] as [&str; 0]
-    );
-    assert_eq!(State::load(&system.root).expect("none"), None);
 }
 
 /// The bundle of a role goes when the role does.

@@ -1,22 +1,21 @@
 //! Whether a configuration on trial stays.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use consign_schema::DiskFileSystem;
 
+use super::later::Outcome;
 use super::tried::{self, End};
-use super::{judge, roll_back};
-use crate::generation::Generation;
+use super::{judge, reach, roll_back};
+use crate::generation::{Generation, GenerationError};
 use crate::hook;
 use crate::item::Item;
 use crate::media::SITE_FILE;
-use crate::neighbours;
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
 use crate::status::Status;
 
-/// How long a gateway may take to answer.
+/// How long addresses may take to come, and gateways to answer.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Units that every machine needs besides those of its role.
 const NEEDED: [&str; 3] = ["systemd-networkd.service", "ssh.service", hook::UNIT];
@@ -54,7 +53,7 @@ pub fn growing_disks(root: &Root) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// Confirms a configuration on trial when its gateways answer and its units
+/// Confirms a configuration on trial when its network has come up and its units
 /// run, and goes back otherwise.
 pub fn verdict(root: &Root, failed_units: &[String]) -> Verdict {
     let Ok(Some(state)) = State::load(root) else {
@@ -63,17 +62,21 @@ pub fn verdict(root: &Root, failed_units: &[String]) -> Verdict {
     if state.phase != Phase::Trial {
         return Verdict::None;
     }
-    let Ok(generation) = Generation::load(root, &state) else {
-        return Verdict::None;
+    let loaded = Generation::load(root, &state);
+    let fault = match &loaded {
+        Ok(generation) => fault(root, generation, failed_units),
+        Err(error) => Some(error.to_string()),
     };
-    let reason = match fault(root, &generation, failed_units) {
+    let reason = match fault {
         None => match confirm(root) {
             Ok(_) => return Verdict::Confirmed,
             Err(error) => format!("that it works could not be noted: {error}"),
         },
         Some(reason) => reason,
     };
-    if let Err(error) = tried::note(root, generation.digest(), End::Failed) {
+    if let Ok(generation) = &loaded
+        && let Err(error) = tried::note(root, generation.digest(), End::Failed)
+    {
         complain!("cannot note a failed configuration: {error}");
     }
     match roll_back(root, &state, Then::Forget) {
@@ -101,9 +104,37 @@ pub fn confirm(root: &Root) -> std::io::Result<bool> {
     Ok(true)
 }
 
+/// Takes back the configuration of this digest, if it is on trial; what became
+/// of that. It may be asked any number of times.
+///
+/// # Errors
+///
+/// When what counts cannot be read.
+pub fn take_back(
+    root: &Root,
+    digest: &str,
+) -> std::io::Result<Option<Result<Outcome, Box<Status>>>> {
+    let other = |error: &dyn ToString| std::io::Error::other(error.to_string());
+    let Some(state) = State::load(root).map_err(|error| other(&error))? else {
+        return Ok(None);
+    };
+    if !state.is_on_trial() {
+        return Ok(None);
+    }
+    match Generation::load(root, &state) {
+        Ok(generation) if generation.digest().to_string() != digest => Ok(None),
+        // What is on trial and damaged is nothing to keep.
+        Ok(_) | Err(GenerationError::Damaged(_)) => Ok(roll_back(root, &state, Then::Forget)),
+        Err(error) => Err(other(&error)),
+    }
+}
+
 /// Why the configuration does not work, if it does not.
 fn fault(root: &Root, generation: &Generation, failed_units: &[String]) -> Option<String> {
-    let (site, vendor) = judge(root, &generation.site, SITE_FILE).ok()?;
+    let (site, vendor) = match judge(root, &generation.site, SITE_FILE) {
+        Ok(judged) => judged,
+        Err(refused) => return Some(refused.summary().to_owned()),
+    };
     let role = vendor
         .roles
         .iter()
@@ -115,15 +146,85 @@ fn fault(root: &Root, generation: &Generation, failed_units: &[String]) -> Optio
     if let Some(unit) = failed_units.iter().find(is_needed) {
         return Some(format!("{unit} failed"));
     }
-    let nics = site.nics.iter().map(|nic| &nic.link);
-    let bonds = site.bonds.iter().map(|bond| &bond.link);
-    let vlans = site.vlans.iter().map(|vlan| &vlan.link);
-    let links = nics.chain(bonds).chain(vlans);
-    let gateways: Vec<IpAddr> = links
-        .flat_map(|link| link.gateways.iter().copied())
-        .collect();
-    let silent = neighbours::silent(&gateways, PATIENCE);
-    silent
-        .first()
-        .map(|gateway| format!("the gateway {gateway} does not answer"))
+    reach::fault(root, &generation.items, PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::root::testing::Folder;
+
+    /// A machine whose second configuration is on trial, and its digest.
+    fn on_trial(system: &Folder) -> (Generation, State) {
+        let root = &system.root;
+        let mut one = Generation {
+            site: b"one".to_vec(),
+            ..Generation::default()
+        };
+        let mut state = one.commit(root, None, Then::Stay).expect("committed");
+        one.activate(root, &mut state).expect("in place");
+        let mut two = Generation {
+            site: b"two".to_vec(),
+            ..Generation::default()
+        };
+        let state = two
+            .commit(root, Some((&state, &one)), Then::Trial)
+            .expect("committed");
+        (two, state)
+    }
+
+    fn counting(system: &Folder) -> (Vec<u8>, Phase) {
+        let state = State::load(&system.root).expect("good").expect("there");
+        let generation = Generation::load(&system.root, &state).expect("good");
+        (generation.site, state.phase)
+    }
+
+    #[test]
+    fn what_can_no_longer_be_judged_does_not_work() {
+        let system = Folder::new();
+        let (two, mut state) = on_trial(&system);
+        two.activate(&system.root, &mut state).expect("in place");
+        let Verdict::Back(_, reason) = verdict(&system.root, &[]) else {
+            panic!("a file that is no configuration was confirmed");
+        };
+        assert_eq!(reason, "the configuration is wrong");
+        assert_eq!(counting(&system), (b"one".to_vec(), Phase::Active));
+    }
+
+    #[test]
+    fn only_what_is_on_trial_is_taken_back() {
+        let system = Folder::new();
+        let root = &system.root;
+        assert!(take_back(root, "x").expect("asked").is_none());
+        let (two, mut state) = on_trial(&system);
+        let digest = two.digest().to_string();
+        two.activate(root, &mut state).expect("in place");
+        assert!(take_back(root, "x").expect("asked").is_none());
+        assert_eq!(counting(&system), (b"two".to_vec(), Phase::Trial));
+        let outcome = take_back(root, &digest).expect("asked");
+        assert!(outcome.is_some_and(|outcome| outcome.is_ok()));
+        assert_eq!(counting(&system), (b"one".to_vec(), Phase::Active));
+        assert!(take_back(root, &digest).expect("asked").is_none());
+    }
+
+    #[test]
+    fn a_trial_that_was_never_put_in_place_is_taken_back_too() {
+        let system = Folder::new();
+        let (two, _) = on_trial(&system);
+        let outcome = take_back(&system.root, &two.digest().to_string()).expect("asked");
+        assert!(outcome.is_some_and(|outcome| outcome.is_ok()));
+        assert_eq!(counting(&system), (b"one".to_vec(), Phase::Active));
+    }
+
+    #[test]
+    fn what_was_confirmed_in_time_stays() {
+        let system = Folder::new();
+        let root = &system.root;
+        let (two, mut state) = on_trial(&system);
+        two.activate(root, &mut state).expect("in place");
+        assert!(confirm(root).expect("confirmed"));
+        let digest = two.digest().to_string();
+        assert!(take_back(root, &digest).expect("asked").is_none());
+        assert_eq!(counting(&system), (b"two".to_vec(), Phase::Active));
+    }
 }

@@ -11,6 +11,7 @@ use crate::data_disk::DataDisk;
 use crate::digest::Digest;
 use crate::item::{Account, Item};
 use crate::root::Root;
+use crate::state::Name;
 use crate::text::{number, parse, quoted, quoted_list, string, strings, tables};
 
 /// A manifest is never longer.
@@ -65,6 +66,17 @@ pub fn text(generation: &Generation) -> String {
         }
     }
     text
+}
+
+/// What the manifest of the generation `number` makes it known by.
+///
+/// # Errors
+///
+/// What the system reports.
+pub fn name(root: &Root, number: u32) -> io::Result<Option<Name>> {
+    let path = format!("{}/manifest.toml", folder(number));
+    let manifest = root.read(&path, MAX_MANIFEST)?;
+    Ok(manifest.map(|bytes| Name::of(number, &Digest::of(&bytes))))
 }
 
 /// The generation `number` whose manifest has this digest; nothing when any

@@ -241,6 +241,26 @@ impl Generation {
         found.ok_or(GenerationError::Damaged(number))
     }
 
+    /// The newest that is whole, where no record says which one counts.
+    ///
+    /// # Errors
+    ///
+    /// What the system reports.
+    pub fn newest(root: &Root) -> io::Result<Option<Name>> {
+        // Names sort as their numbers do.
+        for name in root.list(FOLDER)?.iter().rev() {
+            let Ok(number) = name.parse() else {
+                continue;
+            };
+            if let Some(name) = manifest::name(root, number)?
+                && Self::named(root, name).is_ok()
+            {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
     /// Removes every generation but the one that counts and the one before.
     ///
     /// # Errors

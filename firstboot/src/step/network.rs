@@ -13,7 +13,10 @@ use super::{Feature, Machine};
 use crate::item::Item;
 use crate::root::Root;
 
-const FOLDER: &str = "/run/systemd/network";
+/// Where files of systemd-networkd are made.
+pub const FOLDER: &str = "/run/systemd/network";
+/// The file for a configuration that names no interface.
+pub const DEFAULT: &str = "90-consign-default.network";
 /// What resolvers read; `/etc/resolv.conf` leads here where systemd-resolved
 /// is not in the image.
 pub const RESOLV: &str = "/run/consign/resolv.conf";
@@ -124,7 +127,7 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
 fn default_network(dns: &Dns) -> Item {
     let mut text = format!("{HEAD}[Match]\n{ANY_ETHERNET}\n\n[Network]\nDHCP=yes\n");
     push_dns(&mut text, dns);
-    Item::text(format!("{FOLDER}/90-consign-default.network"), 0o644, text)
+    Item::text(format!("{FOLDER}/{DEFAULT}"), 0o644, text)
 }
 
 /// An interface: what it matches, its own settings, what is on top of it.

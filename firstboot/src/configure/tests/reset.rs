@@ -1,0 +1,99 @@
+//! What is left of a machine after a factory reset.
+
+use super::*;
+
+#[test]
+fn a_reset_leaves_the_machine_as_it_was_delivered() {
+    let system = system();
+    let before = system.text("/etc/passwd");
+    take(&system.root, &found(vec![attached("vdb", &good())]));
+    settle(&system.root);
+    assert!(begin_reset(&system.root).expect("begun"));
+    // As after a cut: the next start goes on.
+    assert_eq!(go_on(&system.root, &found(Vec::new())), None);
+    assert_eq!(system.text("/etc/passwd"), before);
+    for gone in [
+        "etc/t",
+        "etc/ssh/authorized_keys.d/ann",
+        "home/ann",
+        "run/consign/configured",
+    ] {
+        assert!(!system.path().join(gone).exists(), "{gone}");
+    }
+    assert_eq!(
+        system.root.list("/var/lib/consign").expect("list"),
+        [] as [&str; 0]
+    );
+    assert_eq!(State::load(&system.root).expect("none"), None);
+}
+
+#[test]
+fn a_reset_is_the_way_out_of_a_damaged_state() {
+    let system = system();
+    let before = system.text("/etc/passwd");
+    take(&system.root, &found(vec![attached("vdb", &good())]));
+    for copy in crate::state::FILES {
+        std::fs::write(system.path().join(&copy[1..]), "rubbish").expect("damage");
+    }
+    let status = go_on(&system.root, &found(Vec::new())).expect("fenced");
+    assert!(status.summary.contains("factory-reset"), "{status:?}");
+    assert!(begin_reset(&system.root).expect("begun"));
+    finish_reset(&system.root).expect("finished");
+    assert_eq!(system.text("/etc/passwd"), before);
+    for gone in ["etc/t", "home/ann", "run/consign/configured"] {
+        assert!(!system.path().join(gone).exists(), "{gone}");
+    }
+    assert_eq!(State::load(&system.root).expect("none"), None);
+    // Where no generation is left either, the machine is new all the same.
+    take(&system.root, &found(vec![attached("vdb", &good())]));
+    for copy in crate::state::FILES {
+        std::fs::write(system.path().join(&copy[1..]), "").expect("damage");
+    }
+    std::fs::remove_dir_all(system.path().join("var/lib/consign/gen")).expect("damage");
+    assert!(begin_reset(&system.root).expect("begun"));
+    assert_eq!(go_on(&system.root, &found(Vec::new())), None);
+    assert_eq!(State::load(&system.root).expect("none"), None);
+}
+
+#[test]
+fn a_reset_takes_what_people_left() {
+    let (system, key) = (system(), tempfile::tempdir().expect("a folder"));
+    let with = |serial, name: &str| {
+        let site = format!(
+            "{}[user.{name}]\nssh_keys = [\"{KEY}\"]\n",
+            with_serial(serial)
+        );
+        signed(key.path(), "vdb", &site)
+    };
+    take(&system.root, &found(vec![with(3, "bob")]));
+    let write = |path: &str| {
+        let path = system.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("folders");
+        std::fs::write(path, "CANARY").expect("written");
+    };
+    for path in ["home/bob/letter", "etc/hostname", "var/log/journal/0123/x"] {
+        write(path);
+    }
+    for (serial, name) in [(4, "eve"), (5, "joe")] {
+        assert_eq!(code_of(&system, with(serial, name)), (0, serial));
+        confirm(&system.root).expect("confirmed");
+    }
+    // What is not the agent's stays.
+    write("etc/other.local");
+    assert_eq!(system.text("/etc/hostname.local"), "CANARY");
+    assert!(begin_reset(&system.root).expect("begun"));
+    finish_reset(&system.root).expect("finished");
+    for gone in [
+        "home/bob",
+        "home/eve",
+        "home/joe",
+        "home/ann",
+        "etc/hostname.local",
+    ] {
+        assert!(!system.path().join(gone).exists(), "{gone}");
+    }
+    let journal = system.root.list("/var/log/journal").expect("it stays");
+    assert_eq!(journal, [] as [&str; 0]);
+    assert!(system.path().join("var/log/journal").exists());
+    assert_eq!(system.text("/etc/other.local"), "CANARY");
+}
