@@ -57,8 +57,9 @@ struct Seen {
 }
 
 /// What does not work of the links in `items`, after `patience` at most.
-pub fn fault(root: &Root, items: &[Item], patience: Duration) -> Option<String> {
-    let wanted = wanted(items);
+/// `before` is what was there until now.
+pub fn fault(root: &Root, items: &[Item], before: &[Item], patience: Duration) -> Option<String> {
+    let wanted = wanted(items, before);
     if wanted.is_empty() {
         return None;
     }
@@ -82,10 +83,12 @@ pub fn fault(root: &Root, items: &[Item], patience: Duration) -> Option<String> 
     }
 }
 
-/// The files that ask for addresses.
-fn wanted(items: &[Item]) -> Vec<Wanted> {
+/// The files that ask for addresses. A machine whose interfaces nobody names
+/// may be where there is no DHCP: then it had no address before either.
+fn wanted(items: &[Item], before: &[Item]) -> Vec<Wanted> {
     let mut all = Vec::new();
-    for item in items {
+    let is_old = |item: &&Item| item.place().ends_with(DEFAULT) && before.contains(item);
+    for item in items.iter().filter(|item| !is_old(item)) {
         let Item::File { path, bytes, .. } = item else {
             continue;
         };
@@ -274,7 +277,7 @@ mod tests {
     }
 
     fn wants(file: &str, text: &str) -> Vec<Wanted> {
-        wanted(&[Item::text(format!("{FOLDER}/{file}"), 0o644, text)])
+        wanted(&[Item::text(format!("{FOLDER}/{file}"), 0o644, text)], &[])
     }
 
     /// eth0 with this file and this address.
@@ -372,6 +375,11 @@ mod tests {
             .iter_mut()
             .for_each(|link| link.has_carrier = false);
         assert_eq!(lack(&wanted, &now), None);
+        // It was so before: whether there is DHCP does not depend on the change.
+        let item = [Item::text(format!("{FOLDER}/{DEFAULT}"), 0o644, DHCP)];
+        assert_eq!(super::wanted(&item, &item), []);
+        let other = [Item::text(format!("{FOLDER}/{DEFAULT}"), 0o644, STATIC)];
+        assert_eq!(super::wanted(&item, &other), wanted);
     }
 
     #[test]

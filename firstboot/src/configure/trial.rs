@@ -64,7 +64,10 @@ pub fn verdict(root: &Root, failed_units: &[String]) -> Verdict {
     }
     let loaded = Generation::load(root, &state);
     let fault = match &loaded {
-        Ok(generation) => fault(root, generation, failed_units),
+        Ok(generation) => {
+            let before = Generation::previous(root, &state).ok().flatten();
+            fault(root, generation, &before.unwrap_or_default(), failed_units)
+        }
         Err(error) => Some(error.to_string()),
     };
     let reason = match fault {
@@ -130,7 +133,12 @@ pub fn take_back(
 }
 
 /// Why the configuration does not work, if it does not.
-fn fault(root: &Root, generation: &Generation, failed_units: &[String]) -> Option<String> {
+fn fault(
+    root: &Root,
+    generation: &Generation,
+    before: &Generation,
+    failed_units: &[String],
+) -> Option<String> {
     let (site, vendor) = match judge(root, &generation.site, SITE_FILE) {
         Ok(judged) => judged,
         Err(refused) => return Some(refused.summary().to_owned()),
@@ -146,7 +154,7 @@ fn fault(root: &Root, generation: &Generation, failed_units: &[String]) -> Optio
     if let Some(unit) = failed_units.iter().find(is_needed) {
         return Some(format!("{unit} failed"));
     }
-    reach::fault(root, &generation.items, PATIENCE)
+    reach::fault(root, &generation.items, &before.items, PATIENCE)
 }
 
 #[cfg(test)]
