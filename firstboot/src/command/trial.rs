@@ -117,6 +117,8 @@ impl Trial {
                 return Ok(back);
             }
         }
+        // Whoever takes it back now has said so before the lock is free.
+        drop(locked(root)?);
         if !is_back && is_another(root, &self.digest) {
             // The timer was first, or somebody else.
             let mut back = Status::load(root).unwrap_or(status);
