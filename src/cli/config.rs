@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::error::{CliError, output};
 use super::form;
 use super::keys;
-use crate::appliance::{Appliance, FILE_NAME, LAYERS_FOLDER};
+use crate::appliance::{Appliance, ApplianceError, FILE_NAME, LAYERS_FOLDER};
 use crate::error::Error;
 use crate::factory::form::sample;
 use crate::factory::{Beside, ConfigDisk, ConfigMedia, FactoryError, Shelf, config_disk};
@@ -137,6 +137,10 @@ pub(super) struct RolesFrom {
     /// A folder of roles instead: one folder for each, with its role.toml.
     #[arg(long, value_name = "FOLDER")]
     roles: Option<PathBuf>,
+    /// An image of the appliance instead, as the customer has it: its roles
+    /// and its policy count.
+    #[arg(long, value_name = "IMAGE", conflicts_with = "roles")]
+    image: Option<PathBuf>,
 }
 
 impl ConfigCommand {
@@ -151,19 +155,27 @@ impl ConfigCommand {
 }
 
 impl RolesFrom {
-    /// The appliance's name; of a folder of roles a general one.
+    /// The appliance's name; of roles from elsewhere a general one.
     pub(super) fn name(&self) -> Result<String, Error> {
-        Ok(match &self.roles {
-            Some(_) => "Appliance".to_owned(),
-            None => Appliance::open(&self.file)?.name.to_string(),
-        })
+        if self.roles.is_some() || self.image.is_some() {
+            return Ok("Appliance".to_owned());
+        }
+        Ok(self.appliance()?.name.to_string())
     }
 
     pub(super) fn shelf(&self) -> Result<Shelf, Error> {
-        Ok(match &self.roles {
-            Some(folder) => Shelf::of_folder(folder)?,
-            None => Shelf::of_appliance(&Appliance::open(&self.file)?)?,
+        Ok(match (&self.roles, &self.image) {
+            (Some(folder), _) => Shelf::of_folder(folder)?,
+            (None, Some(image)) => Shelf::of_image(image)?,
+            (None, None) => Shelf::of_appliance(&self.appliance()?)?,
         })
+    }
+
+    fn appliance(&self) -> Result<Appliance, Error> {
+        match Appliance::open(&self.file) {
+            Err(ApplianceError::Missing { path }) => Err(CliError::NoRoles { path }.into()),
+            opened => Ok(opened?),
+        }
     }
 }
 

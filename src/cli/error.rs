@@ -168,6 +168,12 @@ pub enum CliError {
         /// The file or folder.
         path: PathBuf,
     },
+    /// Nothing says which roles a site may choose.
+    #[error("there is no `{}` to take roles from", path.display())]
+    NoRoles {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// A path without a file's name.
     #[error("`{}` names no file", path.display())]
     NoFileName {
@@ -231,6 +237,7 @@ impl CliError {
             Self::Folder { .. } => "folder-failed",
             Self::NotWritable { .. } => "output-folder",
             Self::Exists { .. } => "init-exists",
+            Self::NoRoles { .. } => "no-roles",
             Self::NoFileName { .. } => "no-file-name",
             Self::Name { .. } => "init-name",
             Self::Write { .. } => "init-write",
@@ -271,6 +278,11 @@ impl CliError {
                     .into(),
             ),
             Self::SeveralOpenPgp => Some("choose one; Ed25519 keys may be several".into()),
+            Self::NoRoles { .. } => Some(
+                "name an image of the appliance: `--image FILE`, or a folder of roles: \
+                 `--roles FOLDER`"
+                    .into(),
+            ),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
             Self::NoLock { .. } => Some(
@@ -311,6 +323,7 @@ impl CliError {
         match self {
             Self::Exists { .. }
             | Self::Name { .. }
+            | Self::NoRoles { .. }
             | Self::NoFileName { .. }
             | Self::Directory { .. }
             | Self::Threshold { .. }

@@ -2,7 +2,7 @@
 //! it, and the config disk that carries it.
 //!
 //! In: `site.toml`, and the roles and the policy that the appliance's layers
-//! bring. Out: a verdict with every problem at its place, or a config disk.
+//! bring, or a finished image has. Out: a verdict with every problem at its place, or a config disk.
 //! Never here: rules of its own (they are those of `consign-schema`, which
 //! the agent shares), secrets in messages. Checked by: fsck.vfat, mtools,
 //! isoinfo, the agent's own reader (`tests/it/formats/`).
@@ -11,6 +11,7 @@ mod beside;
 mod bundle;
 mod disk;
 pub mod form;
+mod image;
 mod roles;
 
 use std::io;
@@ -25,6 +26,7 @@ pub use roles::Shelf;
 
 use crate::fs::fat::FatError;
 use crate::fs::iso9660::IsoError;
+use crate::inspect::InspectError;
 use crate::sign::SignError;
 use crate::sign::vendor::VendorFault;
 use crate::units::ExitClass;
@@ -40,6 +42,14 @@ pub enum FactoryError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// An image that is none, or no appliance's.
+    #[error("cannot take the roles from the image `{}`", path.display())]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<InspectError>,
     },
     /// The site configuration is wrong.
     #[error("`{file}` is not accepted: {}", count(problems.len()))]
@@ -180,6 +190,7 @@ impl FactoryError {
     pub fn slug(&self) -> &'static str {
         match self {
             Self::Read { .. } => "site-read",
+            Self::Image { source, .. } => source.slug(),
             Self::Site { .. } => "site-invalid",
             Self::Vendor { .. } => "role-invalid",
             Self::Signature { .. } => "policy-signature",
@@ -224,6 +235,7 @@ impl FactoryError {
             Self::Signature { .. } => Some(
                 "sign it with `ssh-keygen -Y sign -n consign-policy -f KEY policy.toml`; usr/lib/consign/vendor.pub has the public keys, one a line".into(),
             ),
+            Self::Image { source, .. } => source.hint(),
             Self::Sign(source) => source.hint(),
             Self::Volume { source } => source.hint(),
             Self::Cd { source } => source.hint(),
@@ -237,6 +249,7 @@ impl FactoryError {
     pub fn class(&self) -> ExitClass {
         match self {
             Self::Write { .. } => ExitClass::Build,
+            Self::Image { source, .. } => source.class(),
             Self::Sign(source) => source.class(),
             _ => ExitClass::Usage,
         }

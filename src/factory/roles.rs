@@ -14,13 +14,13 @@ use crate::sign::vendor;
 use crate::tree::list_folder;
 
 /// Where a files layer has its roles, from its folder on.
-const ROLES: &str = "usr/lib/consign/roles";
+pub(super) const ROLES: &str = "usr/lib/consign/roles";
 /// Where a files layer has the vendor's policy.
-const POLICY: &str = "usr/lib/consign/policy.toml";
+pub(super) const POLICY: &str = "usr/lib/consign/policy.toml";
 /// Where a layer has the vendor's public keys.
 const VENDOR: &str = "usr/lib/consign/vendor.pub";
 /// What a role is called.
-const ROLE_FILE: &str = "role.toml";
+pub(super) const ROLE_FILE: &str = "role.toml";
 
 /// What the appliance offers its sites.
 #[derive(Debug, Clone, Default)]
@@ -75,6 +75,14 @@ impl Shelf {
         let mut shelf = Self::default();
         shelf.add_roles(folder)?;
         Ok(shelf)
+    }
+
+    pub(super) fn add(&mut self, role: Role) {
+        self.roles.insert(role.name.clone(), role);
+    }
+
+    pub(super) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
     }
 
     /// The roles, by name.
@@ -145,7 +153,7 @@ impl Shelf {
                 });
             }
             check_templates(&role, &entry.path)?;
-            self.roles.insert(role.name.clone(), role);
+            self.add(role);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use consign::sign::age::{CHANCE, Recipient, encrypt};
 
+use crate::support::appliance::appliance;
 use crate::support::{consign, must_run, program, repo_root, run, temp_folder, text_of};
 
 const SITE: &str = "schema = 1\n[config]\nid = \"acme\"\nserial = 1\n\
@@ -132,14 +133,25 @@ fn the_commands_of_the_readme_hold_for_its_configuration() {
     let site = site.replace("ssh-ed25519 AAAA… admin@example", public.trim());
     std::fs::write(path("site.toml"), &site).expect("written");
     std::fs::write(path("old.toml"), &site).expect("written");
+    let image = appliance().file("reference.qcow2");
+    std::os::unix::fs::symlink(image, path("reference.qcow2")).expect("a link");
+    let without = run(consign()
+        .current_dir(folder.path())
+        .args(["config", "check", "site.toml"]));
+    assert_eq!(without.status.code(), Some(2));
+    let said = text_of(&without);
+    assert!(
+        said.contains("hint: name an image of the appliance: `--image FILE`"),
+        "{said}"
+    );
     for line in [
         "consign config init > site.toml",
-        "consign config check site.toml",
-        "consign config disk site.toml -o site.img",
-        "consign config page -o config.html",
-        "consign config schema",
+        "consign config check site.toml --image reference.qcow2",
+        "consign config disk site.toml --image reference.qcow2 -o site.img",
+        "consign config page --image reference.qcow2 -o config.html",
+        "consign config schema --image reference.qcow2",
         "consign config init --all",
-        "consign config plan site.toml --since old.toml",
+        "consign config plan site.toml --image reference.qcow2 --since old.toml",
     ] {
         assert!(text.contains(line), "no `{line}` in the README");
         let words = line.split_once(" > ").map_or(line, |(words, _)| words);
@@ -150,11 +162,11 @@ fn the_commands_of_the_readme_hold_for_its_configuration() {
     let page = std::fs::read_to_string(path("config.html")).expect("the page");
     assert!(page.contains("VACONFIG"), "no label in the page");
 
-    let line = "consign config disk site.toml --sign ~/.ssh/id_ed25519 --secrets secrets.toml \
-                --encrypt request.toml";
+    let line = "consign config disk site.toml --image reference.qcow2 --sign ~/.ssh/id_ed25519 \\\n    \
+                --secrets secrets.toml --encrypt request.toml";
     assert!(text.contains(line), "no `{line}` in the README");
-    let line = line.replace("~/.ssh/id_ed25519", "owner");
-    let words = line.split(' ').skip(1);
+    let line = line.replace("~/.ssh/id_ed25519", "owner").replace('\\', "");
+    let words = line.split_whitespace().skip(1);
     must_run(consign().current_dir(folder.path()).args(words));
 }
 

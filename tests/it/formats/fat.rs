@@ -337,7 +337,7 @@ fn what_fat_cannot_hold_is_said_with_the_figure() {
     let many: Vec<(&str, &[u8])> = many.iter().map(|name| (name.as_str(), &b""[..])).collect();
     assert_eq!(
         refuse(&tree(&many), 64).to_string(),
-        "FAT cannot hold the names of directory `d`: it needs 66002 slots and has 65536"
+        "FAT cannot hold the names of directory `d`: it needs 66004 slots and has 65536"
     );
     let error = refuse(&tree(&[("big", &vec![1; 20 << 20])]), 16);
     assert_eq!(
