@@ -4,13 +4,14 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::sparse::{SparseSource, check_range};
 use crate::units::ByteSize;
 
-/// Bytes of unpacked blocks that are kept for the next reading.
-const KEPT: usize = 16 << 20;
+/// Bytes of unpacked blocks, those in use and those that are kept for the next
+/// reading, whatever the number of threads. One larger block goes alone.
+const KEPT: u64 = 32 << 20;
 /// Most of them.
 const KEPT_BLOCKS: usize = 64;
 /// Pieces that a map of data has at most.
@@ -104,12 +105,54 @@ pub(super) struct Blocks<M> {
     data: DataMap,
     /// Unpacked blocks, the last used at the end.
     kept: Mutex<Vec<Unpacked>>,
+    /// Somebody is done with one.
+    changed: Condvar,
 }
 
-#[derive(Debug, Clone)]
+/// A block that is unpacked, or just being so: others wait for it.
+#[derive(Debug)]
 struct Unpacked {
     start: u64,
-    bytes: Arc<[u8]>,
+    length: u64,
+    bytes: Option<Arc<Vec<u8>>>,
+    /// Threads that unpack or read it.
+    users: usize,
+}
+
+/// A use of an unpacked block, until it is dropped.
+struct Use<'a, M> {
+    blocks: &'a Blocks<M>,
+    start: u64,
+}
+
+impl<M> Drop for Use<'_, M> {
+    /// What nobody could unpack is forgotten.
+    fn drop(&mut self) {
+        let lock = self.blocks.kept.lock();
+        let mut kept = lock.unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = kept.iter().position(|one| one.start == self.start) {
+            kept[at].users -= 1;
+            if kept[at].bytes.is_none() {
+                kept.remove(at);
+            }
+        }
+        self.blocks.changed.notify_all();
+    }
+}
+
+/// Whether there is room for one more block, after those were dropped that
+/// nobody uses, the longest unused first.
+fn make_room(kept: &mut Vec<Unpacked>, length: u64) -> bool {
+    loop {
+        let held: u64 = kept.iter().map(|one| one.length).sum();
+        if kept.is_empty() || (held + length <= KEPT && kept.len() < KEPT_BLOCKS) {
+            return true;
+        }
+        let Some(unused) = kept.iter().position(|one| one.users == 0) else {
+            return false;
+        };
+        kept.remove(unused);
+    }
 }
 
 impl<M: BlockMap> Blocks<M> {
@@ -119,33 +162,71 @@ impl<M: BlockMap> Blocks<M> {
             map,
             data,
             kept: Mutex::new(Vec::new()),
+            changed: Condvar::new(),
         }
     }
 
-    fn unpacked(&self, block: &Block) -> io::Result<Arc<[u8]>> {
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = |kept: &mut Vec<Unpacked>| {
-            let at = kept.iter().position(|one| one.start == block.range.start)?;
-            let one = kept.remove(at);
-            kept.push(one.clone());
-            Some(one.bytes)
+    /// Calls `take` with the bytes of a packed block. Each is unpacked by one
+    /// thread, once, and only when there is room for it.
+    fn unpacked(
+        &self,
+        block: &Block,
+        take: impl FnOnce(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let start = block.range.start;
+        let length = block.range.end - start;
+        let (found, _use) = self.find_or_begin(start, length);
+        let bytes = match found {
+            Some(bytes) => bytes,
+            None => self.unpack(block)?,
         };
-        if let Some(bytes) = found(&mut lock()) {
-            return Ok(bytes);
+        take(&bytes)
+    }
+
+    /// The bytes of a block that was unpacked before; `None` when this thread
+    /// is the one to do it.
+    fn find_or_begin(&self, start: u64, length: u64) -> (Option<Arc<Vec<u8>>>, Use<'_, M>) {
+        let here = || Use {
+            blocks: self,
+            start,
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match kept.iter().position(|one| one.start == start) {
+                Some(at) if kept[at].bytes.is_some() => {
+                    let mut one = kept.remove(at);
+                    one.users += 1;
+                    let bytes = one.bytes.clone();
+                    kept.push(one);
+                    return (bytes, here());
+                }
+                None if make_room(&mut kept, length) => {
+                    kept.push(Unpacked {
+                        start,
+                        length,
+                        bytes: None,
+                        users: 1,
+                    });
+                    return (None, here());
+                }
+                _ => {
+                    let woken = self.changed.wait(kept);
+                    kept = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
         }
-        let bytes: Arc<[u8]> = self.map.unpack(block)?.into();
+    }
+
+    fn unpack(&self, block: &Block) -> io::Result<Arc<Vec<u8>>> {
+        let bytes = Arc::new(self.map.unpack(block)?);
         if bytes.len() as u64 != block.range.end - block.range.start {
             return Err(broken("a block unpacks to another length than its own"));
         }
-        let mut kept = lock();
-        let most = (KEPT / bytes.len().max(1)).clamp(1, KEPT_BLOCKS);
-        if kept.len() >= most {
-            kept.remove(0);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(one) = kept.iter_mut().find(|one| one.start == block.range.start) {
+            one.bytes = Some(Arc::clone(&bytes));
         }
-        kept.push(Unpacked {
-            start: block.range.start,
-            bytes: Arc::clone(&bytes),
-        });
+        self.changed.notify_all();
         Ok(bytes)
     }
 
@@ -155,10 +236,12 @@ impl<M: BlockMap> Blocks<M> {
             Place::Zeros => buf.fill(0),
             Place::At(start) => read_or_zeros(self.file.as_ref(), buf, start + inside)?,
             Place::Packed { .. } => {
-                let bytes = self.unpacked(block)?;
-                let from = usize::try_from(inside).unwrap_or(usize::MAX);
-                let piece = bytes.get(from..from.saturating_add(buf.len()));
-                buf.copy_from_slice(piece.ok_or_else(|| broken("a block is too short"))?);
+                self.unpacked(block, |bytes| {
+                    let from = usize::try_from(inside).unwrap_or(usize::MAX);
+                    let piece = bytes.get(from..from.saturating_add(buf.len()));
+                    buf.copy_from_slice(piece.ok_or_else(|| broken("a block is too short"))?);
+                    Ok(())
+                })?;
             }
         }
         Ok(())

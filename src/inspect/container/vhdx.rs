@@ -1,6 +1,7 @@
 //! VHDX without a parent, its log empty.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zerocopy::FromBytes;
@@ -46,10 +47,10 @@ pub(super) fn open(file: Arc<dyn SparseSource>) -> Result<Opened, InspectError> 
     let facts = Facts::read(source, &metadata)?;
     let map = facts.map(source, &bat)?;
     let mut data = DataMap::new(facts.size, facts.block);
-    let mut present = 0;
+    let mut starts = Vec::new();
     for block in 0..facts.size.div_ceil(facts.block) {
         if let Place::At(offset) = map.place(block)? {
-            present += 1;
+            starts.push(offset);
             COMPLAIN.must(
                 offset >= ALIGNMENT && offset < source.size().bytes(),
                 "a block is behind the end of the file",
@@ -57,10 +58,37 @@ pub(super) fn open(file: Arc<dyn SparseSource>) -> Result<Opened, InspectError> 
             data.mark(&(block * facts.block..(block + 1) * facts.block));
         }
     }
-    // Offsets are unique, so no more blocks than the file has room for.
-    let room = source.size().bytes().div_ceil(facts.block);
-    COMPLAIN.must(present <= room, "blocks share their bytes")?;
+    let region = |region: &RegionTableEntry| {
+        let start = region.file_offset.get();
+        start..start.saturating_add(region.length.get().into())
+    };
+    let log = header.log_offset.get();
+    let reserved = [
+        region(&bat),
+        region(&metadata),
+        log..log.saturating_add(header.log_length.get().into()),
+    ];
+    check_apart(starts, facts.block, &reserved)?;
     Ok((Arc::new(Blocks::new(file, map, data)), "dynamic or fixed"))
+}
+
+/// Blocks share bytes neither with each other nor with what is reserved.
+fn check_apart(
+    mut starts: Vec<u64>,
+    block: u64,
+    reserved: &[Range<u64>],
+) -> Result<(), InspectError> {
+    starts.sort_unstable();
+    let are_apart = starts.windows(2).all(|pair| pair[1] - pair[0] >= block);
+    COMPLAIN.must(are_apart, "blocks share their bytes")?;
+    let is_free = |range: &Range<u64>| {
+        let after = starts.partition_point(|start| start + block <= range.start);
+        starts.get(after).is_none_or(|start| *start >= range.end)
+    };
+    COMPLAIN.must(
+        reserved.iter().all(is_free),
+        "a block is over the log, the metadata or the block table",
+    )
 }
 
 /// The valid header with the larger number.

@@ -27,6 +27,9 @@ const MOST_TABLES: usize = 1 << 20;
 const MOST_GRAIN: u64 = 4096;
 /// The longest descriptor that is read.
 const MOST_DESCRIPTOR: usize = 64 << 10;
+/// Most grains that are not packed: 2 TiB in grains of 64 KiB, all that the
+/// format can address.
+const MOST_GRAINS: usize = 32 << 20;
 /// Grain tables that are kept for the next reading.
 const KEPT_TABLES: usize = 64;
 
@@ -245,6 +248,8 @@ impl Map {
         let file = self.file.size().bytes();
         let mut data = DataMap::new(size, self.grain());
         let mut present = 0_u64;
+        // Sectors of the grains that are not packed.
+        let mut starts = Vec::new();
         let mut grain = 0_u64;
         for number in 0..self.directory.len() {
             let table = self
@@ -263,21 +268,50 @@ impl Map {
                     COMPLAIN.must(offset < file, "a grain is behind the end of the file")?;
                     data.mark(&(grain * self.grain()..(grain + 1) * self.grain()));
                     present += 1;
+                    if !self.is_compressed() {
+                        starts.push(entry.get());
+                    }
+                    if starts.len() > MOST_GRAINS {
+                        return COMPLAIN.unsupported("more than 32 million grains");
+                    }
                 }
                 grain += 1;
             }
             grain = (number as u64 + 1) * u64::from(ENTRIES_PER_TABLE);
         }
-        let least = if self.is_compressed() {
-            SECTOR
-        } else {
-            self.grain()
-        };
-        COMPLAIN.must(
-            present.saturating_mul(least) <= file.saturating_add(least),
-            "grains share their bytes",
-        )?;
+        // A packed grain names its place on the disk, so no two share one.
+        COMPLAIN.must(present <= file / SECTOR, "grains share their bytes")?;
+        self.check_apart(starts)?;
         Ok(data)
+    }
+
+    /// Grains that are not packed share bytes neither with each other nor
+    /// with what the header names.
+    fn check_apart(&self, mut starts: Vec<u32>) -> Result<(), InspectError> {
+        let grain = self.header.grain_size.get();
+        starts.sort_unstable();
+        let mut pairs = starts.windows(2);
+        let are_apart = pairs.all(|pair| u64::from(pair[1]) - u64::from(pair[0]) >= grain);
+        COMPLAIN.must(are_apart, "grains share their bytes")?;
+        let is_free = |start: u64, length: u64| {
+            let after = starts.partition_point(|sector| u64::from(*sector) + grain <= start);
+            let next = starts.get(after).copied().map(u64::from);
+            next.is_none_or(|sector| sector >= start.saturating_add(length))
+        };
+        let header = &self.header;
+        let directory = (self.directory.len() * size_of::<U32>()) as u64;
+        let reserved = [
+            (0, 1),
+            (header.descriptor_offset.get(), header.descriptor_size.get()),
+            (header.gd_offset.get(), directory.div_ceil(SECTOR)),
+        ];
+        let tables = self.directory.iter().map(|sector| u64::from(sector.get()));
+        let mut tables = tables.filter(|sector| *sector != 0);
+        let are_free = reserved
+            .iter()
+            .all(|(start, length)| is_free(*start, *length))
+            && tables.all(|table| is_free(table, TABLE_SECTORS));
+        COMPLAIN.must(are_free, "a grain is over the header or a table")
     }
 }
 

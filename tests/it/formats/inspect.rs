@@ -435,6 +435,44 @@ fn the_memory_of_no_container_follows_the_size_of_the_disk() {
     assert_eq!(roots.len(), 1, "{roots:?}");
 }
 
+/// Frames as long as the reader takes, by many threads: each is unpacked once,
+/// and only as many at a time as there is room for.
+#[test]
+fn the_memory_of_long_frames_does_not_follow_the_threads() {
+    const FRAME: usize = 16 << 20;
+    const FRAMES: u32 = 12;
+    let folder = temp_folder();
+    let (from, to) = (
+        folder.path().join("disk.raw.zst"),
+        folder.path().join("to.raw"),
+    );
+    let mut frame = vec![0; FRAME];
+    for place in frame.chunks_mut(1 << 19) {
+        place[..1000].fill(7);
+    }
+    let packed = zstd::encode_all(&frame[..], 1).expect("memory");
+    let mut file = packed.repeat(FRAMES as usize);
+    let numbers = [u32::try_from(packed.len()).expect("short"), 16 << 20].repeat(FRAMES as usize);
+    let table = numbers.iter().flat_map(|n| n.to_le_bytes());
+    file.extend(
+        [0x184d_2a5e_u32, FRAMES * 8 + 9]
+            .map(u32::to_le_bytes)
+            .concat(),
+    );
+    file.extend(table.chain(FRAMES.to_le_bytes()).chain([0]));
+    file.extend(0x8f92_eab1_u32.to_le_bytes());
+    fs::write(&from, file).expect("write");
+    let Some(mut command) = program("prlimit", "util-linux") else {
+        return;
+    };
+    command.args(["--data=268435456"]).arg(consign_path());
+    command.env_remove("CI").arg("convert").arg(&from);
+    must_run(command.args(["--jobs", "32", "-O", "raw", "-o"]).arg(&to));
+    let made = fs::read(&to).expect("read");
+    assert_eq!(made.len(), FRAME * FRAMES as usize);
+    assert!(made.chunks(FRAME).all(|made| made == frame));
+}
+
 #[test]
 fn a_full_disk_leaves_no_converted_file() {
     if !is_root() {
