@@ -1,7 +1,9 @@
 //! `consign inspect`: what is in a disk image, without a mount.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -11,6 +13,7 @@ use super::error::output;
 use crate::error::Error;
 use crate::image::ImageFormat;
 use crate::inspect::{self, DiskImage, Entry, FileSystem, Kind, Overview, PartitionFacts};
+use crate::tree::Escaped;
 use crate::units::{ByteSize, Timestamp};
 
 /// Shows what is in a disk image: container, content root, partitions, file
@@ -62,7 +65,7 @@ struct PathArgs {
     disk: PathBuf,
     /// The path on the volume.
     #[arg(value_name = "PATH", default_value = "/")]
-    path: String,
+    path: OsString,
     #[command(flatten)]
     how: How,
 }
@@ -120,23 +123,47 @@ fn open(args: &PathArgs) -> Result<(DiskImage, Option<String>), Error> {
 
 fn list(args: &PathArgs, out: &mut dyn Write) -> Result<(), Error> {
     let (image, part) = open(args)?;
-    let entries = image.volume(part.as_deref())?.list(&args.path)?;
-    let text = match args.how.format {
-        ReportFormat::Text => entries.iter().map(line).collect::<String>(),
-        ReportFormat::Json => {
-            let entries: Vec<Value> = entries.iter().map(entry_object).collect();
-            format!("{:#}\n", Value::from(entries))
-        }
-    };
-    out.write_all(text.as_bytes()).map_err(output)?;
+    let volume = image.volume(part.as_deref())?;
+    let path = args.path.as_bytes();
+    // Nothing is printed of a directory that cannot be read to its end.
+    for entry in volume.entries(path)? {
+        entry?;
+    }
+    let out = &mut BufWriter::new(out);
+    let mut separator = "";
+    for entry in volume.entries(path)? {
+        let entry = entry?;
+        let written = match args.how.format {
+            ReportFormat::Text => out.write_all(line(&entry).as_bytes()),
+            ReportFormat::Json => element(&entry, separator, out),
+        };
+        written.map_err(output)?;
+        separator = ",";
+    }
+    if args.how.format == ReportFormat::Json {
+        let end: &[u8] = if separator.is_empty() {
+            b"[]\n"
+        } else {
+            b"\n]\n"
+        };
+        out.write_all(end).map_err(output)?;
+    }
+    out.flush().map_err(output)?;
     Ok(())
+}
+
+/// One element of a list as it is printed, behind the one before.
+fn element(entry: &Entry, separator: &str, out: &mut dyn Write) -> io::Result<()> {
+    let begin = if separator.is_empty() { "[" } else { separator };
+    let object = format!("{:#}", entry_object(entry)).replace('\n', "\n  ");
+    write!(out, "{begin}\n  {object}")
 }
 
 fn cat(args: &PathArgs, out: &mut dyn Write) -> Result<(), Error> {
     let (image, part) = open(args)?;
     let volume = image.volume(part.as_deref())?;
     let mut closed = None;
-    let read = volume.read(&args.path, &mut |piece| {
+    let read = volume.read(args.path.as_bytes(), &mut |piece| {
         out.write_all(piece).map_err(|error| {
             let kind = error.kind();
             closed = Some(error);
@@ -298,9 +325,9 @@ fn line(entry: &Entry) -> String {
         }
         _ => entry.size.to_string(),
     };
-    let mut name = clean(&String::from_utf8_lossy(&entry.name));
+    let mut name = Escaped(&entry.name).to_string();
     if let Kind::Symlink(target) = &entry.kind {
-        name = format!("{name} -> {}", clean(&String::from_utf8_lossy(target)));
+        name = format!("{name} -> {}", Escaped(target));
     }
     format!(
         "{}{} {:>3} {:>5} {:>5} {size:>10} {} {name}\n",
@@ -314,7 +341,7 @@ fn line(entry: &Entry) -> String {
 }
 
 fn entry_object(entry: &Entry) -> Value {
-    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let text = |bytes: &[u8]| Escaped(bytes).to_string();
     let hex = |bytes: &[u8]| {
         let add = |mut text: String, byte: &u8| {
             write!(text, "{byte:02x}").expect("a string takes all");
@@ -325,7 +352,7 @@ fn entry_object(entry: &Entry) -> Value {
     let (kind, target, device) = match &entry.kind {
         Kind::Directory => ("directory", None, None),
         Kind::File => ("file", None, None),
-        Kind::Symlink(target) => ("symlink", Some(lossy(target)), None),
+        Kind::Symlink(target) => ("symlink", Some(text(target)), None),
         Kind::CharDevice(major, minor) => ("char-device", None, Some([*major, *minor])),
         Kind::BlockDevice(major, minor) => ("block-device", None, Some([*major, *minor])),
         Kind::Fifo => ("fifo", None, None),
@@ -334,10 +361,10 @@ fn entry_object(entry: &Entry) -> Value {
     let xattrs: serde_json::Map<String, Value> = entry
         .xattrs
         .iter()
-        .map(|(name, value)| (lossy(name), hex(value).into()))
+        .map(|(name, value)| (text(name), hex(value).into()))
         .collect();
     json!({
-        "name": lossy(&entry.name),
+        "name": text(&entry.name),
         "kind": kind,
         "mode": format!("{:04o}", entry.mode),
         "uid": entry.uid,

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::error::InspectError;
 use super::gpt::{self, Partition};
 use super::part::Part;
-use super::volume::{Entry, Kind, Volume};
+use super::volume::{Entry, Kind, MOST_HELD, Volume};
 use crate::digest::{Digest, Hasher};
 use crate::sparse::SparseSource;
+use crate::tree::Escaped;
 use crate::units::ByteSize;
 
 /// Bytes that are compared at a time.
@@ -39,7 +40,7 @@ pub enum Place {
     /// Something that has a name.
     File {
         /// Its full name in the volume.
-        path: String,
+        path: Vec<u8>,
         /// Its inode on the first disk; on the second one where only that has it.
         inode: u64,
         /// What of it: `content`, `mode`, `missing`, ….
@@ -68,7 +69,7 @@ impl fmt::Display for Difference {
         match &self.place {
             Place::Table => f.write_str("another partition table"),
             Place::File { path, inode, what } => {
-                write!(f, "`{}` (inode {inode}): {what}", path.escape_debug())
+                write!(f, "`{}` (inode {inode}): {what}", Escaped(path))
             }
             Place::Bytes { offset } => write!(f, "byte {offset}, which belongs to no file"),
             Place::Length { first, second } => {
@@ -151,11 +152,22 @@ impl Places {
         self.found.len() >= self.limit
     }
 
-    fn add(&mut self, folder: &str, entry: &Entry, what: &'static str) {
+    fn add(&mut self, folder: &[u8], entry: &Entry, what: &'static str) {
         if !self.are_enough() {
-            let path = format!("{folder}/{}", String::from_utf8_lossy(&entry.name));
+            let path = below(folder, entry);
             let inode = entry.inode;
             self.found.push(Place::File { path, inode, what });
+        }
+    }
+
+    /// A folder that only the second disk does not give.
+    fn unreadable(&mut self, folder: &[u8]) {
+        if !self.are_enough() {
+            self.found.push(Place::File {
+                path: folder.to_owned(),
+                inode: 0,
+                what: "cannot be read",
+            });
         }
     }
 }
@@ -177,7 +189,11 @@ fn in_partition(
         return Ok(());
     };
     if let (Some(known), Ok(Some(found))) = (Volume::open(first)?, Volume::open(second)) {
-        in_folder(&known, &found, "", 0, places)?;
+        let room = Room {
+            known: MOST_HELD,
+            found: MOST_HELD,
+        };
+        in_folder(&known, &found, b"", room, places)?;
     }
     if places.found.is_empty() {
         places.found.push(Place::Bytes { offset });
@@ -185,34 +201,56 @@ fn in_partition(
     Ok(())
 }
 
+/// How much of either disk's lists may be held, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    known: usize,
+    found: usize,
+}
+
 /// The differing entries of `folder` and of what is below it, by name.
 fn in_folder(
     known: &Volume,
     found: &Volume,
-    folder: &str,
-    depth: usize,
+    folder: &[u8],
+    room: Room,
     places: &mut Places,
 ) -> Result<(), InspectError> {
-    let listed = if folder.is_empty() { "/" } else { folder };
-    let is_named = |entry: &Entry| entry.name != b"." && entry.name != b"..";
-    let left = known.list(listed)?.into_iter().filter(is_named);
-    let Ok(right) = found.list(listed) else {
-        places.found.push(Place::File {
-            path: listed.to_owned(),
-            inode: 0,
-            what: "cannot be read",
+    let listed = if folder.is_empty() { &b"/"[..] } else { folder };
+    let depth = folder.split(|byte| *byte == b'/').skip(1).count();
+    if depth > MAX_DEPTH {
+        return Err(InspectError::TooDeep {
+            path: folder.to_owned(),
+            most: MAX_DEPTH,
         });
+    }
+    let left = known.entries_within(listed, room.known)?;
+    let Ok(right) = found.entries_within(listed, room.found) else {
+        places.unreadable(listed);
         return Ok(());
     };
-    let mut right = right.into_iter().filter(is_named).peekable();
+    let room = Room {
+        known: room.known.saturating_sub(left.held()),
+        found: room.found.saturating_sub(right.held()),
+    };
+    let mut right = right.peekable();
     for entry in left {
-        while let Some(extra) = right.next_if(|other| other.name < entry.name) {
+        let entry = entry?;
+        let is_before =
+            |other: &Result<Entry, _>| other.as_ref().is_ok_and(|other| other.name < entry.name);
+        while let Some(Ok(extra)) = right.next_if(is_before) {
             places.add(folder, &extra, ONLY_SECOND);
         }
         if places.are_enough() {
             return Ok(());
         }
-        let Some(other) = right.next_if(|other| other.name == entry.name) else {
+        if let Some(Err(_)) = right.peek() {
+            places.unreadable(listed);
+            return Ok(());
+        }
+        let is_same =
+            |other: &Result<Entry, _>| other.as_ref().is_ok_and(|other| other.name == entry.name);
+        let Some(Ok(other)) = right.next_if(is_same) else {
             places.add(folder, &entry, "missing");
             continue;
         };
@@ -222,15 +260,9 @@ fn in_folder(
                 continue;
             }
         }
-        // A name that is no text cannot be asked for; its inode was compared.
-        let Ok(name) = std::str::from_utf8(&entry.name) else {
-            continue;
-        };
-        let path = format!("{folder}/{name}");
+        let path = below(folder, &entry);
         match entry.kind {
-            Kind::Directory if depth < MAX_DEPTH => {
-                in_folder(known, found, &path, depth + 1, places)?;
-            }
+            Kind::Directory => in_folder(known, found, &path, room, places)?,
             Kind::File if aspect(&entry, &other).is_none() => {
                 let expected = content(known, &path)?;
                 match content(found, &path) {
@@ -243,9 +275,17 @@ fn in_folder(
         }
     }
     for extra in right {
-        places.add(folder, &extra, ONLY_SECOND);
+        match extra {
+            Ok(extra) => places.add(folder, &extra, ONLY_SECOND),
+            Err(_) => places.unreadable(listed),
+        }
     }
     Ok(())
+}
+
+/// The path of an entry in `folder`.
+fn below(folder: &[u8], entry: &Entry) -> Vec<u8> {
+    [folder, b"/", &entry.name].concat()
 }
 
 /// What two entries of one name do not share.
@@ -263,7 +303,7 @@ fn aspect(first: &Entry, second: &Entry) -> Option<&'static str> {
     checks.iter().find(|(same, _)| !same).map(|(_, what)| *what)
 }
 
-fn content(volume: &Volume, path: &str) -> Result<Digest, InspectError> {
+fn content(volume: &Volume, path: &[u8]) -> Result<Digest, InspectError> {
     let mut hasher = Hasher::new();
     volume.read(path, &mut |piece| {
         hasher.update(piece);

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::image::ImageFormat;
+use crate::tree::Escaped;
 use crate::units::{ByteSize, ExitClass};
 
 /// Why a disk, or something on it, could not be read.
@@ -93,18 +94,26 @@ pub enum InspectError {
     #[error("no known file system is there")]
     NoFileSystem,
     /// There is no such path on the volume.
-    #[error("there is no `{}` on the volume", path.escape_default())]
+    #[error("there is no `{}` on the volume", Escaped(path))]
     NoPath {
         /// The path.
-        path: String,
+        path: Vec<u8>,
     },
     /// The path is not what was asked for.
-    #[error("`{}` is not a {wanted}", path.escape_default())]
+    #[error("`{}` is not a {wanted}", Escaped(path))]
     OtherKind {
         /// The path.
-        path: String,
+        path: Vec<u8>,
         /// What it should be.
         wanted: &'static str,
+    },
+    /// Folders in folders, more than are walked.
+    #[error("`{}` lies deeper than {most} folders", Escaped(path))]
+    TooDeep {
+        /// The folder.
+        path: Vec<u8>,
+        /// The cap.
+        most: usize,
     },
     /// Reading was cut short.
     #[error("cannot read the disk at byte {offset}")]
@@ -149,6 +158,7 @@ impl InspectError {
             Self::NoFileSystem => "inspect-no-file-system",
             Self::NoPath { .. } => "inspect-no-path",
             Self::OtherKind { .. } => "inspect-other-kind",
+            Self::TooDeep { .. } => "inspect-too-deep",
             Self::Read { .. } => "inspect-read",
             Self::TooLarge { .. } => "inspect-too-large",
             Self::Root { .. } => "inspect-content-root",
@@ -166,6 +176,7 @@ impl InspectError {
                  file that an image names"
             }
             Self::Unsupported { .. } => "convert it to qcow2 or raw with the tool that made it",
+            Self::TooDeep { .. } => "put its files into fewer folders",
             Self::NoPartition { .. } => "see `consign inspect DISK` for the partitions",
             Self::WhichPartition => {
                 "name the partition by its number or name behind a colon: `DISK:3`"

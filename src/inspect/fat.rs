@@ -375,9 +375,11 @@ impl Fat {
     }
 
     /// The directory and the entry of `path`; no entry for the root.
-    fn find(&self, path: &str) -> Result<Option<Entry>, InspectError> {
+    fn find(&self, path: &[u8]) -> Result<Option<Entry>, InspectError> {
         let mut found: Option<Entry> = None;
-        for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
+        // Names on the volume are text, whatever its bytes are.
+        let text = std::str::from_utf8(path).map_err(|_| no_path(path))?;
+        for name in text.split('/').filter(|name| !matches!(*name, "" | ".")) {
             let first = match &found {
                 None => None,
                 Some(entry) if entry.kind == Kind::Directory => u32::try_from(entry.inode).ok(),
@@ -393,7 +395,7 @@ impl Fat {
         Ok(found)
     }
 
-    pub(super) fn list(&self, path: &str) -> Result<Vec<Entry>, InspectError> {
+    pub(super) fn list(&self, path: &[u8]) -> Result<Vec<Entry>, InspectError> {
         match self.find(path)? {
             None => self.entries(None),
             Some(entry) if entry.kind == Kind::Directory => {
@@ -403,7 +405,10 @@ impl Fat {
         }
     }
 
-    pub(super) fn content(&self, path: &str) -> Result<(u64, Box<dyn Content + '_>), InspectError> {
+    pub(super) fn content(
+        &self,
+        path: &[u8],
+    ) -> Result<(u64, Box<dyn Content + '_>), InspectError> {
         let entry = self.find(path)?;
         let Some(entry) = entry.filter(|entry| entry.kind == Kind::File) else {
             return Err(InspectError::OtherKind {
@@ -430,7 +435,7 @@ impl Fat {
     }
 }
 
-fn no_path(path: &str) -> InspectError {
+fn no_path(path: &[u8]) -> InspectError {
     InspectError::NoPath {
         path: path.to_owned(),
     }

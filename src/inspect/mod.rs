@@ -27,4 +27,4 @@ pub use difference::{Difference, Place, differences, first_difference};
 pub use error::InspectError;
 pub use overview::{FileSystem, Overview, PartitionFacts, overview};
 pub use part::Part;
-pub use volume::{Entry, Kind, Volume};
+pub use volume::{Entries, Entry, Kind, Volume};

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use super::error::InspectError;
-use super::ext4::Ext4;
+use super::ext4::{Ext4, Listed, Names};
 use super::fat::Fat;
 use crate::sparse::SparseSource;
 use crate::units::ByteSize;
+
+/// Most bytes of names, or of whole entries, that are held at once.
+pub(super) const MOST_HELD: usize = 64 << 20;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,63 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Entry {
+    /// Bytes of memory that it takes, about.
+    fn held(&self) -> usize {
+        const HEADS: usize = size_of::<(Vec<u8>, Vec<u8>)>();
+        let target = match &self.kind {
+            Kind::Symlink(target) => target.len(),
+            _ => 0,
+        };
+        let pairs = self.xattrs.iter();
+        let xattrs = pairs.map(|(name, value)| HEADS + name.len() + value.len());
+        size_of::<Self>() + self.name.len() + target + xattrs.sum::<usize>()
+    }
+}
+
+/// The entries of a directory, by name.
+#[derive(Debug)]
+pub struct Entries<'a>(Source<'a>);
+
+#[derive(Debug)]
+enum Source<'a> {
+    Ext4(&'a Ext4, Names),
+    /// With their bytes of memory.
+    Held(std::vec::IntoIter<Entry>, usize),
+}
+
+impl Entries<'_> {
+    /// Bytes of memory that are held until all were given.
+    pub(super) fn held(&self) -> usize {
+        match &self.0 {
+            Source::Ext4(_, names) => names.held(),
+            Source::Held(_, held) => *held,
+        }
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<Entry, InspectError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Source::Ext4(ext4, names) => names.next_entry(ext4),
+            Source::Held(entries, _) => entries.next().map(Ok),
+        }
+    }
+}
+
+/// Refuses what takes more memory than there is room for.
+pub(super) fn must_fit(held: usize, room: usize) -> Result<(), InspectError> {
+    if held <= room {
+        return Ok(());
+    }
+    Err(InspectError::TooLarge {
+        what: "a directory's list",
+        most: ByteSize::from_bytes(room as u64),
+    })
+}
+
 /// A volume whose file system is known.
 #[derive(Debug)]
 pub enum Volume {
@@ -76,17 +136,53 @@ impl Volume {
 
     /// The entries of the directory at `path`, sorted by name; of anything
     /// else its own entry. Symbolic links on the way and at the end are followed.
+    /// Each entry is read when it is asked for: only names are held.
     ///
     /// # Errors
     ///
-    /// [`InspectError::NoPath`], and what is wrong with the volume.
-    pub fn list(&self, path: &str) -> Result<Vec<Entry>, InspectError> {
-        let mut entries = match self {
-            Self::Ext4(ext4) => ext4.list(path)?,
-            Self::Fat(fat) => fat.list(path)?,
-        };
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+    /// [`InspectError::NoPath`], [`InspectError::TooLarge`] for names of more
+    /// than 64 MiB, and what is wrong with the volume.
+    pub fn entries(&self, path: impl AsRef<[u8]>) -> Result<Entries<'_>, InspectError> {
+        self.entries_within(path.as_ref(), MOST_HELD)
+    }
+
+    /// As [`entries`](Self::entries), holding at most `room` bytes.
+    pub(super) fn entries_within(
+        &self,
+        path: &[u8],
+        room: usize,
+    ) -> Result<Entries<'_>, InspectError> {
+        Ok(Entries(match self {
+            Self::Ext4(ext4) => match ext4.listed(path, room)? {
+                Listed::Directory(names) => Source::Ext4(ext4, names),
+                Listed::Other(entry) => Source::Held(vec![entry].into_iter(), 0),
+            },
+            Self::Fat(fat) => {
+                let mut entries = fat.list(path)?;
+                let held = entries.iter().map(Entry::held).sum();
+                must_fit(held, room)?;
+                entries.sort_by(|a, b| a.name.cmp(&b.name));
+                Source::Held(entries.into_iter(), held)
+            }
+        }))
+    }
+
+    /// All [`entries`](Self::entries) at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`entries`](Self::entries), and [`InspectError::TooLarge`] for more
+    /// than 64 MiB of them.
+    pub fn list(&self, path: impl AsRef<[u8]>) -> Result<Vec<Entry>, InspectError> {
+        let mut all = Vec::new();
+        let mut held = 0;
+        for entry in self.entries(path)? {
+            let entry = entry?;
+            held += entry.held();
+            must_fit(held, MOST_HELD)?;
+            all.push(entry);
+        }
+        Ok(all)
     }
 
     /// The bytes of the file at `path`, given to `take` piece by piece.
@@ -96,9 +192,10 @@ impl Volume {
     /// As [`list`](Self::list); [`InspectError::OtherKind`] for what is no file.
     pub fn read(
         &self,
-        path: &str,
+        path: impl AsRef<[u8]>,
         take: &mut dyn FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<(), InspectError> {
+        let path = path.as_ref();
         let (size, content): (u64, Box<dyn Content + '_>) = match self {
             Self::Ext4(ext4) => ext4.content(path)?,
             Self::Fat(fat) => fat.content(path)?,

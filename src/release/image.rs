@@ -5,7 +5,6 @@
 //! bills speak of what is there, not of what was meant.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use crate::digest::{Digest, Hasher};
 use crate::image::content_root;
 use crate::inspect::{self, InspectError, Kind, Part, Volume};
 use crate::sparse::SparseSource;
+use crate::tree::Escaped;
 use crate::units::ByteSize;
 
 /// Where dpkg lists the files of its packages.
@@ -108,9 +108,9 @@ fn files(
     }
     let mut files = Vec::new();
     for (mount, volume) in volumes {
-        walk(volume, "", &mut |path| {
+        walk(volume, &mut |path| {
             let sums = digests(volume, path)?;
-            let full = format!("{mount}{path}");
+            let full = format!("{mount}{}", Escaped(path));
             files.push(FileFacts {
                 owner: owner(&full, &packages, layers),
                 path: full,
@@ -143,46 +143,49 @@ fn owner(
 /// Packages by the paths in dpkg's lists.
 fn owners(root: &Volume) -> Result<BTreeMap<String, String>, InspectError> {
     let mut owners = BTreeMap::new();
-    for entry in root.list(LISTS)? {
-        let name = text(&entry.name);
+    for entry in root.entries(LISTS)? {
+        let entry = entry?;
+        let name = Escaped(&entry.name).to_string();
         let Some(stem) = name.strip_suffix(".list") else {
             continue;
         };
         let package = stem.split(':').next().unwrap_or(stem);
         let mut list = Vec::new();
-        root.read(&format!("{LISTS}/{name}"), &mut |piece| {
-            list.extend_from_slice(piece);
-            Ok(())
-        })?;
+        root.read(
+            [LISTS.as_bytes(), b"/", &entry.name].concat(),
+            &mut |piece| {
+                list.extend_from_slice(piece);
+                Ok(())
+            },
+        )?;
         for line in list
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
         {
-            owners.insert(text(line), package.to_owned());
+            owners.insert(Escaped(line).to_string(), package.to_owned());
         }
     }
     Ok(owners)
 }
 
-/// Calls `take` for every regular file below `folder`. Links are not followed.
+/// Calls `take` for every regular file. Links are not followed.
 fn walk(
     volume: &Volume,
-    folder: &str,
-    take: &mut dyn FnMut(&str) -> Result<(), InspectError>,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), InspectError>,
 ) -> Result<(), InspectError> {
-    let mut open = vec![folder.to_owned()];
+    let mut open = vec![Vec::new()];
     while let Some(folder) = open.pop() {
-        let listed = if folder.is_empty() { "/" } else { &folder };
-        for entry in volume.list(listed)? {
-            if entry.name == b"." || entry.name == b".." {
-                continue;
-            }
-            let Ok(name) = std::str::from_utf8(&entry.name) else {
-                continue;
-            };
-            let path = format!("{folder}/{name}");
+        if folder.split(|byte| *byte == b'/').skip(1).count() > MAX_DEPTH {
+            return Err(InspectError::TooDeep {
+                path: folder,
+                most: MAX_DEPTH,
+            });
+        }
+        for entry in volume.entries(&folder)? {
+            let entry = entry?;
+            let path = [&folder, &b"/"[..], &entry.name].concat();
             match entry.kind {
-                Kind::Directory if path.matches('/').count() < MAX_DEPTH => open.push(path),
+                Kind::Directory => open.push(path),
                 Kind::File => take(&path)?,
                 _ => {}
             }
@@ -191,7 +194,7 @@ fn walk(
     Ok(())
 }
 
-fn digests(volume: &Volume, path: &str) -> Result<(String, Digest), InspectError> {
+fn digests(volume: &Volume, path: &[u8]) -> Result<(String, Digest), InspectError> {
     let (mut sha1, mut sha256) = (Sha1::new(), Hasher::new());
     volume.read(path, &mut |piece| {
         sha1.update(piece);
@@ -199,16 +202,4 @@ fn digests(volume: &Volume, path: &str) -> Result<(String, Digest), InspectError
         Ok(())
     })?;
     Ok((hex(&sha1.finalize()), sha256.finish()))
-}
-
-/// Bytes as text; what is none is escaped, so that two names stay two.
-fn text(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(chunk.valid());
-        for byte in chunk.invalid() {
-            write!(text, "\\x{byte:02x}").expect("a string takes all");
-        }
-    }
-    text
 }

@@ -19,7 +19,7 @@ pub use content::{Blob, Content};
 pub use delta::TreeDelta;
 pub use host::{HostEntry, list_folder};
 pub use node::{Metadata, Node, NodeKind};
-pub use path::{PathError, TreePath};
+pub use path::{Escaped, PathError, TreePath};
 
 use crate::units::Timestamp;
 

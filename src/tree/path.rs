@@ -180,7 +180,17 @@ impl PartialOrd for TreePath {
 }
 
 impl fmt::Display for TreePath {
-    /// Bytes that are not printable text are escaped.
+    /// As [`Escaped`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Escaped(&self.0).fmt(f)
+    }
+}
+
+/// A name or path as text: bytes that are not printable text are escaped.
+#[derive(Debug, Clone, Copy)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.0.utf8_chunks() {
             for c in chunk.valid().chars() {

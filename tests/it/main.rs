@@ -29,6 +29,7 @@ mod formats {
     mod fat;
     mod gpt;
     mod hostile_disks;
+    mod hostile_ext4;
     mod hostile_tables;
     mod image;
     mod import_text;

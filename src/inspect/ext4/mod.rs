@@ -10,6 +10,8 @@ mod extent;
 mod format;
 mod xattr;
 
+pub(super) use directory::Names;
+
 use std::sync::Arc;
 
 use zerocopy::{FromBytes, IntoBytes};
@@ -31,6 +33,10 @@ use format::{
 const MOST_LINKS: usize = 40;
 /// The longest target of a link.
 const MOST_TARGET: u64 = 4096;
+/// Most names that a path has, those of its links counted.
+const MOST_STEPS: usize = 4096;
+/// Most bytes of directories that are searched for one path.
+const MOST_SCANNED: u64 = 512 << 20;
 
 /// An ext4 volume.
 #[derive(Debug)]
@@ -43,6 +49,15 @@ pub struct Ext4 {
     inode_size: u64,
     has_sums: bool,
     seed: Sum,
+}
+
+/// What is at a path.
+#[derive(Debug)]
+pub(super) enum Listed {
+    /// A directory with its names.
+    Directory(Names),
+    /// Anything else.
+    Other(Entry),
 }
 
 /// CRC-32C without the last inversion, as ext4 has it.
@@ -94,6 +109,12 @@ fn padded<T: FromBytes + IntoBytes>(bytes: &[u8]) -> T {
     let length = bytes.len().min(room.len());
     room[..length].copy_from_slice(&bytes[..length]);
     whole
+}
+
+/// The names of a path that say something, the last first.
+fn names_of(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let names = path.split(|byte| *byte == b'/').rev();
+    names.filter(|name| !matches!(*name, b"" | b"."))
 }
 
 impl Ext4 {
@@ -291,33 +312,32 @@ impl Ext4 {
         Ok(node)
     }
 
-    /// The node at `path`, links followed.
-    fn find(&self, path: &str) -> Result<(Node, Vec<u8>), InspectError> {
-        let mut todo: Vec<Vec<u8>> = path
-            .as_bytes()
-            .split(|b| *b == b'/')
-            .rev()
-            .map(<[u8]>::to_vec)
-            .collect();
-        let mut above = vec![(self.node(ROOT_INODE)?, b"/".to_vec())];
-        let mut links = 0;
+    /// The node at `path`, links followed, and its name.
+    fn find(&self, path: &[u8]) -> Result<(Node, Vec<u8>), InspectError> {
+        let mut todo: Vec<Vec<u8>> = names_of(path).map(<[u8]>::to_vec).collect();
+        // Numbers alone: a path may be long, and an inode large.
+        let mut above: Vec<u32> = Vec::new();
+        let mut here = self.node(ROOT_INODE)?;
+        let mut last = b"/".to_vec();
+        let mut room = MOST_SCANNED;
+        let (mut links, mut steps) = (0, 0);
         let no_path = || InspectError::NoPath {
             path: path.to_owned(),
         };
         while let Some(name) = todo.pop() {
-            let (here, _) = above.last().ok_or_else(no_path)?;
-            match name.as_slice() {
-                b"" | b"." => continue,
-                b".." => {
-                    above.truncate((above.len() - 1).max(1));
-                    continue;
-                }
-                _ => {}
+            steps += 1;
+            if steps > MOST_STEPS {
+                return damaged("a path has too many parts");
+            }
+            if name == b".." {
+                here = self.node(above.pop().unwrap_or(ROOT_INODE))?;
+                last = name;
+                continue;
             }
             if !here.is_directory() {
                 return Err(no_path());
             }
-            let number = self.lookup(here, &name)?.ok_or_else(no_path)?;
+            let number = self.lookup(&here, &name, &mut room)?.ok_or_else(no_path)?;
             let node = self.node(number)?;
             if let Kind::Symlink(target) = self.kind(&node)? {
                 links += 1;
@@ -325,31 +345,30 @@ impl Ext4 {
                     return damaged("a path has too many links");
                 }
                 if target.starts_with(b"/") {
-                    above.truncate(1);
+                    above.clear();
+                    here = self.node(ROOT_INODE)?;
                 }
-                todo.extend(target.split(|b| *b == b'/').rev().map(<[u8]>::to_vec));
+                todo.extend(names_of(&target).map(<[u8]>::to_vec));
                 continue;
             }
-            above.push((node, name));
+            above.push(here.number);
+            (here, last) = (node, name);
         }
-        above.pop().ok_or_else(no_path)
+        Ok((here, last))
     }
 
-    pub(super) fn list(&self, path: &str) -> Result<Vec<Entry>, InspectError> {
+    pub(super) fn listed(&self, path: &[u8], room: usize) -> Result<Listed, InspectError> {
         let (node, name) = self.find(path)?;
-        if !node.is_directory() {
-            return Ok(vec![self.entry(&node, name)?]);
+        if node.is_directory() {
+            return Ok(Listed::Directory(self.names(&node, room)?));
         }
-        let mut entries = Vec::new();
-        for (name, number) in self.names(&node)? {
-            if name != b"." && name != b".." {
-                entries.push(self.entry(&self.node(number)?, name)?);
-            }
-        }
-        Ok(entries)
+        Ok(Listed::Other(self.entry(&node, name)?))
     }
 
-    pub(super) fn content(&self, path: &str) -> Result<(u64, Box<dyn Content + '_>), InspectError> {
+    pub(super) fn content(
+        &self,
+        path: &[u8],
+    ) -> Result<(u64, Box<dyn Content + '_>), InspectError> {
         let (node, _) = self.find(path)?;
         if self.kind(&node)? != Kind::File {
             return Err(InspectError::OtherKind {

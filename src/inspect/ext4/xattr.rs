@@ -54,6 +54,8 @@ impl Ext4 {
 /// beginning.
 fn read(room: &[u8], mut at: usize, xattrs: &mut Vec<Xattr>) -> Result<(), InspectError> {
     const BAD: &str = "an attribute is impossible";
+    // Values lie side by side: else a block could hold its own length many times.
+    let mut left = room.len();
     loop {
         let Some(rest) = room.get(at..) else {
             return damaged(BAD);
@@ -80,6 +82,10 @@ fn read(room: &[u8], mut at: usize, xattrs: &mut Vec<Xattr>) -> Result<(), Inspe
         let (Some(value), Some(prefix)) = (value, prefix(entry.e_name_index)) else {
             return damaged(BAD);
         };
+        let Some(less) = left.checked_sub(value.len()) else {
+            return damaged("attributes share their bytes");
+        };
+        left = less;
         xattrs.push(([prefix.as_bytes(), name].concat(), value.to_vec()));
         at += (HEAD + name.len()).next_multiple_of(4);
     }

@@ -2,6 +2,7 @@
 
 mod bills;
 mod copy;
+mod odd_names;
 mod openpgp;
 mod signatures;
 mod tamper;
