@@ -44,8 +44,9 @@ pub(super) trait BlockMap: fmt::Debug + Send + Sync {
     /// The block that holds byte `offset` of the disk.
     fn block_at(&self, offset: u64) -> io::Result<Block>;
 
-    /// The bytes of a packed block, exactly as long as its range.
-    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>>;
+    /// The bytes of a packed block, exactly as long as its range. `old` has
+    /// those of another one, and may be used for the new ones.
+    fn unpack(&self, block: &Block, old: Vec<u8>) -> io::Result<Vec<u8>>;
 }
 
 /// Which parts of a disk hold data, as fine as a million pieces allow.
@@ -119,6 +120,13 @@ struct Unpacked {
     users: usize,
 }
 
+/// What a thread gets that asks for a block.
+enum Found {
+    Unpacked(Arc<Vec<u8>>),
+    /// It is the one to unpack it; with bytes that nobody needs.
+    Room(Vec<u8>),
+}
+
 /// A use of an unpacked block, until it is dropped.
 struct Use<'a, M> {
     blocks: &'a Blocks<M>,
@@ -140,18 +148,20 @@ impl<M> Drop for Use<'_, M> {
     }
 }
 
-/// Whether there is room for one more block, after those were dropped that
-/// nobody uses, the longest unused first.
-fn make_room(kept: &mut Vec<Unpacked>, length: u64) -> bool {
+/// Makes room for one more block: those are dropped that nobody uses, the
+/// longest unused first. Gives the bytes of the last of them, to be used
+/// again: what is freed by one thread, an allocator may keep for it. `None`
+/// when there is no room.
+fn make_room(kept: &mut Vec<Unpacked>, length: u64) -> Option<Vec<u8>> {
+    let mut old = Vec::new();
     loop {
         let held: u64 = kept.iter().map(|one| one.length).sum();
         if kept.is_empty() || (held + length <= KEPT && kept.len() < KEPT_BLOCKS) {
-            return true;
+            return Some(old);
         }
-        let Some(unused) = kept.iter().position(|one| one.users == 0) else {
-            return false;
-        };
-        kept.remove(unused);
+        let unused = kept.iter().position(|one| one.users == 0)?;
+        let bytes = kept.remove(unused).bytes;
+        old = bytes.and_then(Arc::into_inner).unwrap_or_default();
     }
 }
 
@@ -177,48 +187,43 @@ impl<M: BlockMap> Blocks<M> {
         let length = block.range.end - start;
         let (found, _use) = self.find_or_begin(start, length);
         let bytes = match found {
-            Some(bytes) => bytes,
-            None => self.unpack(block)?,
+            Found::Unpacked(bytes) => bytes,
+            Found::Room(old) => self.unpack(block, old)?,
         };
         take(&bytes)
     }
 
-    /// The bytes of a block that was unpacked before; `None` when this thread
-    /// is the one to do it.
-    fn find_or_begin(&self, start: u64, length: u64) -> (Option<Arc<Vec<u8>>>, Use<'_, M>) {
+    /// The bytes of a block, or room for them.
+    fn find_or_begin(&self, start: u64, length: u64) -> (Found, Use<'_, M>) {
         let here = || Use {
             blocks: self,
             start,
         };
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match kept.iter().position(|one| one.start == start) {
-                Some(at) if kept[at].bytes.is_some() => {
+            if let Some(at) = kept.iter().position(|one| one.start == start) {
+                if let Some(bytes) = kept[at].bytes.clone() {
                     let mut one = kept.remove(at);
                     one.users += 1;
-                    let bytes = one.bytes.clone();
                     kept.push(one);
-                    return (bytes, here());
+                    return (Found::Unpacked(bytes), here());
                 }
-                None if make_room(&mut kept, length) => {
-                    kept.push(Unpacked {
-                        start,
-                        length,
-                        bytes: None,
-                        users: 1,
-                    });
-                    return (None, here());
-                }
-                _ => {
-                    let woken = self.changed.wait(kept);
-                    kept = woken.unwrap_or_else(PoisonError::into_inner);
-                }
+            } else if let Some(old) = make_room(&mut kept, length) {
+                kept.push(Unpacked {
+                    start,
+                    length,
+                    bytes: None,
+                    users: 1,
+                });
+                return (Found::Room(old), here());
             }
+            let woken = self.changed.wait(kept);
+            kept = woken.unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn unpack(&self, block: &Block) -> io::Result<Arc<Vec<u8>>> {
-        let bytes = Arc::new(self.map.unpack(block)?);
+    fn unpack(&self, block: &Block, old: Vec<u8>) -> io::Result<Arc<Vec<u8>>> {
+        let bytes = Arc::new(self.map.unpack(block, old)?);
         if bytes.len() as u64 != block.range.end - block.range.start {
             return Err(broken("a block unpacks to another length than its own"));
         }

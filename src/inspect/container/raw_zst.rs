@@ -1,7 +1,7 @@
 //! Raw disks as seekable zstd streams.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::FromBytes;
 
@@ -19,6 +19,8 @@ type Opened = (Arc<dyn SparseSource>, &'static str);
 const COMPLAIN: Complain = Complain(ImageFormat::RawZst);
 /// The longest frame that is unpacked, in bytes of the disk.
 const MOST_FRAME: u32 = 16 << 20;
+/// Bytes that are kept for packed frames.
+const MOST_SPARE: usize = 32 << 20;
 /// The longest seek table that is read: a million frames.
 const MOST_TABLE: usize = 8 << 20;
 
@@ -37,6 +39,8 @@ struct Map {
     file: Arc<dyn SparseSource>,
     size: u64,
     frames: Vec<Frame>,
+    /// Bytes that held packed frames, for the next ones.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 pub(super) fn open(file: Arc<dyn SparseSource>) -> Result<Opened, InspectError> {
@@ -76,6 +80,7 @@ pub(super) fn open(file: Arc<dyn SparseSource>) -> Result<Opened, InspectError> 
         file: Arc::clone(&file),
         size: disk,
         frames,
+        spare: Mutex::new(Vec::new()),
     };
     Ok((Arc::new(Blocks::new(file, map, data)), "seekable zstd"))
 }
@@ -128,6 +133,32 @@ fn is_zero(file: &dyn SparseSource, frame: &Frame) -> Result<bool, InspectError>
     Ok(bytes.is_some_and(|bytes| bytes == zero_frame(length)))
 }
 
+/// `old` with another length and any content, where it is neither too short
+/// nor far too long.
+fn with_length(mut old: Vec<u8>, length: usize) -> Vec<u8> {
+    if (length..=2 * length).contains(&old.capacity()) {
+        old.resize(length, 0);
+        return old;
+    }
+    drop(old);
+    vec![0; length]
+}
+
+impl Map {
+    fn take_spare(&self) -> Vec<u8> {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.pop().unwrap_or_default()
+    }
+
+    fn keep_spare(&self, bytes: Vec<u8>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let held: usize = spare.iter().map(Vec::capacity).sum();
+        if held + bytes.capacity() <= MOST_SPARE {
+            spare.push(bytes);
+        }
+    }
+}
+
 impl BlockMap for Map {
     fn size(&self) -> ByteSize {
         ByteSize::from_bytes(self.size)
@@ -151,7 +182,7 @@ impl BlockMap for Map {
         })
     }
 
-    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>> {
+    fn unpack(&self, block: &Block, old: Vec<u8>) -> io::Result<Vec<u8>> {
         let Place::Packed { offset, length } = block.place else {
             return Err(broken("this block is not packed"));
         };
@@ -159,12 +190,14 @@ impl BlockMap for Map {
         if length > bound {
             return Err(broken("a frame is too long"));
         }
-        let packed = read_vec(self.file.as_ref(), offset, length)?;
-        let packed = packed.ok_or_else(|| broken("a frame is cut off"))?;
+        // That the file is long enough was seen when it was opened.
+        let mut packed = with_length(self.take_spare(), length);
+        self.file.read_exact_at(&mut packed, offset)?;
         let length = usize::try_from(block.range.end - block.range.start);
-        let mut bytes = vec![0; length.map_err(io::Error::other)?];
-        let filled = zstd::bulk::decompress_to_buffer(&packed, &mut bytes)?;
+        let mut bytes = with_length(old, length.map_err(io::Error::other)?);
+        let filled = zstd::bulk::decompress_to_buffer(&packed, &mut bytes[..])?;
         bytes.truncate(filled);
+        self.keep_spare(packed);
         Ok(bytes)
     }
 }

@@ -285,7 +285,7 @@ impl BlockMap for Map {
         })
     }
 
-    fn unpack(&self, _block: &Block) -> io::Result<Vec<u8>> {
+    fn unpack(&self, _block: &Block, _old: Vec<u8>) -> io::Result<Vec<u8>> {
         Err(broken("nothing is packed here"))
     }
 }

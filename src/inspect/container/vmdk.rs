@@ -333,7 +333,7 @@ impl BlockMap for Map {
         })
     }
 
-    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>> {
+    fn unpack(&self, block: &Block, _old: Vec<u8>) -> io::Result<Vec<u8>> {
         const HEAD: usize = size_of::<GrainMarker>();
         let Place::Packed { offset, .. } = block.place else {
             return Err(broken("this grain is not packed"));

@@ -445,7 +445,7 @@ impl BlockMap for Map {
         Ok(Block { range, place })
     }
 
-    fn unpack(&self, block: &Block) -> io::Result<Vec<u8>> {
+    fn unpack(&self, block: &Block, _old: Vec<u8>) -> io::Result<Vec<u8>> {
         let Place::Packed { offset, length } = block.place else {
             return Err(broken("this cluster is not packed"));
         };
