@@ -143,9 +143,9 @@ impl Plan {
             }
             put.ok()
         };
-        if self.is_waiting
-            && let Some(request) = request(root)
-        {
+        // A configured machine asks as well: its next configuration may have
+        // secrets that the first one did without.
+        if let Some(request) = request(root) {
             put("request.toml", request.as_bytes(), b'\n', notes);
         }
         if self.has_report {

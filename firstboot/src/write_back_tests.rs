@@ -155,7 +155,15 @@ fn a_waiting_machine_asks_and_a_configured_one_reports_and_wipes() {
         config: taken.config,
         ..Status::new(Standing::Ready, code::READY, "all services run")
     };
+    let medium = &media::look(&machine.roots).candidates[0];
+    put_slot(&machine.roots, medium, "request.toml", b"", b'\n').expect("blank again");
+    assert!(!machine.text("request.toml").contains("recipient"));
     let notes = machine.write_back(&ready);
+    assert_eq!(
+        machine.text("request.toml"),
+        request,
+        "its next secrets are asked for"
+    );
     assert_eq!(notes, ["vdb: secrets.age is taken, and erased there"]);
     assert!(machine.text("secrets.age").starts_with(TAKEN));
     let all = machine.bytes();

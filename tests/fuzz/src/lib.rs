@@ -3,6 +3,7 @@
 //! A reader may refuse; it must not panic, hang or take much memory.
 
 pub mod openpgp;
+pub mod seal;
 pub mod vhdx;
 
 use std::sync::Arc;
@@ -28,7 +29,9 @@ pub fn container(bytes: &[u8], format: ImageFormat) {
     let mut buffer = vec![0; 1 << 16];
     for range in image.disk.data_ranges() {
         let length = (range.end - range.start).min(1 << 16);
-        let _read = image.disk.read_exact_at(&mut buffer[..length as usize], range.start);
+        let _read = image
+            .disk
+            .read_exact_at(&mut buffer[..length as usize], range.start);
         read += length;
         if read > MOST {
             break;
@@ -36,17 +39,19 @@ pub fn container(bytes: &[u8], format: ImageFormat) {
     }
 }
 
-/// Lists a volume two folders deep, and reads its small files.
+/// Lists a volume two folders deep, follows its links, and reads its small
+/// files.
 pub fn volume(volume: &Volume) {
     let Ok(entries) = volume.list("/") else {
         return;
     };
     for entry in entries.iter().take(50) {
-        let path = String::from_utf8_lossy(&entry.name).into_owned();
-        if entry.kind == Kind::Directory {
-            let _listed = volume.list(&path);
+        if matches!(entry.kind, Kind::Directory | Kind::Symlink(_)) {
+            let _listed = volume.list(&entry.name);
+            let below = [&entry.name[..], b"/../", &entry.name[..], b"/x"].concat();
+            let _listed = volume.list(below);
         } else if entry.size < MOST {
-            let _read = volume.read(&path, &mut |_| Ok(()));
+            let _read = volume.read(&entry.name, &mut |_| Ok(()));
         }
     }
     if let Volume::Fat(fat) = volume {

@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    fuzz::container(bytes, consign::image::ImageFormat::Vhd);
+    fuzz::container(&fuzz::seal::vhd(bytes), consign::image::ImageFormat::Vhd);
 });

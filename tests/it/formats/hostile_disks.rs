@@ -8,7 +8,6 @@ use std::process::Output;
 use std::sync::Arc;
 
 use consign::image::{Compression, ImageFormat, ImageSpec, write_all};
-use consign::import::descriptor::{Paths, read};
 use consign::inspect::{self, FileSystem};
 use consign::report::Silent;
 use consign::sparse::Bytes;
@@ -17,14 +16,6 @@ use consign::units::MIB;
 use super::image::{Noise, disk, disk_formats, with_threads};
 use super::inspect::{mke2fs, mkfs_vfat};
 use crate::support::{consign_path, must_run, program, run, temp_folder, text_of};
-
-#[path = "../../fuzz/src/vhdx.rs"]
-#[expect(unreachable_pub, reason = "the fuzz target uses it too")]
-mod vhdx;
-
-#[path = "../../fuzz/src/openpgp.rs"]
-#[expect(unreachable_pub, reason = "the fuzz target uses it too")]
-mod openpgp;
 
 /// How an image is changed.
 #[derive(Debug, Clone)]
@@ -612,7 +603,7 @@ fn hostile_volumes_are_refused() {
 }
 
 /// Reads everything of an image in memory, as long as that is little.
-fn read_everything(bytes: Vec<u8>, format: Option<ImageFormat>) {
+pub(super) fn read_everything(bytes: Vec<u8>, format: Option<ImageFormat>) {
     const MOST: u64 = 64 << 20;
     let Ok(image) = inspect::open_source(Arc::new(Bytes(bytes.into())), format) else {
         return;
@@ -649,52 +640,6 @@ fn read_everything(bytes: Vec<u8>, format: Option<ImageFormat>) {
             }
             Ok(())
         });
-    }
-}
-
-/// What the fuzzer starts from opens: else it never gets behind the first check.
-#[test]
-fn seeds_of_the_fuzzers_are_sound() {
-    let corpus = crate::support::repo_root().join("tests/fuzz/corpus");
-    let seed = |name: &str| fs::read(corpus.join(name)).expect("a seed");
-    for (bytes, format) in [
-        (vhdx::expand(&seed("vhdx/one_block")), ImageFormat::Vhdx),
-        (seed("raw_zst/frames"), ImageFormat::RawZst),
-        (seed("ova/package"), ImageFormat::Ova),
-        (seed("vhd/fixed"), ImageFormat::Vhd),
-        (seed("vmdk/qemu"), ImageFormat::Vmdk),
-        (seed("qcow2/deflate"), ImageFormat::Qcow2),
-    ] {
-        let source = Arc::new(Bytes(bytes.into()));
-        let image = inspect::open_source(source, Some(format));
-        let disk = image
-            .unwrap_or_else(|error| panic!("{format}: {error}"))
-            .disk;
-        consign::image::content_root(disk.as_ref()).expect("readable");
-    }
-    read(&seed("descriptor/wiki"), Paths::Contained).expect("sound");
-    assert!(openpgp::judge(&seed("openpgp/signed")));
-}
-
-#[test]
-fn images_of_the_fuzzers_corpus_are_read_or_refused() {
-    let corpus = crate::support::repo_root().join("tests/fuzz/corpus");
-    for target in consign::tree::list_folder(&corpus).expect("a folder") {
-        let folder = corpus.join(&target.name);
-        let format = target.name.to_string_lossy().replace('_', ".").parse().ok();
-        for file in consign::tree::list_folder(&folder).expect("a folder") {
-            let input = fs::read(folder.join(&file.name)).expect("read");
-            match target.name.to_str() {
-                Some("descriptor") => {
-                    let _read = read(&input, Paths::Contained);
-                }
-                Some("openpgp") => {
-                    let _is_sound = openpgp::judge(&input);
-                }
-                Some("vhdx") => read_everything(vhdx::expand(&input), format),
-                _ => read_everything(input, format),
-            }
-        }
     }
 }
 
