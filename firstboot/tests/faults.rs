@@ -21,16 +21,24 @@ const AGENT: &str = env!("CARGO_BIN_EXE_consign-firstboot");
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
 /// Calls that touch files. Each is counted by itself.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 21] = [
     "openat",
     "openat2",
     "read",
+    "pread64",
     "write",
+    "pwrite64",
+    "ftruncate",
     "fsync",
+    "syncfs",
     "renameat",
     "unlinkat",
     "mkdirat",
     "symlinkat",
+    "readlinkat",
+    "newfstatat",
+    "statx",
+    "fstat",
     "fchmod",
     "fchown",
     "getdents64",
@@ -63,6 +71,11 @@ impl Fault {
     fn is_possible(self, call: &str) -> bool {
         let never = [
             "read",
+            "pread64",
+            "readlinkat",
+            "newfstatat",
+            "statx",
+            "fstat",
             "getdents64",
             "flock",
             "fchmod",
