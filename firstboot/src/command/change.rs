@@ -150,7 +150,7 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
             Err(Failed::Fenced(status)) => *status,
         };
         trial.disarm(place);
-        Ok(end(root, &status))
+        Ok(end(place, &status))
     })
 }
 
@@ -317,7 +317,7 @@ fn rolled_back(place: &Place) -> Result<ExitCode, ExitCode> {
             complain!("appliance: there is no configuration before this one");
             return Err(ExitCode::from(code::INTERNAL));
         }
-        Some(Err(status)) => return Ok(end(root, &status)),
+        Some(Err(status)) => return Ok(end(place, &status)),
         Some(Ok(outcome)) => outcome.status,
     };
     save(root, &status);
@@ -325,7 +325,7 @@ fn rolled_back(place: &Place) -> Result<ExitCode, ExitCode> {
     if place.is_system {
         started(root, &mut status);
     }
-    Ok(end(root, &status))
+    Ok(end(place, &status))
 }
 
 /// `factory-reset --yes`: state and identity go; the machine restarts and

@@ -21,6 +21,8 @@ use crate::systemd::{self, Request};
 const LOOK: Duration = Duration::from_millis(500);
 /// The command that takes a configuration back.
 pub const COMMAND: &str = "unconfirmed";
+/// Who listens for a config disk.
+const VERIFY: &str = "appliance-verify.service";
 /// Where the manager has units that were made at run time.
 const TRANSIENT: &str = "/run/systemd/transient";
 /// Without `--confirm` the machine itself decides, and not later than this.
@@ -173,7 +175,7 @@ fn is_another(root: &Root, digest: &str) -> bool {
 /// `unconfirmed DIGEST`, run at the deadline.
 pub fn run(place: &Place, digest: &str) -> ExitCode {
     match took_back(place, digest) {
-        Ok(Some(status)) => end(&place.root, &status),
+        Ok(Some(status)) => end(place, &status),
         Ok(None) => ExitCode::SUCCESS,
         Err(exit) => exit,
     }
@@ -240,9 +242,16 @@ pub fn save(root: &Root, status: &Status) {
     }
 }
 
-/// Saves and says what the machine is now.
-pub fn end(root: &Root, status: &Status) -> ExitCode {
-    save(root, status);
+/// Saves and says what the machine is now. Behind its fence somebody has to
+/// listen for what corrects it.
+pub fn end(place: &Place, status: &Status) -> ExitCode {
+    save(&place.root, status);
+    if place.is_system
+        && status.standing == Standing::Fenced
+        && let Err(error) = systemd::ask(Request::Begin(VERIFY))
+    {
+        complain!("appliance: {error}");
+    }
     for line in status.lines() {
         tell!("{line}");
     }
