@@ -62,6 +62,8 @@ pub fn config(root: &Root) -> ExitCode {
         Some(status) => status,
         None if last_resort.is_some() => Status::new(Standing::Fenced, code::APPLY_FAILED, ""),
         None => {
+            // A reset that was cut has just taken them away.
+            notes.extend(settle(root));
             let found = media::find(&roots, FIRST_PATIENCE);
             write_back::note(root, &found);
             tell_where(&found);
@@ -160,8 +162,10 @@ fn begin_mounts(root: &Root, notes: &mut Vec<String>) {
 pub fn config_folder(root: &Root) -> ExitCode {
     let mut notes = settle(root);
     let found = Found::default();
-    let mut status =
-        go_on(root, &found).unwrap_or_else(|| take(root, &found, &mut BTreeSet::new()));
+    let mut status = go_on(root, &found).unwrap_or_else(|| {
+        notes.extend(settle(root));
+        take(root, &found, &mut BTreeSet::new())
+    });
     status.notes.append(&mut notes);
     if let Err(error) = status.save(root) {
         complain!("cannot write the status: {error}");
@@ -415,7 +419,7 @@ pub fn bring_up(root: &Root) -> String {
 /// Confirms a configuration on trial, or goes back to the one before it.
 pub fn after_trial(root: &Root, status: Status) -> Status {
     let _lock = locked(root);
-    match verdict(root, &status.failed_units) {
+    match verdict(root, status.generation, &status.failed_units) {
         Verdict::None => status,
         Verdict::Confirmed => {
             let note = "the new configuration works, and stays".to_owned();

@@ -7,6 +7,7 @@ use super::secret::{self, Entered};
 use super::trial::{Trial, confirmed, end, locked, save, started};
 use super::{Arguments, Place, USAGE, read_bounded, show_problems};
 use crate::boot::send_back;
+use crate::configure::tried::{self, End};
 use crate::configure::{
     Claim, Failed, Offer, apply, begin_reset, confirm, finish_reset, roll_back, spend_claim,
     take_offer, wanted_claim,
@@ -308,10 +309,16 @@ pub fn run_rollback(place: &Place) -> ExitCode {
 fn rolled_back(place: &Place) -> Result<ExitCode, ExitCode> {
     let root = &place.root;
     let lock = locked(root)?;
-    let Some((state, _)) = kept(root)? else {
+    let Some((state, generation)) = kept(root)? else {
         complain!("appliance: the machine was never configured");
         return Err(ExitCode::from(code::WAITING));
     };
+    if state.is_on_trial()
+        && let Err(error) = tried::note(root, generation.digest(), End::Failed)
+    {
+        complain!("appliance: nothing has changed: {error}");
+        return Err(ExitCode::from(code::INTERNAL));
+    }
     let mut status = match roll_back(root, &state, Then::Stay) {
         None => {
             complain!("appliance: there is no configuration before this one");

@@ -47,7 +47,7 @@ usage: appliance [--root DIR] COMMAND
       --claim                    instead of a signature: the code on the console,
                                  from the terminal or a pipe
       --confirm SECONDS          go back unless `appliance confirm` comes in time,
-                                 counted from when it is put in place
+                                 counted from when it is asked for
   confirm                      keep the configuration that is on trial
   secret NAME                  takes a secret that the configuration wants from here
   rollback                     the configuration before this one

@@ -103,7 +103,7 @@ impl Trial {
             return Ok(status);
         }
         // It could not be put in place, and the one before it is.
-        let is_back = is_another(root, &self.digest);
+        let is_back = status.refused == code::APPLY_KEPT;
         started(root, &mut status);
         check_role(root, &mut status);
         if self.is_asked && is_on_trial(root) {

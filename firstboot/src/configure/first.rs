@@ -23,7 +23,7 @@ const OUR_FILES: [&str; 3] = ["report.json", "request.toml", "support.tar"];
 /// One that is refused joins `refused`, and stands back from then on when
 /// another comes.
 pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Status {
-    let (candidate, offer) = match choose(found, refused) {
+    let (candidate, offer, outranked) = match choose(found, refused) {
         Ok(chosen) => chosen,
         Err(status) => return *status,
     };
@@ -41,6 +41,7 @@ pub fn take(root: &Root, found: &Found, refused: &mut BTreeSet<Digest>) -> Statu
     let is_strange =
         |name: &&String| !OUR_FILES.contains(&name.as_str()) && *name != offer::CLAIM_FILE;
     let ignored = candidate.ignored.iter().filter(is_strange);
+    status.notes.extend(outranked);
     status
         .notes
         .extend(ignored.map(|name| format!("{}: {name} is ignored", candidate.device)));
@@ -118,7 +119,7 @@ pub(super) fn allowed_by_hooks(
 fn choose<'f>(
     found: &'f Found,
     refused: &BTreeSet<Digest>,
-) -> Result<(&'f Candidate, Offer<'f>), Box<Status>> {
+) -> Result<(&'f Candidate, Offer<'f>, Vec<String>), Box<Status>> {
     let mut offers: Vec<(&Candidate, Offer<'_>)> = found
         .candidates
         .iter()
@@ -128,6 +129,8 @@ fn choose<'f>(
     if offers.iter().any(is_new) {
         offers.retain(is_new);
     }
+    let mut outranked = Vec::new();
+    by_rank(&mut offers, |(_, offer)| offer, &mut outranked);
     let different: BTreeSet<Digest> = offers.iter().map(|(_, offer)| offer.digest()).collect();
     if different.len() > 1 {
         let names: Vec<&str> = offers.iter().map(|(_, offer)| offer.device).collect();
@@ -136,8 +139,8 @@ fn choose<'f>(
             vec![conflict(&names)],
         )));
     }
-    if let Some(chosen) = offers.into_iter().next() {
-        return Ok(chosen);
+    if let Some((candidate, offer)) = offers.into_iter().next() {
+        return Ok((candidate, offer, outranked));
     }
     let files = without_offer(found);
     Err(Box::new(if found.candidates.is_empty() {
@@ -152,6 +155,31 @@ fn choose<'f>(
     } else {
         invalid("the config disk has no configuration", files)
     }))
+}
+
+/// Where a medium of ours offers something, other ways do not count; of those
+/// that offer something else a note tells.
+pub(super) fn by_rank<'f, T>(
+    offers: &mut Vec<T>,
+    of: impl Fn(&T) -> &Offer<'f>,
+    notes: &mut Vec<String>,
+) {
+    let is_ours = |offer: &Offer<'_>| offer.medium.is_some_and(Candidate::is_ours);
+    let ours = offers.iter().map(&of).filter(|offer| is_ours(offer));
+    let ours: BTreeSet<Digest> = ours.map(Offer::digest).collect();
+    if ours.is_empty() {
+        return;
+    }
+    offers.retain(|offer| {
+        let offer = of(offer);
+        if !is_ours(offer) && !ours.contains(&offer.digest()) {
+            notes.push(format!(
+                "the configuration of {} is ignored: a config disk outranks it",
+                offer.device
+            ));
+        }
+        is_ours(offer)
+    });
 }
 
 /// The media that hold different configurations.

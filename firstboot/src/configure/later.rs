@@ -216,6 +216,7 @@ pub(super) fn consider<'f>(
         };
         offers = judged.into_iter().filter_map(keep).collect();
     }
+    first::by_rank(&mut offers, |offer| offer, &mut passed);
     let different: BTreeSet<_> = offers.iter().map(Offer::digest).collect();
     if different.len() > 1 {
         let names: Vec<&str> = offers.iter().map(|offer| offer.device).collect();

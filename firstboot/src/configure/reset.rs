@@ -3,12 +3,14 @@
 //! The record says that a reset has begun, so that a cut leads to its end;
 //! the record itself goes last.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::generation::{CONFIGURED, Generation, GenerationError};
 use crate::item::Item;
 use crate::root::Root;
 use crate::state::{FILES, Name, Phase, State, StateError, Then};
+use crate::step::people::with_homes;
 
 /// The agent's state, and what makes this machine this machine.
 const GONE: [&str; 8] = [
@@ -29,6 +31,9 @@ const GONE_FOLDERS: [&str; 6] = [
     "/var/lib/consign/journal",
     "/run/credstore",
 ];
+
+/// A list of accounts is never longer.
+const MAX_PASSWD: usize = 1 << 20;
 
 /// What the machine wrote down: one folder for each machine-id below it.
 const JOURNAL: &str = "/var/log/journal";
@@ -68,18 +73,13 @@ pub fn begin_reset(root: &Root) -> io::Result<bool> {
 /// What the system reports; it can be done again.
 pub fn finish_reset(root: &Root) -> io::Result<()> {
     let state = State::load(root).map_err(|error| io::Error::other(error.to_string()))?;
-    let generation = state.as_ref().map(|state| Generation::load(root, state));
-    match generation {
-        Some(Ok(generation)) => {
-            for item in generation.without() {
-                item.put(root)?;
-            }
-            take_what_people_have(root, &generation)?;
+    if let Some(generation) = what_is_known(root, state.as_ref())? {
+        for item in generation.without() {
+            item.put(root)?;
         }
-        Some(Err(GenerationError::Unread { source, .. })) => return Err(source),
-        // Nobody knows any more what it put where.
-        Some(Err(_)) | None => {}
+        take_what_people_have(root, &generation)?;
     }
+    take_left_homes(root)?;
     for file in GONE {
         root.remove(file)?;
     }
@@ -98,6 +98,38 @@ pub fn finish_reset(root: &Root) -> io::Result<()> {
     Generation::remove_all(root)?;
     for file in files {
         root.remove(file)?;
+    }
+    Ok(())
+}
+
+/// What was put where: by the generation that counts, by what its manifest
+/// says where it is damaged, or else by the one before it.
+fn what_is_known(root: &Root, state: Option<&State>) -> io::Result<Option<Generation>> {
+    let Some(state) = state else {
+        return Ok(None);
+    };
+    match Generation::load(root, state) {
+        Ok(generation) => return Ok(Some(generation)),
+        Err(GenerationError::Unread { source, .. }) => return Err(source),
+        Err(_) => {}
+    }
+    let salvaged = Generation::salvaged(root, state)?;
+    if !salvaged.id.is_empty() {
+        return Ok(Some(salvaged));
+    }
+    // Where that cannot be read either, nobody knows it any more.
+    Ok(Generation::previous(root, state).ok().flatten())
+}
+
+/// Homes of people whom nobody knows now: a configuration that was taken back
+/// had made them.
+fn take_left_homes(root: &Root) -> io::Result<()> {
+    let passwd = root.read_text("/etc/passwd", MAX_PASSWD)?;
+    for name in with_homes(root, BTreeMap::new())?.keys() {
+        let is_account = |line: &str| line.split(':').next() == Some(name);
+        if !passwd.lines().any(is_account) {
+            root.remove_tree(&format!("/home/{name}"))?;
+        }
     }
     Ok(())
 }

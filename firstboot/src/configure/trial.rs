@@ -53,13 +53,14 @@ pub fn growing_disks(root: &Root) -> Vec<(String, bool)> {
         .collect()
 }
 
-/// Confirms a configuration on trial when its network has come up and its units
+/// Confirms a configuration on trial, if it is this generation, when its network has come up and its units
 /// run, and goes back otherwise.
-pub fn verdict(root: &Root, failed_units: &[String]) -> Verdict {
+pub fn verdict(root: &Root, number: u32, failed_units: &[String]) -> Verdict {
     let Ok(Some(state)) = State::load(root) else {
         return Verdict::None;
     };
-    if state.phase != Phase::Trial {
+    // Somebody else's, who asked to confirm it, is not ours to judge.
+    if state.phase != Phase::Trial || state.generation.number != number {
         return Verdict::None;
     }
     let loaded = Generation::load(root, &state);
@@ -126,8 +127,14 @@ pub fn take_back(
     }
     match Generation::load(root, &state) {
         Ok(generation) if generation.digest().to_string() != digest => Ok(None),
+        // The same file is not taken again from a medium that is still there:
+        // then nobody would be asked to confirm it.
+        Ok(generation) => {
+            tried::note(root, generation.digest(), End::Failed)?;
+            Ok(roll_back(root, &state, Then::Forget))
+        }
         // What is on trial and damaged is nothing to keep.
-        Ok(_) | Err(GenerationError::Damaged(_)) => Ok(roll_back(root, &state, Then::Forget)),
+        Err(GenerationError::Damaged(_)) => Ok(roll_back(root, &state, Then::Forget)),
         Err(error) => Err(other(&error)),
     }
 }
@@ -192,7 +199,7 @@ mod tests {
         let system = Folder::new();
         let (two, mut state) = on_trial(&system);
         two.activate(&system.root, &mut state).expect("in place");
-        let Verdict::Back(_, reason) = verdict(&system.root, &[]) else {
+        let Verdict::Back(_, reason) = verdict(&system.root, state.generation.number, &[]) else {
             panic!("a file that is no configuration was confirmed");
         };
         assert_eq!(reason, "the configuration is wrong");
@@ -213,6 +220,8 @@ mod tests {
         assert!(outcome.is_some_and(|outcome| outcome.is_ok()));
         assert_eq!(counting(&system), (b"one".to_vec(), Phase::Active));
         assert!(take_back(root, &digest).expect("asked").is_none());
+        // Its medium may still be there.
+        assert!(tried::is_spent(root, two.digest()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::tests::{attached, code_of, found, good, signed, system, take, with_serial};
 use super::*;
 use crate::generation::CONFIGURED;
+use crate::media::Candidate;
 use crate::root::testing::Folder;
 
 #[test]
@@ -224,4 +225,29 @@ fn a_file_from_the_command_line_may_be_out_of_date_too() {
         let lines: Vec<String> = lines.collect();
         assert!(lines[0].contains("[expired]"), "{lines:?}");
     }
+}
+
+#[test]
+fn a_config_disk_outranks_other_ways() {
+    let (system, key) = (system(), tempfile::tempdir().expect("a folder"));
+    let disk = |device: &str, serial| Candidate {
+        disk: device.into(),
+        ..signed(key.path(), device, &with_serial(serial))
+    };
+    let other = |serial| signed(key.path(), "fw_cfg", &with_serial(serial));
+    let is_told = |status: &Status| {
+        let mut notes = status.notes.iter();
+        notes
+            .any(|note| note == "the configuration of fw_cfg is ignored: a config disk outranks it")
+    };
+    let status = take(&system.root, &found(vec![other(9), disk("vdb", 3)]));
+    assert!(status.serial == 3 && is_told(&status), "{status:?}");
+    // One that is in use already does not stand in the way.
+    let all = vec![disk("vdb", 3), other(4)];
+    let status = go_on(&system.root, &found(all)).expect("configured");
+    assert!(status.serial == 4 && !is_told(&status), "{status:?}");
+    confirm(&system.root).expect("confirmed");
+    let all = vec![other(6), disk("vdc", 5)];
+    let status = go_on(&system.root, &found(all)).expect("configured");
+    assert!(status.serial == 5 && is_told(&status), "{status:?}");
 }

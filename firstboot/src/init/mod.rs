@@ -13,6 +13,7 @@ pub(crate) mod devices;
 mod disks;
 pub(crate) mod gpt;
 mod identity;
+mod journal;
 mod modules;
 mod problem;
 mod root;

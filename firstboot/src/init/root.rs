@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount as mount_at, mount_move};
 
 use super::cmdline::Wanted;
 use super::devices::list;
 use super::disks::Found;
 use super::problem::Problem;
-use super::screen;
+use super::{journal, screen};
 
 /// Where the root is mounted until it becomes `/`.
 pub const SYSROOT: &str = "/sysroot";
@@ -59,10 +60,30 @@ pub fn mount(found: &Found, wanted: &Wanted) -> Result<(), Problem> {
     Ok(())
 }
 
-/// ext4 replays its journal here, so nothing checks it at every start.
+/// ext4 replays its journal here, so nothing checks it at every start. What
+/// the kernel takes for damaged may miss only what is in the journal.
 fn mount_ext4(device: &str, place: &str) -> Result<(), Problem> {
-    mount_at(device, place, "ext4", MountFlags::empty(), c"")
-        .map_err(Problem::system(format!("mount {device} on {place}")))
+    let mount = || mount_at(device, place, "ext4", MountFlags::empty(), c"");
+    let mut mounted = mount();
+    if mounted == Err(Errno::UCLEAN) && is_replayed(device) {
+        mounted = mount();
+    }
+    mounted.map_err(Problem::system(format!("mount {device} on {place}")))
+}
+
+/// Replays the journal by ourselves, and says so.
+fn is_replayed(device: &str) -> bool {
+    let volume = fs::File::options().read(true).write(true).open(device);
+    match volume.and_then(|volume| journal::replay(&volume)) {
+        Ok(blocks) => screen::mark(&format!("{device}: {blocks} blocks come from its journal")),
+        Err(error) => {
+            screen::mark(&format!(
+                "{device}: its journal cannot be replayed: {error}"
+            ));
+            return false;
+        }
+    }
+    true
 }
 
 /// Makes the mounted root `/` and becomes its init.

@@ -2,7 +2,7 @@
 //! strings and in QEMU's `fw_cfg`, a variable of `VMware`'s, and the OVF
 //! environment on a CD.
 //!
-//! They have a lower rank than our media: where one of those has a
+//! They have a lower rank than our media: where one of those offers another
 //! configuration, they do not count, and the machine says so.
 //! Whether a channel counts at all, the vendor's policy says.
 //!
@@ -163,30 +163,7 @@ pub fn admit(found: Found, policy: &Policy) -> Found {
             }),
         }
     }
-    by_rank(admitted)
-}
-
-/// Other ways do not count where a medium of ours has a configuration. It
-/// tells of those that say something else.
-fn by_rank(mut found: Found) -> Found {
-    let is_ours =
-        |candidate: &Candidate| candidate.form == Form::Site && !candidate.disk.is_empty();
-    let (mut ours, others): (Vec<_>, Vec<_>) = found.candidates.into_iter().partition(is_ours);
-    let chief = ours
-        .iter_mut()
-        .find(|candidate| candidate.files.contains_key(SITE_FILE));
-    if let Some(chief) = chief {
-        let site = chief.files.get(SITE_FILE);
-        let differ = others
-            .iter()
-            .filter(|other| other.files.get(SITE_FILE) != site);
-        let told = differ.map(|other| format!("the configuration of {}", other.device));
-        chief.ignored.extend(told);
-    } else {
-        ours.extend(others);
-    }
-    found.candidates = ours;
-    found
+    admitted
 }
 
 type Converted = Result<String, Vec<consign_schema::Problem>>;
@@ -340,44 +317,6 @@ mod tests {
             reason.contains("user-data that cannot be taken: 2:9: `runcmd`"),
             "{reason}"
         );
-    }
-
-    #[test]
-    fn our_media_outrank_other_ways() {
-        let one = |device: &str, disk: &str, form, site: Option<&str>| Candidate {
-            form,
-            device: device.into(),
-            disk: disk.into(),
-            files: site
-                .map(|text| (SITE_FILE.to_owned(), text.as_bytes().to_vec()))
-                .into_iter()
-                .collect(),
-            ..Candidate::default()
-        };
-        let devices = |candidates: Vec<Candidate>| {
-            let found = by_rank(Found {
-                candidates,
-                ..Found::default()
-            });
-            let told = found.candidates.into_iter();
-            told.map(|it| (it.device, it.ignored)).collect::<Vec<_>>()
-        };
-        let said = |device: &str, ignored: &[&str]| {
-            let ignored: Vec<String> = ignored.iter().map(|it| (*it).to_owned()).collect();
-            (device.to_owned(), ignored)
-        };
-        let firmware = || one("fw_cfg", "", Form::Site, Some("a"));
-        let ovf = || one("sr0", "sr0", Form::Ovf, Some("b"));
-        let ours = |site| one("vdb", "vdb", Form::Site, site);
-        assert_eq!(
-            devices(vec![firmware(), ovf(), ours(Some("b"))]),
-            [said("vdb", &["the configuration of fw_cfg"])]
-        );
-        assert_eq!(
-            devices(vec![ours(None), firmware(), ovf()]),
-            [said("vdb", &[]), said("fw_cfg", &[]), said("sr0", &[])]
-        );
-        assert_eq!(devices(vec![firmware()]), [said("fw_cfg", &[])]);
     }
 
     #[test]

@@ -148,6 +148,14 @@ pub struct Candidate {
     pub ignored: Vec<String>,
 }
 
+impl Candidate {
+    /// Whether it is a medium of ours, which outranks every other way.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.form == Form::Site && !self.disk.is_empty()
+    }
+}
+
 /// A medium that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {

@@ -146,6 +146,47 @@ fn var_grows_with_the_disk_and_only_once() {
     var_grows_by(4 << 30, PATIENCE);
 }
 
+/// As a power cut may leave it while it grows: part of the group table is in
+/// the journal only, and the kernel looks at the table before it replays that.
+#[test]
+fn a_var_whose_group_table_is_in_the_journal_is_mounted() {
+    let folder = temp_folder();
+    let disk = appliance().copy(folder.path());
+    let (Some(mut sfdisk), Some(mut debugfs)) =
+        (program("sfdisk", "fdisk"), program("debugfs", "e2fsprogs"))
+    else {
+        return;
+    };
+    let listed = must_run(sfdisk.arg("-J").arg(&disk.path)).stdout;
+    let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
+    let partitions = listed["partitiontable"]["partitions"].as_array();
+    let mut partitions = partitions.expect("a list").iter();
+    let var = partitions.find(|part| part["name"] == "var");
+    let var = var.expect("a partition for /var");
+    let start = var["start"].as_u64().expect("a sector") * 512;
+    let mut options = File::options();
+    let file = options.read(true).write(true).open(&disk.path);
+    let file = file.expect("open");
+    let mut table = vec![0; 4096];
+    file.read_exact_at(&mut table, start + 4096).expect("read");
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("table"), &table).expect("written");
+    let commands = format!("jo\njw -b 1 {}\njc\n", at("table").display());
+    std::fs::write(at("commands"), commands).expect("written");
+    debugfs.arg("-w").arg("-f").arg(at("commands"));
+    must_run(debugfs.arg(format!("{}?offset={start}", disk.path.display())));
+    file.write_all_at(&[0; 4096], start + 4096)
+        .expect("written");
+    let mut spec = GuestSpec::new(Firmware::Bios);
+    spec.disks = vec![disk];
+    let Some(mut guest) = TestGuest::start(&spec) else {
+        return;
+    };
+    guest.says("1 blocks come from its journal");
+    let line = next_state(&mut guest);
+    assert_eq!(line.state, GuestState::Waiting, "{}", guest.console());
+}
+
 /// Beyond what the reserved blocks of the group table reach.
 #[test]
 #[ignore = "minutes in the guest: ci/nightly.d/fs"]

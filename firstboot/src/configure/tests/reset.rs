@@ -56,6 +56,26 @@ fn a_reset_is_the_way_out_of_a_damaged_state() {
 }
 
 #[test]
+fn a_reset_knows_what_a_damaged_configuration_had_put_where() {
+    let system = system();
+    let before = system.text("/etc/passwd");
+    take(&system.root, &found(vec![attached("vdb", &good())]));
+    // Of one that was taken back, nobody knows any more.
+    let bob = system.path().join("home/bob");
+    std::fs::create_dir_all(&bob).expect("a home");
+    let is_given = std::os::unix::fs::chown(&bob, Some(1234), Some(1234)).is_ok();
+    let place = system.path().join("var/lib/consign/gen/0001/site.toml");
+    std::fs::write(place, "rubbish").expect("damage");
+    assert!(begin_reset(&system.root).expect("begun"));
+    finish_reset(&system.root).expect("finished");
+    assert_eq!(system.text("/etc/passwd"), before);
+    for gone in ["etc/t", "home/ann", "etc/ssh/authorized_keys.d/ann"] {
+        assert!(!system.path().join(gone).exists(), "{gone}");
+    }
+    assert_eq!(bob.exists(), !is_given, "only root can give a home away");
+}
+
+#[test]
 fn a_reset_takes_what_people_left() {
     let (system, key) = (system(), tempfile::tempdir().expect("a folder"));
     let with = |serial, name: &str| {
