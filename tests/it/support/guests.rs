@@ -124,18 +124,29 @@ impl TestGuest {
     /// loudly, without an ssh client. Gives back standard output.
     #[track_caller]
     pub(crate) fn ssh(&self, key: &Path, user: &str, command: &str) -> Option<String> {
-        let mut ssh = program("ssh", "openssh-client")?;
-        ssh.args(["-F", "/dev/null", "-T", "-o", "BatchMode=yes"])
-            .args(["-o", "StrictHostKeyChecking=no"])
-            .args(["-o", "UserKnownHostsFile=/dev/null"])
-            .args(["-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=60"])
-            .args(["-o", "LogLevel=ERROR"])
-            .arg("-i")
-            .arg(key)
-            .args(["-p", &self.port(22).to_string()])
-            .arg(format!("{user}@127.0.0.1"))
-            .arg(command);
-        let output = run(&mut ssh);
+        let deadline = Instant::now() + Duration::from_mins(1);
+        let output = loop {
+            let mut ssh = program("ssh", "openssh-client")?;
+            ssh.args(["-F", "/dev/null", "-T", "-o", "BatchMode=yes"])
+                .args(["-o", "StrictHostKeyChecking=no"])
+                .args(["-o", "UserKnownHostsFile=/dev/null"])
+                .args(["-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=60"])
+                .args(["-o", "LogLevel=ERROR"])
+                .arg("-i")
+                .arg(key)
+                .args(["-p", &self.port(22).to_string()])
+                .arg(format!("{user}@127.0.0.1"))
+                .arg(command);
+            let output = run(&mut ssh);
+            // Nobody listens yet: a machine says what it is before the last of
+            // its services is up. Nothing was run then.
+            let is_early = output.status.code() == Some(255)
+                && text_of(&output).contains("kex_exchange_identification");
+            if !is_early || Instant::now() > deadline {
+                break output;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        };
         assert!(
             output.status.success(),
             "`{command}` ended with {}:\n{}\n{}",
