@@ -1,5 +1,6 @@
 //! Roles and policy of an image that is finished: what its first-boot agent
-//! will judge by, for somebody who has the image and nothing else.
+//! will judge by, for somebody who has the image and nothing else. Whether the
+//! policy is signed is the agent's to judge.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,8 @@
 //! identity in place, the system's own init in our stead.
 //! Never here: device names from outside (disks are known by what their GPT
 //! says), programs of others, a panic for a missing disk.
-//! Checked by: unit tests of every parser; boots from every disk controller
-//! that QEMU emulates.
+//! Checked by: unit tests of every parser; debugfs and e2fsck for the journal;
+//! boots from every disk controller that QEMU emulates.
 
 mod cmdline;
 pub(crate) mod devices;
