@@ -20,6 +20,10 @@ use rustix::process::{getegid, geteuid};
 
 /// How often a lock that somebody holds is tried again.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often a path is resolved when something is renamed or mounted anywhere
+/// meanwhile: the kernel gives up at a `..` then (openat2(2), EAGAIN), as
+/// links in `/sys` have.
+const TRIES: u32 = 128;
 /// Bytes that are made room for before a file is read.
 const ROOM: usize = 2048;
 
@@ -403,13 +407,14 @@ impl Root {
 
     fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        openat2(
-            &self.fd,
-            relative(path),
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT,
-        )
+        let (path, rule) = (relative(path), ResolveFlags::IN_ROOT);
+        for _ in 0..TRIES {
+            let opened = openat2(&self.fd, path, flags, Mode::empty(), rule);
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                return opened;
+            }
+        }
+        Err(Errno::AGAIN)
     }
 
     /// The directory that holds the path, and the path's name in it.
@@ -543,59 +548,8 @@ fn give(fd: &impl AsFd, access: Access) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub mod testing {
-    //! Folders that stand for a system in tests.
-
-    use std::path::{Path, PathBuf};
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::Root;
-
-    /// A root in a folder of its own, removed in the end.
-    pub struct Folder {
-        path: PathBuf,
-        pub root: Root,
-    }
-
-    impl Folder {
-        pub fn new() -> Self {
-            static NEXT: AtomicU32 = AtomicU32::new(0);
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let name = format!("consign-root-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir_all(&path).expect("a folder");
-            let root = Root::open(&path).expect("a root");
-            Self { path, root }
-        }
-
-        pub fn path(&self) -> &Path {
-            &self.path
-        }
-
-        /// A folder with these files.
-        pub fn with(files: &[(&str, &str)]) -> Self {
-            let folder = Self::new();
-            for (path, text) in files {
-                let path = folder.path.join(path.trim_start_matches('/'));
-                std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
-                std::fs::write(path, text).expect("a file");
-            }
-            folder
-        }
-
-        pub fn text(&self, path: &str) -> String {
-            let path = self.path.join(path.trim_start_matches('/'));
-            std::fs::read_to_string(&path)
-                .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
-}
+#[path = "root_testing.rs"]
+pub mod testing;
 
 #[cfg(test)]
 #[path = "root_tests.rs"]

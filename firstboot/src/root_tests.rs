@@ -1,6 +1,7 @@
 use super::testing::Folder;
 use super::*;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[test]
 fn a_file_is_written_once() {
@@ -41,6 +42,34 @@ fn links_lead_nowhere_outside() {
         .put("/out/file", b"in", Access::own(0o644))
         .expect_err("the link leads nowhere inside");
     assert!(!Path::new("/etc/file").exists());
+}
+
+#[test]
+fn links_upwards_are_followed_while_others_rename() {
+    let folder = Folder::with(&[("devices/disk/size", "1")]);
+    let class = folder.path().join("class/block");
+    std::fs::create_dir_all(&class).expect("folders");
+    symlink("../../devices/disk", class.join("disk")).expect("a link");
+    let others = Folder::new();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (one, two) = (others.path().join("1"), others.path().join("2"));
+            std::fs::write(&one, "").expect("a file");
+            while !is_over.load(Ordering::Relaxed) {
+                std::fs::rename(&one, &two).expect("renamed");
+                std::fs::rename(&two, &one).expect("renamed");
+            }
+        });
+        for _ in 0..50_000 {
+            let text = folder.root.read_text("/class/block/disk/size", 16);
+            if !matches!(text.as_deref(), Ok("1")) {
+                is_over.store(true, Ordering::Relaxed);
+                panic!("{text:?}");
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]
