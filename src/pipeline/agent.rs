@@ -227,13 +227,16 @@ fn stamp_of(sources: Digest, agent: &Path) -> io::Result<Digest> {
     Ok(hasher.finish())
 }
 
-/// How the agent is linked: static, and without tables for unwinding, which
-/// never happens there. rustc links in the workspace's folder; the full name
-/// of the script would make the bytes depend on where the checkout lies.
-const LINKING: [&str; 5] = [
+/// How the agent is linked: static, without tables for unwinding, which never
+/// happens there, and functions of the same instructions once (nothing in it
+/// compares functions by their addresses; rustc's own lld knows how). rustc
+/// links in the workspace's folder; the full name of the script would make the
+/// bytes depend on where the checkout lies.
+const LINKING: [&str; 6] = [
     "-Ctarget-feature=+crt-static",
     "-Crelocation-model=static",
     "-Clink-arg=-Wl,--no-eh-frame-hdr",
+    "-Clink-arg=-Wl,--icf=all",
     "-Clink-arg=-T",
     "-Clink-arg=firstboot/link.ld",
 ];
