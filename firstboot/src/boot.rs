@@ -96,7 +96,7 @@ fn tell_where(found: &Found) {
 
 /// The slot that the loader started although none had tries left
 /// (`consign.fenced=1`); `None` in every other start.
-fn last_resort(root: &Root) -> Option<String> {
+pub fn last_resort(root: &Root) -> Option<String> {
     let cmdline = root.read_text("/proc/cmdline", 4096).ok()?;
     let words = || cmdline.split_ascii_whitespace();
     let slot = words().find_map(|word| word.strip_prefix("consign.slot="));

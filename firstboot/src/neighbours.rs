@@ -5,7 +5,7 @@
 //! knew before is forgotten first, since an answer from before a change says
 //! nothing about what the change did.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use crate::netlink;
@@ -53,14 +53,18 @@ pub fn forget(address: IpAddr) {
     }
 }
 
-/// Has the kernel look for the neighbour. What goes wrong shows in the table.
-pub fn poke(address: IpAddr) {
-    let any: SocketAddr = match address {
-        IpAddr::V4(_) => (std::net::Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
+/// Has the kernel look for the neighbour; on which link matters for an address
+/// that every link may have (`fe80::1`). What goes wrong shows in the table.
+pub fn poke(link: u32, address: IpAddr) {
+    let (any, there): (SocketAddr, SocketAddr) = match address {
+        IpAddr::V4(_) => ((Ipv4Addr::UNSPECIFIED, 0).into(), (address, DISCARD).into()),
+        IpAddr::V6(address) => (
+            (Ipv6Addr::UNSPECIFIED, 0).into(),
+            SocketAddrV6::new(address, DISCARD, 0, link).into(),
+        ),
     };
     if let Ok(socket) = UdpSocket::bind(any) {
-        let _ = socket.send_to(&[], (address, DISCARD));
+        let _ = socket.send_to(&[], there);
     }
 }
 

@@ -233,6 +233,34 @@ fn exit_codes_are_frozen() {
     must(&["config"], 10);
 }
 
+/// Who made room, or took away what stood in the way, needs no new serial.
+#[test]
+fn what_could_not_be_put_in_place_is_applied_again() {
+    let folder = delivered();
+    let place = folder.path();
+    let one = text(&place.join("site-1")).to_owned();
+    let hostname = place.join("etc/hostname");
+    let in_the_way = hostname.join("x");
+    fs::create_dir_all(&in_the_way).expect("made");
+    let (found, said) = on(place, &["apply", &one], "");
+    assert_eq!(found, 31, "{said}");
+    let (found, said) = on(place, &["apply", &one], "");
+    assert_eq!(found, 31, "still in the way: {said}");
+    fs::remove_dir_all(&hostname).expect("removed");
+    // The loader started it although no slot had tries left.
+    write(place, "proc/cmdline", "consign.slot=a consign.fenced=1\n");
+    let (found, said) = on(place, &["apply", &one], "");
+    assert_eq!((found, hostname.exists()), (31, false), "{said}");
+    fs::remove_file(place.join("proc/cmdline")).expect("removed");
+    let (found, said) = on(place, &["apply", &one], "");
+    assert_eq!(found, 0, "{said}");
+    let name = fs::read_to_string(&hostname).expect("a name");
+    assert_eq!(name, "web-1\n");
+    let (found, said) = on(place, &["apply", &one], "");
+    assert_eq!(found, 0);
+    assert!(said.contains("in use"), "{said}");
+}
+
 /// A list of processes shows no claim code, and a wrong one changes nothing.
 #[test]
 fn the_claim_code_comes_from_who_is_at_the_machine() {

@@ -6,18 +6,18 @@ use std::process::ExitCode;
 use super::secret::{self, Entered};
 use super::trial::{Trial, confirmed, end, locked, save, started};
 use super::{Arguments, Place, USAGE, read_bounded, show_problems};
-use crate::boot::send_back;
+use crate::boot::{last_resort, send_back};
 use crate::configure::tried::{self, End};
 use crate::configure::{
-    Claim, Failed, Offer, apply, begin_reset, confirm, finish_reset, roll_back, spend_claim,
-    take_offer, wanted_claim,
+    Claim, Failed, Offer, Outcome, apply, begin_reset, confirm, finish_reset, go_on, roll_back,
+    spend_claim, take_offer, wanted_claim,
 };
-use crate::generation::Generation;
+use crate::generation::{Activation, CONFIGURED, Generation};
 use crate::item::Item;
-use crate::media;
+use crate::media::{self, Found};
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
-use crate::status::code;
+use crate::status::{Standing, code};
 use crate::systemd::{self, Request};
 use crate::write_back;
 
@@ -109,7 +109,11 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         let mut trial = Trial::of(arguments, offer.digest().to_string())?;
         let lock = locked(root)?;
         let outcome = match kept(root)? {
-            Some((_, generation)) if generation.digest() == offer.digest() => {
+            Some((state, generation))
+                if generation.digest() == offer.digest()
+                    && state.phase != Phase::Committed
+                    && root.exists(CONFIGURED) =>
+            {
                 tell!("{}: this configuration is in use", offer.file);
                 return Ok(ExitCode::SUCCESS);
             }
@@ -120,6 +124,7 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
                 );
                 return Err(ExitCode::from(code::APPLY_KEPT));
             }
+            Some((_, generation)) if generation.digest() == offer.digest() => again(root)?,
             Some((state, generation)) => {
                 trial.arm(place)?;
                 apply(root, offer, (&state, &generation))
@@ -152,6 +157,26 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         };
         trial.disarm(place);
         Ok(end(place, &status))
+    })
+}
+
+/// Puts what counts and is not in place there, as the next start would.
+fn again(root: &Root) -> Result<Result<Outcome, Failed>, ExitCode> {
+    if last_resort(root).is_some() {
+        complain!(
+            "appliance: not applied: no slot has tries left; install an update or the image again"
+        );
+        return Err(ExitCode::from(code::APPLY_FAILED));
+    }
+    let Some(status) = go_on(root, &Found::default()) else {
+        complain!("appliance: a factory reset is over; restart the machine");
+        return Err(ExitCode::from(code::INTERNAL));
+    };
+    Ok(if status.standing == Standing::Starting {
+        let activation = Activation::default();
+        Ok(Outcome { status, activation })
+    } else {
+        Err(Failed::Fenced(Box::new(status)))
     })
 }
 

@@ -42,7 +42,7 @@ pub fn run_bundle(root: &Root, file: Option<&str>) -> ExitCode {
 }
 
 const CMDLINE: &str = "/proc/cmdline";
-/// Whose name has one of these on the kernel's command line has a value that
+/// A word of the kernel's command line that has one of these has a value that
 /// is nobody's business.
 const PRIVATE: [&str; 5] = ["credential", "pass", "secret", "token", "key"];
 /// What stands instead of a secret.
@@ -146,14 +146,32 @@ fn scrubbed(bytes: &[u8], secrets: &[String]) -> String {
         .fold(text, |text, secret| text.replace(secret, LEFT))
 }
 
-/// A command line whose private words have no values.
+/// A command line whose private words have no values. White space belongs to a
+/// word where the kernel or systemd says so: in quotes of either kind, and
+/// after a backslash. So a word may be longer than who reads it thinks, and
+/// never shorter.
 fn without_values(cmdline: &str) -> String {
-    let word = |word: &str| match word.split_once('=') {
-        Some((name, _)) if PRIVATE.iter().any(|it| name.contains(it)) => format!("{name}={LEFT}"),
-        _ => word.to_owned(),
+    let (mut quote, mut is_escaped) = (None, false);
+    let words = cmdline.trim().split(|c: char| {
+        let is_plain = !is_escaped;
+        is_escaped = is_plain && c == '\\';
+        if is_plain && quote == Some(c) {
+            quote = None;
+        } else if is_plain && quote.is_none() && matches!(c, '"' | '\'') {
+            quote = Some(c);
+        }
+        is_plain && quote.is_none() && c.is_ascii_whitespace()
+    });
+    let word = |word: &str| {
+        let small = word.to_ascii_lowercase();
+        match word.split_once('=') {
+            Some((name, _)) if PRIVATE.iter().any(|it| small.contains(it)) => {
+                format!("{name}={LEFT}")
+            }
+            _ => word.to_owned(),
+        }
     };
-    let words: Vec<String> = cmdline.split_ascii_whitespace().map(word).collect();
-    words.join(" ") + "\n"
+    words.map(word).collect::<Vec<_>>().join(" ") + "\n"
 }
 
 #[cfg(test)]
@@ -161,6 +179,26 @@ mod tests {
     use super::*;
     use crate::root::testing::Folder;
     use crate::status::Standing;
+
+    #[test]
+    fn private_words_have_no_values() {
+        let line = "quiet PASSWORD=a passphrase=\"two words\" x=\"b c\" \"key=d e\" f= pass\n";
+        assert_eq!(
+            without_values(line),
+            "quiet PASSWORD=[secret] passphrase=[secret] x=\"b c\" \"key=[secret] f= pass\n"
+        );
+        for line in [
+            "systemd.run=\"mount -o password=a b\" f",
+            "systemd.run='x token a' f",
+            "systemd.run=x\\ token=a f",
+            "systemd.run=\"it's a 'key\" f",
+        ] {
+            assert_eq!(without_values(line), "systemd.run=[secret] f\n");
+        }
+        // A quote without its end: all that follows belongs to it.
+        assert_eq!(without_values("token=\"a b c"), "token=[secret]\n");
+        assert_eq!(without_values("\n"), "\n");
+    }
 
     #[test]
     fn a_bundle_has_no_secret_and_tar_reads_it() {

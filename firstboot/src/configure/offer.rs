@@ -202,7 +202,7 @@ impl<'m> Offer<'m> {
             if before.is_none() && is_free && need == SignatureNeed::Later {
                 return Ok(Proof::Given(Vec::new()));
             }
-            return Err(self.unsigned(root, is_free));
+            return Err(self.unsigned(root, is_free, before.is_none()));
         };
         if !is_free {
             trust::verify(self.site, signature, trust::SITE, &enrolled)
@@ -211,7 +211,7 @@ impl<'m> Offer<'m> {
         }
         if before.is_some() {
             // Anybody can sign with a key of their own.
-            return Err(self.unsigned(root, true));
+            return Err(self.unsigned(root, true, false));
         }
         match trust::verify_carried(self.site, signature, trust::SITE) {
             Ok(signer) => Ok(Proof::Given(vec![signer])),
@@ -235,8 +235,10 @@ impl<'m> Offer<'m> {
         Ok(if named.is_empty() { keys } else { named })
     }
 
-    fn unsigned(&self, root: &Root, is_free: bool) -> Refused {
-        let message = if is_free {
+    fn unsigned(&self, root: &Root, is_free: bool, is_first: bool) -> Refused {
+        let message = if is_free && is_first {
+            "the vendor of the image asks for a signature"
+        } else if is_free {
             "the machine is configured already, and knows no key of its owner"
         } else {
             "the configuration is not signed by a key of this appliance's owner"

@@ -11,7 +11,7 @@ use crate::addresses;
 use crate::item::Item;
 use crate::neighbours;
 use crate::root::Root;
-use crate::step::network::{DEFAULT, FOLDER};
+use crate::step::network::{DEFAULT, FOLDER, INTERFACE};
 
 const LINKS: &str = "/run/systemd/netif/links";
 const DEVICES: &str = "/sys/class/net";
@@ -33,6 +33,9 @@ struct Wanted {
     gateways: Vec<IpAddr>,
     dhcp4: bool,
     dhcp6: bool,
+    /// It is that of an interface itself, and the configuration before has the
+    /// very same. What a bond or VLAN is on stands in other files.
+    is_old: bool,
 }
 
 /// A link of the machine.
@@ -65,7 +68,7 @@ pub fn fault(root: &Root, items: &[Item], before: &[Item], patience: Duration) -
     }
     std::thread::sleep(BEGIN);
     let begin = Instant::now();
-    let mut asked: Vec<IpAddr> = Vec::new();
+    let mut asked = Vec::new();
     loop {
         let seen = look(root, begin.elapsed());
         let fault = lack(&wanted, &seen);
@@ -74,10 +77,10 @@ pub fn fault(root: &Root, items: &[Item], before: &[Item], patience: Duration) -
         }
         for gateway in gateways(&wanted, &seen) {
             if !asked.contains(&gateway) {
-                neighbours::forget(gateway);
+                neighbours::forget(gateway.1);
                 asked.push(gateway);
             }
-            neighbours::poke(gateway);
+            neighbours::poke(gateway.0, gateway.1);
         }
         std::thread::sleep(PAUSE);
     }
@@ -98,6 +101,7 @@ fn wanted(items: &[Item], before: &[Item]) -> Vec<Wanted> {
         };
         let mut wanted = Wanted {
             file: file.to_owned(),
+            is_old: file.starts_with(INTERFACE) && before.contains(item),
             ..Wanted::default()
         };
         for line in String::from_utf8_lossy(bytes).lines() {
@@ -152,13 +156,19 @@ fn look(root: &Root, time: Duration) -> Seen {
     }
 }
 
-/// The gateways that must answer: those of the files, and those that DHCP gave.
-fn gateways(wanted: &[Wanted], seen: &Seen) -> Vec<IpAddr> {
+/// The gateways that must answer: those of the files, and those that DHCP gave;
+/// each with the number of the link that it is on, 0 where nobody says.
+fn gateways(wanted: &[Wanted], seen: &Seen) -> Vec<(u32, IpAddr)> {
     let mut all = Vec::new();
     for wanted in wanted {
-        all.extend(&wanted.gateways);
+        let links = || links_of(wanted, seen).map(|link| link.number);
+        let nowhere = links().next().is_none().then_some(0);
+        for link in links().chain(nowhere) {
+            all.extend(wanted.gateways.iter().map(|gateway| (link, *gateway)));
+        }
         for link in links_of(wanted, seen).filter(|_| wanted.dhcp4) {
-            all.extend(given_gateways(link, seen));
+            let given = given_gateways(link, seen).into_iter();
+            all.extend(given.map(|gateway| (link.number, gateway)));
         }
     }
     all
@@ -193,9 +203,10 @@ fn lack(wanted: &[Wanted], seen: &Seen) -> Option<String> {
         if is_named && seen.addresses.is_empty() {
             return Some("the machine has no address".to_owned());
         }
-        let mut gateways = gateways(wanted, seen).into_iter();
-        let silent = gateways.find(|it| !seen.answered.iter().any(|(_, answered)| answered == it));
-        return silent.map(silence);
+        let is_silent =
+            |(_, it): &(u32, IpAddr)| !seen.answered.iter().any(|(_, answered)| answered == it);
+        let silent = gateways(wanted, seen).into_iter().find(is_silent);
+        return silent.map(|(_, gateway)| silence(gateway));
     }
     for wanted in wanted {
         let of_links = links_of(wanted, seen).map(|link| lack_of(wanted, link, seen));
@@ -208,7 +219,10 @@ fn lack(wanted: &[Wanted], seen: &Seen) -> Option<String> {
         let answers = |gateway: &&IpAddr| {
             links_of(wanted, seen).any(|link| seen.answered.contains(&(link.number, **gateway)))
         };
-        if let Some(gateway) = wanted.gateways.iter().find(|gateway| !answers(gateway)) {
+        // An interface that nobody plugged in, and nobody changed, says nothing.
+        let is_idle = wanted.is_old && links_of(wanted, seen).next().is_none();
+        let mut gateways = wanted.gateways.iter().filter(|_| !is_idle);
+        if let Some(gateway) = gateways.find(|gateway| !answers(gateway)) {
             return Some(silence(*gateway));
         }
     }
@@ -326,7 +340,7 @@ mod tests {
         if cfg!(target_endian = "big") {
             return;
         }
-        assert_eq!(gateways(&wanted, &now), [address("10.1.2.1")]);
+        assert_eq!(gateways(&wanted, &now), [(2, address("10.1.2.1"))]);
         says(&wanted, &now, "the gateway 10.1.2.1 does not answer");
         now.answered = vec![(2, address("10.1.2.1"))];
         assert_eq!(lack(&wanted, &now), None);
@@ -357,6 +371,36 @@ mod tests {
         says(&both, &now, "the gateway 10.1.2.1 does not answer");
         let two = wants("20-consign-2.network", DHCP);
         says(&two, &now, "none of its network interfaces has a link");
+    }
+
+    #[test]
+    fn an_interface_that_is_not_plugged_in_asks_for_what_is_new() {
+        let own = |number| format!("{INTERFACE}{number}.network");
+        let item = |number| Item::text(format!("{FOLDER}/{}", own(number)), 0o644, STATIC);
+        let mut now = seen(&own(1), 2, "10.1.2.10");
+        now.answered = vec![(2, address("10.1.2.1"))];
+        now.links.push(Link {
+            number: 3,
+            name: "eth1".into(),
+            file: own(2),
+            has_carrier: false,
+        });
+        let both = [item(1), item(2)];
+        says(&wanted(&both, &both[..1]), &now, "does not answer");
+        // What has moved to a port without a cable has the same file.
+        let file = "15-consign-bond0.network";
+        let bond = [Item::text(format!("{FOLDER}/{file}"), 0o644, STATIC)];
+        now.links.push(Link {
+            number: 4,
+            name: "bond0".into(),
+            file: file.into(),
+            has_carrier: false,
+        });
+        says(&wanted(&bond, &bond), &now, "does not answer");
+        assert_eq!(lack(&wanted(&both, &both), &now), None);
+        // Plugged in, it has to work.
+        now.links[1].has_carrier = true;
+        says(&wanted(&both, &both), &now, "eth1 has not got the address");
     }
 
     #[test]

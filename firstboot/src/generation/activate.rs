@@ -62,6 +62,20 @@ impl Generation {
         Ok(())
     }
 
+    /// This generation, as `state` left it: on the way to it, what the one
+    /// before had may still be in place, and is to be taken away by the next.
+    pub(super) fn with_left(&self, root: &Root, state: &State) -> io::Result<Self> {
+        let mut seen = self.clone();
+        if state.phase == Phase::Committed {
+            let other = Self::previous(root, state);
+            let other = other.map_err(|error| io::Error::other(error.to_string()))?;
+            let mut left = other.map_or_else(Vec::new, |other| other.left_for(self));
+            left.retain(|item| !self.retired.iter().any(|it| is_like(it, item)));
+            seen.retired.extend(left);
+        }
+        Ok(seen)
+    }
+
     /// What stands in the places that this generation has and `next` has not.
     fn left_for(&self, next: &Self) -> Vec<Item> {
         let left = self.items.iter().filter(|item| !next.has_like(item));

@@ -152,7 +152,9 @@ impl Generation {
         before: Option<(&State, &Self)>,
         then: Then,
     ) -> Result<State, GenerationError> {
-        self.follow(root, before.map(|(_, generation)| generation))
+        let seen = before.map(|(state, generation)| generation.with_left(root, state));
+        let seen = seen.transpose().map_err(GenerationError::Stage)?;
+        self.follow(root, seen.as_ref())
             .map_err(GenerationError::Stage)?;
         let previous = before.map(|(state, _)| state.generation);
         let numbers = before.map(|(state, _)| {

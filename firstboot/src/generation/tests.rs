@@ -218,6 +218,38 @@ fn going_on_and_back_leaves_nothing_of_the_other() {
 }
 
 #[test]
+fn what_was_on_the_way_back_is_taken_away_by_the_next() {
+    let folder = Folder::with(SYSTEM);
+    let vendor = etc(&folder);
+    let (one, mut state) = first(&folder);
+    one.activate(&folder.root, &mut state).expect("activated");
+    let mut two = other();
+    // Such a file would stand before one of the third.
+    two.items.push(Item::text("/run/two", 0o644, ""));
+    let mut state = two
+        .commit(&folder.root, Some((&state, &one)), Then::Trial)
+        .expect("committed");
+    two.activate(&folder.root, &mut state).expect("activated");
+    // The first one counts again, and nothing of it could be put in place yet.
+    let back = state.back(Then::Forget).expect("there is one before");
+    let mut three = sample();
+    three.site = b"schema = 1\n# 3\n".to_vec();
+    three.items = vec![Item::text("/etc/issue", 0o644, "three\n")];
+    let mut state = three
+        .commit(&folder.root, Some((&back, &one)), Then::Forget)
+        .expect("committed");
+    three.activate(&folder.root, &mut state).expect("activated");
+    let mut expected = vendor;
+    expected.insert("issue".into(), "three\n".into());
+    // Neither the first nor the third says that this text was ours.
+    expected.insert("issue.local".into(), "two\n".into());
+    assert_eq!(etc(&folder), expected);
+    // The image had no such file, whatever the one that failed wrote there.
+    assert_eq!(three.originals, []);
+    assert!(!folder.root.exists("/run/two") && !folder.root.exists("/run/x"));
+}
+
+#[test]
 fn what_a_configuration_had_is_gone_from_an_older_slot_too() {
     let folder = Folder::with(SYSTEM);
     let vendor = etc(&folder);

@@ -15,6 +15,8 @@ use crate::root::Root;
 
 /// Where files of systemd-networkd are made.
 pub const FOLDER: &str = "/run/systemd/network";
+/// What the names of interfaces' own files begin with; a number follows.
+pub const INTERFACE: &str = "20-consign-";
 /// The file for a configuration that names no interface.
 pub const DEFAULT: &str = "90-consign-default.network";
 /// What resolvers read; `/etc/resolv.conf` leads here where systemd-resolved
@@ -231,7 +233,7 @@ fn networks(site: &SiteConfig, ports: &[Port<'_>]) -> Vec<Item> {
         let mut text = format!("{HEAD}[Match]\n{}\n", port.matches);
         push_network(&mut text, port.own, port.bond, &port.vlans, &site.dns);
         items.push(Item::text(
-            format!("{FOLDER}/20-consign-{number}.network"),
+            format!("{FOLDER}/{INTERFACE}{number}.network"),
             0o644,
             text,
         ));
