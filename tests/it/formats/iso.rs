@@ -415,6 +415,33 @@ fn what_a_cd_cannot_hold_is_said_with_the_figure() {
 }
 
 #[test]
+fn a_cd_has_numbers_for_so_many_directories_and_sectors() {
+    let mut tree = FileTree::new();
+    for number in 1..65_535 {
+        let node = Node::directory(0o755);
+        tree.insert(path(&format!("{number}")), node)
+            .expect("insert");
+    }
+    IsoVolume::new(&tree, &options()).expect("65,535 with the root");
+    let one_more = Node::directory(0o755);
+    tree.insert(path("one more"), one_more).expect("insert");
+    let error = IsoVolume::new(&tree, &options()).expect_err("one too many");
+    let text = error.to_string();
+    assert_eq!(
+        text,
+        "a CD cannot hold 65536 directories: 65535 is the limit"
+    );
+    let mut tree = FileTree::new();
+    for number in 0..2049 {
+        let zeros = Content::sparse(4 * GIB - 2048, Vec::new()).expect("zeros");
+        tree.insert(path(&format!("{number}")), Node::file(0o644, zeros))
+            .expect("insert");
+    }
+    let error = IsoVolume::new(&tree, &options()).expect_err("more than 8 TiB");
+    assert!(matches!(error, IsoError::TooLarge { .. }), "{error}");
+}
+
+#[test]
 fn the_command_makes_a_cd_of_a_site() {
     let folder = temp_folder();
     let site = folder.path().join("site.toml");

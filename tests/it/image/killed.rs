@@ -14,7 +14,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::{TestFolder, consign_path, digest_of, note, program, run, temp_folder};
+use crate::support::{
+    TestFolder, consign_path, digest_of, note, program, repo_root, run, temp_folder,
+};
 
 /// Whatever leaves bytes or names behind, and opens them.
 const CALLS: [&str; 9] = [
@@ -29,7 +31,7 @@ const CALLS: [&str; 9] = [
     "unlink",
 ];
 
-const FORMATS: [&str; 6] = ["raw", "raw.zst", "qcow2", "vmdk", "vhdx", "vhd"];
+const FORMATS: [&str; 7] = ["raw", "raw.zst", "qcow2", "vmdk", "vhdx", "vhd", "ova"];
 
 /// A disk of 6 MiB, half of it holes, with bytes that do not pack well.
 fn a_disk(folder: &Path) -> PathBuf {
@@ -73,6 +75,10 @@ impl Ground {
     fn convert(&self, mut command: Command, format: &str) -> Output {
         command.arg("convert").arg(&self.disk).args(["-O", format]);
         command.arg("-o").arg(self.target(format));
+        if format == "ova" {
+            let appliance = repo_root().join("appliance.toml");
+            command.arg("--appliance").arg(appliance);
+        }
         run(command.args(["--jobs", "2"]))
     }
 
@@ -203,5 +209,5 @@ fn a_conversion_that_is_cut_off_leaves_the_file_before_it() {
         assert_eq!(digest_of(&target), right, "{format}");
         fs::remove_file(target).expect("remove");
     }
-    assert!(cases >= 72, "{cases} cases");
+    assert!(cases >= 84, "{cases} cases");
 }

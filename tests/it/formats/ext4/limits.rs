@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use consign::tree::{Content, FileTree, Node};
 use consign::units::{GIB, MIB};
@@ -120,6 +121,52 @@ fn the_kernel_finds_names_through_two_levels_of_index() {
 #[ignore = "a minute: ci/nightly.d/fs"]
 fn the_kernel_finds_a_million_names() {
     indirect_levels(1_000_000, 1);
+}
+
+/// Two names of one hash, the last of a block and the first of the next one:
+/// the index says with bit 0 of the hash that both blocks are to be read.
+#[test]
+fn names_of_one_hash_are_found_on_both_sides_of_an_edge() {
+    // By `dx_hash` of debugfs, with the seed of the volumes here.
+    let twins = [90_976, 107_682];
+    let name = |number: u32| format!("{number:06}{}", "x".repeat(200));
+    let hash = |number, image: &Path| {
+        let seed = "11111111-2222-3333-4444-555555555556";
+        let request = format!("dx_hash -h half_md4 -s {seed} {}", name(number));
+        debugfs(&request, image)
+    };
+    let folder = temp_folder();
+    let mut was_split = false;
+    for others in 20..120 {
+        let mut tree = FileTree::new();
+        for number in (0..others).chain(twins) {
+            put(&mut tree, format!("edge/{}", name(number)), file(*b""));
+        }
+        let image = write(&volume(&tree, &options(16)), folder.path(), "edge.img");
+        let (Some(said), Some(one), Some(two)) = (
+            debugfs("htree_dump /edge", &image),
+            hash(twins[0], &image),
+            hash(twins[1], &image),
+        ) else {
+            return;
+        };
+        let both = [one, two];
+        let has_it = |said: &String| said.contains(" is 0x5b102742 ");
+        assert!(both.iter().all(has_it), "one hash: {both:?}");
+        if !said.contains("Hash 0x5b102743") {
+            continue;
+        }
+        was_split = true;
+        Checker::E2fsck.accepts(&image);
+        if let Some(mount) = LoopMount::read_only(&image, 0, "ext4") {
+            for number in (0..others).chain(twins) {
+                let path = mount.path().join("edge").join(name(number));
+                assert!(fs::symlink_metadata(&path).is_ok(), "no {number:06}");
+            }
+        }
+        break;
+    }
+    assert!(was_split, "no edge between them");
 }
 
 /// `dir_nlink`: more than 65,000 links are not counted.
