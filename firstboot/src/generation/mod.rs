@@ -31,6 +31,8 @@ use crate::secrets::ENTERED;
 use crate::state::{Name, Phase, State, Then};
 
 const FOLDER: &str = "/var/lib/consign/gen";
+/// What [`FOLDER`] is called while a reset removes it.
+const REMOVED: &str = "/var/lib/consign/gen.removed";
 /// Written when everything is in place; units behind the fence ask for it.
 pub const CONFIGURED: &str = "/run/consign/configured";
 /// A rendered file is never longer.
@@ -338,13 +340,18 @@ impl Generation {
         Ok(())
     }
 
-    /// Removes all of them, for a factory reset.
+    /// Removes all of them, for a factory reset: at once, as one that lacks
+    /// some of its files would put back what the image never had.
     ///
     /// # Errors
     ///
     /// What the system reports.
     pub fn remove_all(root: &Root) -> io::Result<()> {
-        root.remove_tree(FOLDER)
+        root.remove_tree(REMOVED)?;
+        if root.exists(FOLDER) {
+            root.rename(FOLDER, REMOVED)?;
+        }
+        root.remove_tree(REMOVED)
     }
 }
 

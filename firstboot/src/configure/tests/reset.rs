@@ -75,6 +75,32 @@ fn a_reset_knows_what_a_damaged_configuration_had_put_where() {
     assert_eq!(bob.exists(), !is_given, "only root can give a home away");
 }
 
+/// What the image had is back, and the generations that had kept it are going:
+/// half of them must not say that there was nothing.
+#[test]
+fn a_reset_that_was_cut_while_generations_go_keeps_what_the_image_had() {
+    for is_renamed in [false, true] {
+        let system = system();
+        std::fs::write(system.path().join("etc/t"), "of the image\n").expect("written");
+        take(&system.root, &found(vec![attached("vdb", &good())]));
+        assert_ne!(system.text("/etc/t"), "of the image\n");
+        assert!(begin_reset(&system.root).expect("begun"));
+        let state = State::load(&system.root).expect("good").expect("there");
+        let generation = Generation::load(&system.root, &state).expect("whole");
+        for item in generation.without() {
+            item.put(&system.root).expect("put");
+        }
+        let kept = system.path().join("var/lib/consign");
+        if is_renamed {
+            std::fs::rename(kept.join("gen"), kept.join("gen.removed")).expect("renamed");
+            std::fs::remove_dir_all(kept.join("gen.removed/0001/files")).expect("removed");
+        }
+        finish_reset(&system.root).expect("finished");
+        assert_eq!(system.text("/etc/t"), "of the image\n", "{is_renamed}");
+        assert_eq!(std::fs::read_dir(&kept).expect("a folder").count(), 0);
+    }
+}
+
 #[test]
 fn a_reset_takes_what_people_left() {
     let (system, key) = (system(), tempfile::tempdir().expect("a folder"));
