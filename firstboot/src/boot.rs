@@ -14,6 +14,7 @@ use crate::configure::{
     Verdict, go_on, growing_disks, may_be_kept_later, offered, present, settle, take, verdict,
 };
 use crate::console::{Surroundings, show};
+use crate::data_disk;
 use crate::generation::{CONFIGURED, Generation};
 use crate::hook;
 use crate::image::Vendor;
@@ -338,8 +339,8 @@ pub fn send_back(root: &Root, status: &mut Status) {
 }
 
 /// Listens until a configuration has been taken. The same media are judged
-/// once, unless what kept them away goes by itself: only a change among the
-/// devices leads to another look. `None` when somebody else has configured the
+/// once, unless what kept them away goes by itself, or any disk comes or goes:
+/// only a change among the devices leads to another look. `None` when somebody else has configured the
 /// machine meanwhile.
 fn wait_for_configuration(root: &Root, mut shown: Status) -> Option<Status> {
     let roots = roots(root);
@@ -348,13 +349,15 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Option<Status> {
     let mut found = media::look(&roots);
     let mut judged: Option<Found> = None;
     let mut refused = BTreeSet::new();
+    // A disk of another kind may be what a configuration lacked.
+    let mut has_changed = false;
     loop {
         let is_new = judged.as_ref() != Some(&found);
         if is_new {
             write_back::note(root, &found);
             tell_where(&found);
         }
-        if is_new || may_be_kept_later(&shown) {
+        if is_new || has_changed || may_be_kept_later(&shown) {
             let mut status = {
                 let _lock = locked(root);
                 offered(root, &found, &mut refused, &shown)?
@@ -375,11 +378,14 @@ fn wait_for_configuration(root: &Root, mut shown: Status) -> Option<Status> {
             }
             judged = Some(found);
         }
-        watcher.wait(if may_be_kept_later(&shown) {
+        has_changed = watcher.wait(if may_be_kept_later(&shown) {
             FULL_PATIENCE
         } else {
             WATCH_PATIENCE
         });
+        if has_changed {
+            data_disk::expect_more();
+        }
         found = media::look(&roots);
     }
 }
@@ -405,13 +411,19 @@ pub fn bring_up(root: &Root) -> String {
     let services = root.list(SERVICES).unwrap_or_default();
     requests.extend(services.iter().map(|unit| Request::TryRestart(unit)));
     requests.push(Request::Start(READY_TARGET));
+    let mut does_hang = false;
     for request in requests {
         if let Err(error) = systemd::ask(request) {
+            does_hang |= error.kind() == io::ErrorKind::TimedOut;
             complain!("{error}");
         }
     }
     if let Err(error) = name::tell_kernel(root) {
         complain!("the kernel does not take the host name: {error}");
+    }
+    // The manager would say that it runs, after its own start is over.
+    if does_hang {
+        return "starting".to_owned();
     }
     systemd::wait_until_started()
 }
@@ -459,6 +471,14 @@ pub fn judge(status: &mut Status) {
         status.standing = Standing::Degraded;
         status.code = code::DEGRADED;
         status.failed_units = systemd::failed_units();
+        // Nobody knows yet what else will fail.
+        if matches!(
+            status.system.as_str(),
+            "starting" | "initializing" | "unknown"
+        ) {
+            status.failed_units.push(systemd::SILENT.to_owned());
+            status.failed_units.dedup();
+        }
         status.summary = format!("the system is {}", status.system);
     }
 }

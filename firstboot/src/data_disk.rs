@@ -13,10 +13,13 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
 use consign_schema::{DiskFact, DiskFileSystem, DiskMatch, DiskUse};
 
 use crate::digest::Digest;
+use crate::media::{Roots, Watcher};
 use crate::root::{Access, Change, Root};
 use crate::systemd::{self, Program};
 use crate::text;
@@ -32,6 +35,16 @@ const HEAD: u64 = 16 << 20;
 const TAIL: u64 = 1 << 20;
 const SAMPLES: u64 = 64;
 const SAMPLE: u64 = 4096;
+/// So many seconds after the kernel began, disks may still come by themselves.
+const STARTING: u64 = 120;
+/// No more are expected when none has come for that time; they are not waited
+/// for longer than that.
+const QUIET: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(30);
+/// Which disks are expected: those of a start, none, or more, as one has come.
+static EXPECTED: AtomicU8 = AtomicU8::new(0);
+const NONE: u8 = 1;
+const MORE: u8 = 2;
 
 /// A data disk of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +83,37 @@ pub struct Found {
     pub holds: Holds,
 }
 
+/// Waits, while the machine starts, until no disk has come for some time: which
+/// one is in which place is not known before. Drivers are still loaded when a
+/// configuration on a fast disk has long been read.
+pub fn wait_for_all(root: &Root) {
+    let expected = EXPECTED.swap(NONE, Ordering::Relaxed);
+    if expected == NONE || !root.is_system().unwrap_or(false) {
+        return;
+    }
+    let up = root.read_text("/proc/uptime", 64).unwrap_or_default();
+    let seconds = up.split('.').next().and_then(|text| text.parse().ok());
+    let is_starting = seconds.is_some_and(|seconds: u64| seconds < STARTING);
+    if !is_starting && expected != MORE {
+        return;
+    }
+    let mut watcher = Watcher::new(&Roots::default());
+    let last = Instant::now() + LONGEST;
+    loop {
+        let end = last.min(watcher.heard() + QUIET);
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        watcher.wait(left);
+    }
+}
+
+/// A disk has come, and others may: the next [`wait_for_all`] waits.
+pub fn expect_more() {
+    EXPECTED.store(MORE, Ordering::Relaxed);
+}
+
 /// Disks besides the system's own and config media, in the order of their
 /// controllers; nothing where there is no `/sys`.
 ///
@@ -93,19 +137,16 @@ pub fn look(root: &Root) -> io::Result<Option<Vec<Found>>> {
             && !root.exists(&format!("{folder}/partition"))
             && !media.contains(&name)
             && !own.contains(&name);
-        let value = |file: &str| root.read_text(&format!("{folder}/{file}"), 4096);
-        let size = value("size").unwrap_or_default();
-        let size = size.trim().parse::<u64>().unwrap_or(0).saturating_mul(512);
-        if !is_disk || size == 0 {
+        if !is_disk {
             continue;
         }
-        // SCSI says it elsewhere, with a header of four bytes.
-        let serial = value("serial").or_else(|_| value("device/serial"));
-        let serial = serial.unwrap_or_default();
-        let serial = match serial.trim() {
-            "" => page_80(root, &folder),
-            serial => serial.to_owned(),
-        };
+        // One that is not counted moves all others.
+        let size = root.read_text(&format!("{folder}/size"), 4096)?;
+        let size = size.trim().parse::<u64>().unwrap_or(0).saturating_mul(512);
+        if size == 0 {
+            continue;
+        }
+        let serial = serial(root, &name);
         let place = root.read_link(&folder)?.unwrap_or_default();
         // One that cannot be read is nobody's blank disk, and no reason to stop.
         let holds = holds(root, &name, size).unwrap_or(Holds::Other(UNREADABLE));
@@ -120,7 +161,21 @@ pub fn look(root: &Root) -> io::Result<Option<Vec<Found>>> {
     Ok(Some(disks.into_iter().map(|(_, found)| found).collect()))
 }
 
-/// The unit serial number that a SCSI disk states (SPC-4, 7.8.15).
+/// What a disk says that its serial number is: those of virtio themselves, those
+/// of `NVMe` and MMC by their device, those of SCSI elsewhere.
+pub fn serial(root: &Root, disk: &str) -> String {
+    let folder = format!("{BLOCK}/{disk}");
+    let of = |file: &str| {
+        let text = root.read_text(&format!("{folder}/{file}"), 4096);
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let mut found = ["serial", "device/serial"].into_iter().map(of);
+    let found = found.find(|serial| !serial.is_empty());
+    found.unwrap_or_else(|| page_80(root, &folder))
+}
+
+/// The unit serial number that a SCSI disk states (SPC-4, 7.8.15), after a
+/// header of four bytes.
 fn page_80(root: &Root, folder: &str) -> String {
     let page = root.read(&format!("{folder}/device/vpd_pg80"), 4096);
     let page = page.ok().flatten().unwrap_or_default();
@@ -331,12 +386,17 @@ impl Record {
 ///
 /// When it is not there or holds something else, and it never had one.
 pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
-    let Some(disks) = look(root)? else {
+    let Some(mut disks) = look(root)? else {
         return Ok(Change::Same);
     };
     let record = Record::load(root, &disk.name)?.filter(|record| record.uuid == disk.uuid);
     let is_ours =
         |found: &&Found| matches!(&found.holds, Holds::Files(_, uuid) if *uuid == disk.uuid);
+    let is_done = record.as_ref().is_some_and(|record| record.is_done);
+    if !is_done && !disks.iter().any(|found| is_ours(&found)) {
+        wait_for_all(root);
+        disks = look(root)?.unwrap_or_default();
+    }
     // By its identifier first: it may have come to another place.
     if let Some(found) = disks.iter().find(is_ours) {
         if record.is_none_or(|record| !record.is_done) {
@@ -345,7 +405,7 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
         }
         return Ok(Change::Same);
     }
-    if record.as_ref().is_some_and(|record| record.is_done) {
+    if is_done {
         // It had one: that the disk is missing is told by what is mounted from it.
         return Ok(Change::Same);
     }

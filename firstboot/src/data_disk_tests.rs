@@ -74,6 +74,25 @@ fn a_blank_disk_is_formatted_once_and_found_anywhere() {
 }
 
 #[test]
+fn every_kind_of_disk_says_its_serial_number_somewhere() {
+    let folder = machine(&[("vdb", "pci/4"), ("nvme1n1", "pci/5"), ("sdb", "pci/6")]);
+    let put = |disk: &str, place: &str, bytes: &[u8]| {
+        let real = folder.path().join("sys/class/block").join(disk).join(place);
+        std::fs::write(real, bytes).expect("written");
+    };
+    for disk in ["nvme1n1", "sdb"] {
+        let own = folder.path().join("sys/class/block").join(disk);
+        std::fs::remove_file(own.join("serial")).expect("removed");
+    }
+    put("nvme1n1", "device/serial", b"S5H9NX0N              \n");
+    put("sdb", "device/vpd_pg80", b"\0\x80\0\x08WD-WX12 ");
+    let serials = ["vdb", "nvme1n1", "sdb"].map(|disk| serial(&folder.root, disk));
+    assert_eq!(serials, ["S-vdb", "S5H9NX0N", "WD-WX12"]);
+    let data = disk("data", DiskMatch::Serial("S5H9NX0N".into()));
+    assert_eq!(settle(&folder.root, &data).expect("found"), Change::Written);
+}
+
+#[test]
 fn what_is_not_blank_is_not_touched() {
     let marks: [(u64, &[u8]); 6] = [
         (510, &[0x55, 0xaa]),

@@ -116,7 +116,9 @@ fn run_one(
     let done = systemd::ask(Request::Reload).and_then(|()| systemd::ask(Request::Start(UNIT)));
     root.remove(&unit)?;
     root.remove(INPUT)?;
-    systemd::ask(Request::Reload)?;
+    if let Err(error) = systemd::ask(Request::Reload) {
+        complain!("{UNIT} stays known: {error}");
+    }
     done.map_err(|_| {
         io::Error::other(format!(
             "it failed; `journalctl -b -u {UNIT}` has what it said"

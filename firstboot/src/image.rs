@@ -99,7 +99,10 @@ pub fn templates(root: &Root, role: &Role) -> io::Result<BTreeMap<String, String
         let bytes = root.read(&path, MAX_SIZE)?;
         let text = bytes
             .and_then(|bytes| String::from_utf8(bytes).ok())
-            .ok_or_else(|| io::Error::other(format!("{path} is missing or not text")))?;
+            .ok_or_else(|| {
+                let what = format!("{path} is missing or not text");
+                io::Error::new(io::ErrorKind::InvalidData, what)
+            })?;
         templates.insert(template.source.clone(), text);
     }
     Ok(templates)

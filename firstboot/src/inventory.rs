@@ -2,6 +2,7 @@
 //! nothing of the configuration but what it is known by.
 
 use crate::addresses;
+use crate::data_disk;
 use crate::image::Image;
 use crate::root::Root;
 use crate::status::Status;
@@ -51,7 +52,7 @@ pub fn machine(root: &Root) -> String {
     };
     let disks = disks.iter().filter(is_disk).map(|name| {
         let sectors = value(root, &format!("{BLOCK}/{name}/size")).parse::<u64>();
-        let serial = value(root, &format!("{BLOCK}/{name}/serial"));
+        let serial = data_disk::serial(root, name);
         object(&[
             ("name", quoted(name)),
             (

@@ -5,6 +5,10 @@ use std::io;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use crate::manager::Manager;
 
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
@@ -16,6 +20,8 @@ const AGENT: &str = "/usr/lib/consign/consign-firstboot";
 pub const READY_TARGET: &str = "appliance-ready.target";
 /// How long a start of everything may take before it is looked at anyway.
 const PATIENCE: Duration = Duration::from_mins(10);
+/// How long what is asked for may take: longer than any hook.
+const END: Duration = Duration::from_mins(15);
 /// How often the manager is asked whether it has started everything: at its
 /// socket, and by a program.
 const LOOK: Duration = Duration::from_millis(200);
@@ -72,11 +78,11 @@ pub enum Request<'u> {
     Reboot,
 }
 
-/// Asks systemd for something.
+/// Asks systemd for something, and waits no longer than [`END`].
 ///
 /// # Errors
 ///
-/// When systemctl is missing or says no.
+/// When systemctl is missing or says no, or does not end.
 pub fn ask(request: Request<'_>) -> io::Result<()> {
     let (words, unit): (&[&str], &str) = match request {
         Request::Reload => return systemctl_must(&["daemon-reload"]),
@@ -90,7 +96,7 @@ pub fn ask(request: Request<'_>) -> io::Result<()> {
 }
 
 fn systemctl_must(words: &[&str]) -> io::Result<()> {
-    if systemctl(words)?.is_success {
+    if ends_well(SYSTEMCTL, words, END)? {
         return Ok(());
     }
     let words = words.join(" ");
@@ -138,7 +144,7 @@ pub fn wait_until_started() -> String {
         };
         let state = asked.unwrap_or_else(|_| {
             manager = Err(io::ErrorKind::NotConnected.into());
-            systemctl(&["is-system-running", "--wait"])
+            systemctl(&["is-system-running"])
                 .map(|output| output.text.trim().to_owned())
                 .unwrap_or_default()
         });
@@ -158,6 +164,9 @@ pub fn wait_until_started() -> String {
     }
 }
 
+/// Stands among the units that failed where nobody says which did.
+pub const SILENT: &str = "systemd";
+
 /// Units that failed, sorted by name.
 pub fn failed_units() -> Vec<String> {
     let list = [
@@ -168,11 +177,11 @@ pub fn failed_units() -> Vec<String> {
         "--full",
         "--no-pager",
     ];
-    let text = systemctl(&list)
-        .map(|output| output.text)
-        .unwrap_or_default();
+    let Some(output) = systemctl(&list).ok().filter(|output| output.is_success) else {
+        return vec![SILENT.to_owned()];
+    };
     let first = |line: &str| line.split_ascii_whitespace().next().map(str::to_owned);
-    text.lines().filter_map(first).collect()
+    output.text.lines().filter_map(first).collect()
 }
 
 /// What the agent's own units said since the start.
@@ -206,14 +215,40 @@ fn systemctl(args: &[&str]) -> io::Result<Output> {
     clippy::disallowed_types,
     reason = "this is the agent's only door to a program"
 )]
+fn command(program: &str, args: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    command.args(args).env_clear().env("LC_ALL", "C");
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
+    command
+}
+
+/// Whether a program that prints nothing ends well. One that does not end is
+/// ended.
+fn ends_well(program: &str, args: &[&str], patience: Duration) -> io::Result<bool> {
+    let mut child = command(program, args).stdout(Stdio::null()).spawn()?;
+    let Ok(fd) = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) else {
+        return Ok(child.wait()?.success());
+    };
+    let end = Instant::now() + patience;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) if !left.is_zero() => {}
+            Err(Errno::INTR) => {}
+            Ok(0) => {
+                child.kill()?;
+                child.wait()?;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Ok(_) => return Ok(child.wait()?.success()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn run(program: &str, args: &[&str]) -> io::Result<Output> {
-    let output = std::process::Command::new(program)
-        .args(args)
-        .env_clear()
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()?;
+    let output = command(program, args).output()?;
     Ok(Output {
         is_success: output.status.success(),
         text: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -223,6 +258,18 @@ fn run(program: &str, args: &[&str]) -> io::Result<Output> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_ended() {
+        let begin = Instant::now();
+        let ends = |word, patience| ends_well(word, &["60"], Duration::from_millis(patience));
+        let error = ends("/bin/sleep", 100).expect_err("a minute is longer");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        assert!(ends("/bin/true", 60_000).expect("it runs"));
+        assert!(!ends("/bin/false", 60_000).expect("it runs"));
+        assert!(ends("/bin/nobody", 60_000).is_err());
+    }
 
     #[test]
     fn the_manager_has_all_that_it_needs_to_run_the_agent_later() {

@@ -233,6 +233,10 @@ pub fn run_plan(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
             spend_claim(root);
         }
         let fresh = accepted.map_err(|refused| {
+            let refused = match before {
+                Some(_) => refused.kept(),
+                None => refused,
+            };
             complain!("appliance: it would not be applied: {}", refused.summary());
             show_problems(&refused.files);
             ExitCode::from(refused.code())

@@ -157,7 +157,9 @@ pub fn locked(root: &Root) -> Result<std::os::fd::OwnedFd, ExitCode> {
 /// Whether something waits to be confirmed. What cannot be read may.
 fn is_on_trial(root: &Root) -> bool {
     let state = State::load(root);
-    state.is_ok_and(|state| state.is_some_and(|state| state.phase == Phase::Trial))
+    state.map_or(true, |state| {
+        state.is_some_and(|state| state.phase == Phase::Trial)
+    })
 }
 
 /// The digest of the configuration that counts, where it is known.

@@ -1,6 +1,8 @@
 //! Bundles of a configuration: those of its medium, and those that were there
 //! before.
 
+use std::io::ErrorKind;
+
 use super::Refused;
 use crate::bundle::{BundleError, CURRENT, Unpacker};
 use crate::generation::Generation;
@@ -81,7 +83,16 @@ fn refused(device: &str, name: &str, error: &BundleError) -> Refused {
             code::SIGNATURE,
             "ask the vendor for a bundle that is signed for this appliance",
         ),
-        BundleError::Io(_) => (code::INVALID, "make room on /var, or copy the bundle again"),
+        // What another minute may bring.
+        BundleError::Io(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+            ) =>
+        {
+            (code::APPLY_FAILED, "make room on /var")
+        }
+        BundleError::Io(_) => (code::INVALID, "copy the bundle again"),
         _ => (code::INVALID, "ask the vendor for the bundle again"),
     };
     let file = format!("{device}: {name}");

@@ -192,9 +192,10 @@ fn a_machine_that_was_configured_meanwhile_takes_no_first_configuration() {
     system.root.remove(CONFIGURED).expect("fenced");
     let status = hears(&system, &shown, unsigned()).expect("a status");
     assert_eq!(
-        (status.standing, status.refused),
-        (Standing::Fenced, code::SIGNATURE)
+        (status.standing, status.serial, status.refused),
+        (Standing::Starting, 3, code::SIGNATURE)
     );
+    system.root.remove(CONFIGURED).expect("fenced");
     let next = signed(key.path(), "vdc", &with_serial(9));
     let status = hears(&system, &shown, next).expect("a status");
     assert_eq!((status.standing, status.serial), (Standing::Starting, 9));
@@ -220,6 +221,21 @@ fn what_cannot_be_kept_now_is_looked_at_again() {
     std::fs::remove_file(place.join("gen")).expect("room");
     let status = offered(&system.root, &disk, &mut refused, &shown).expect("a status");
     assert_eq!(status.standing, Standing::Starting, "{status:?}");
+}
+
+/// Any disk that comes or goes is a reason to look again.
+#[test]
+fn what_is_no_longer_in_the_way_needs_no_new_configuration() {
+    let first = attached("vdb", &with_bob(3));
+    let (system, shown) = fenced_machine(first.clone());
+    let keys = system.path().join("etc/ssh/authorized_keys.d/bob");
+    std::fs::remove_dir_all(keys).expect("gone");
+    let status = hears(&system, &shown, first).expect("a status");
+    assert_eq!(
+        (status.standing, status.serial, status.refused),
+        (Standing::Starting, 3, 0)
+    );
+    assert!(system.root.exists(CONFIGURED));
 }
 
 /// The files of who is gone stay, and are nobody else's.

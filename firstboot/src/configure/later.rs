@@ -151,7 +151,9 @@ fn put(root: &Root, generation: &Generation, state: &mut State) -> Result<Outcom
     // One that cannot be read is none to go back to now.
     let before = Generation::previous(root, state).ok().flatten();
     let before = before.zip(state.back(Then::Forget));
-    let Some((previous, mut back)) = before.filter(|_| state.phase == Phase::Committed) else {
+    // Nor is one that this one is there instead of.
+    let may_go_back = state.phase == Phase::Committed && state.then != Then::Forget;
+    let Some((previous, mut back)) = before.filter(|_| may_go_back) else {
         lower_fence(root);
         return Err(Box::new(correctable(reason)));
     };
@@ -284,7 +286,7 @@ fn accept(
             FileProblems::whole(&offer.file, "tried", message, remedy),
         ));
     }
-    offer.accept(root, Some(before))
+    offer.accept(root, Some(before)).map_err(Refused::kept)
 }
 
 /// Why an offer did not come into use.
@@ -310,7 +312,8 @@ pub fn apply(
     let mut fresh = accept(root, offer, before).map_err(Failed::Refused)?;
     bundles::carry(generation, &mut fresh);
     let roots = Roots::default();
-    bundles::stage(root, &roots, offer.medium, &mut fresh).map_err(Failed::Refused)?;
+    bundles::stage(root, &roots, offer.medium, &mut fresh)
+        .map_err(|refused| Failed::Refused(refused.kept()))?;
     first::allowed_by_hooks(root, &offer.file, &fresh)?;
     // One that never came into place, or is damaged, is none to go back to.
     let then = if state.phase == Phase::Committed || generation.site.is_empty() {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::later::consider;
+use super::later::{consider, go_on};
 use super::{configured, correctable, fenced, take};
 use crate::digest::Digest;
 use crate::generation::{CONFIGURED, Generation, GenerationError};
@@ -29,14 +29,8 @@ pub fn offered(
         // After a reset the machine restarts, and is another one.
         Ok(None) => Some(shown.clone()),
         Ok(Some(_)) if root.exists(CONFIGURED) => None,
-        Ok(Some(_)) => {
-            let mut status = shown.clone();
-            if status.standing == Standing::Waiting {
-                // Somebody applied it at the machine, and was told why.
-                status = fenced("the configuration could not be put in place".to_owned());
-            }
-            Some(replace(root, found, status))
-        }
+        // What was in the way may be gone. Nothing is taken twice from this.
+        Ok(Some(_)) => Some(go_on(root, found).unwrap_or_else(|| shown.clone())),
         Err(error) => Some(fenced(error.to_string())),
     }
 }

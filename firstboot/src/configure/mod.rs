@@ -27,6 +27,8 @@ pub mod tried;
 #[cfg(test)]
 mod trust_tests;
 
+use std::io::ErrorKind;
+
 use consign_schema::{Code, Problem, SiteConfig, check, decode};
 
 pub use first::{take, take_offer};
@@ -89,6 +91,14 @@ impl Refused {
     pub fn about(mut self, digest: Digest) -> Self {
         if let Some(file) = self.files.first_mut() {
             file.digest = digest.short();
+        }
+        self
+    }
+
+    /// On a machine that has another configuration, which stays in use.
+    pub fn kept(mut self) -> Self {
+        if self.code == code::APPLY_FAILED {
+            self.code = code::APPLY_KEPT;
         }
         self
     }
@@ -182,10 +192,23 @@ pub fn judge_by(vendor: &Vendor, bytes: &[u8], file: &str) -> Result<SiteConfig,
 pub fn prepare(root: &Root, bytes: &[u8], file: &str, along: Along) -> Result<Generation, Refused> {
     let (site, vendor) = judge(root, bytes, file)?;
     let machine = Machine::look(root, &site, &vendor, along).map_err(|error| {
-        Refused::vendor(&VendorFault {
-            file: error.to_string(),
-            problems: Vec::new(),
-        })
+        // A file of the image that is missing, or no text, stays so. What cannot
+        // be read now may be read later.
+        if matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::InvalidData | ErrorKind::FileTooLarge
+        ) {
+            return Refused::vendor(&VendorFault {
+                file: error.to_string(),
+                problems: Vec::new(),
+            });
+        }
+        let message = format!("the machine cannot be looked at: {error}");
+        Refused::one(
+            code::APPLY_FAILED,
+            "it cannot be judged now",
+            FileProblems::whole(file, "unavailable", &message, "it is tried again"),
+        )
     })?;
     let rendered =
         step::render(&site, &machine).map_err(|problems| Refused::site(file, &problems))?;

@@ -45,6 +45,8 @@ struct Link {
     name: String,
     /// The `.network` file that it has.
     file: String,
+    /// Whether networkd says anything about it.
+    is_known: bool,
     has_carrier: bool,
 }
 
@@ -143,6 +145,7 @@ fn look(root: &Root, time: Duration) -> Seen {
         Some(Link {
             number,
             file: file.unwrap_or_default().to_owned(),
+            is_known: state.contains("ADMIN_STATE="),
             has_carrier: carrier.is_ok_and(|text| text.trim() == "1"),
             name,
         })
@@ -197,8 +200,7 @@ fn given_gateways(link: &Link, seen: &Seen) -> Vec<IpAddr> {
 /// The first thing that is wanted and not there.
 fn lack(wanted: &[Wanted], seen: &Seen) -> Option<String> {
     // Where networkd does not say which link has which file, any link will do.
-    let is_ours = |link: &Link| wanted.iter().any(|wanted| wanted.file == link.file);
-    if !seen.links.iter().any(is_ours) {
+    if !seen.links.iter().any(|link| link.is_known) {
         let is_named = wanted.iter().any(|wanted| wanted.file != DEFAULT);
         if is_named && seen.addresses.is_empty() {
             return Some("the machine has no address".to_owned());
@@ -207,6 +209,12 @@ fn lack(wanted: &[Wanted], seen: &Seen) -> Option<String> {
             |(_, it): &(u32, IpAddr)| !seen.answered.iter().any(|(_, answered)| answered == it);
         let silent = gateways(wanted, seen).into_iter().find(is_silent);
         return silent.map(|(_, gateway)| silence(gateway));
+    }
+    let is_ours = |link: &Link| wanted.iter().any(|wanted| wanted.file == link.file);
+    if !seen.links.iter().any(is_ours) {
+        let is_new = |wanted: &Wanted| wanted.file != DEFAULT && !wanted.is_old;
+        let fault = "no network interface is one that the configuration names";
+        return wanted.iter().any(is_new).then(|| fault.to_owned());
     }
     for wanted in wanted {
         let of_links = links_of(wanted, seen).map(|link| lack_of(wanted, link, seen));
@@ -300,6 +308,7 @@ mod tests {
             number: 2,
             name: "eth0".into(),
             file: file.into(),
+            is_known: !file.is_empty(),
             has_carrier: true,
         };
         Seen {
@@ -362,6 +371,7 @@ mod tests {
             number: 3,
             name: "eth1".into(),
             file: "20-consign-2.network".into(),
+            is_known: true,
             has_carrier: true,
         });
         says(&both, &now, "eth1 has got no address by DHCP");
@@ -383,6 +393,7 @@ mod tests {
             number: 3,
             name: "eth1".into(),
             file: own(2),
+            is_known: true,
             has_carrier: false,
         });
         let both = [item(1), item(2)];
@@ -394,6 +405,7 @@ mod tests {
             number: 4,
             name: "bond0".into(),
             file: file.into(),
+            is_known: true,
             has_carrier: false,
         });
         says(&wanted(&bond, &bond), &now, "does not answer");
@@ -435,6 +447,24 @@ mod tests {
         assert_eq!(lack(&wanted, &now), None);
         now.addresses.clear();
         says(&wanted, &now, "the machine has no address");
+    }
+
+    #[test]
+    fn an_interface_that_nobody_has_is_not_another_one() {
+        let file = "20-consign-1.network";
+        // A wrong MAC address: the interface keeps the address that it had.
+        let mut now = seen("", 2, "10.1.2.10");
+        now.answered = vec![(2, address("10.1.2.1"))];
+        now.links[0].is_known = true;
+        says(
+            &wants(file, STATIC),
+            &now,
+            "no network interface is one that",
+        );
+        // It was so before, or it is the vendor's to say.
+        let item = [Item::text(format!("{FOLDER}/{file}"), 0o644, STATIC)];
+        assert_eq!(lack(&wanted(&item, &item), &now), None);
+        assert_eq!(lack(&wants(DEFAULT, DHCP), &now), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::media::SITE_FILE;
 use crate::root::Root;
 use crate::state::{Phase, State, Then};
 use crate::status::Status;
+use crate::systemd::SILENT;
 
 /// How long addresses may take to come, and gateways to answer.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -157,6 +158,9 @@ fn fault(
     let services = role
         .map(|role| role.services.as_slice())
         .unwrap_or_default();
+    if failed_units.iter().any(|unit| unit == SILENT) {
+        return Some("the service manager does not say which units failed".to_owned());
+    }
     let is_needed = |unit: &&String| NEEDED.contains(&unit.as_str()) || services.contains(*unit);
     if let Some(unit) = failed_units.iter().find(is_needed) {
         return Some(format!("{unit} failed"));
@@ -166,8 +170,11 @@ fn fault(
 
 #[cfg(test)]
 mod tests {
+    use super::super::go_on;
     use super::*;
+    use crate::media::Found;
     use crate::root::testing::Folder;
+    use crate::status::Standing;
 
     /// A machine whose second configuration is on trial, and its digest.
     fn on_trial(system: &Folder) -> (Generation, State) {
@@ -204,6 +211,44 @@ mod tests {
         };
         assert_eq!(reason, "the configuration is wrong");
         assert_eq!(counting(&system), (b"one".to_vec(), Phase::Active));
+    }
+
+    #[test]
+    fn what_failed_on_trial_never_comes_back() {
+        let system = Folder::new();
+        let root = &system.root;
+        let mut one = Generation {
+            site: b"one".to_vec(),
+            items: vec![Item::text("/etc/one", 0o644, "1\n")],
+            ..Generation::default()
+        };
+        let mut state = one.commit(root, None, Then::Stay).expect("committed");
+        one.activate(root, &mut state).expect("in place");
+        let mut two = Generation {
+            site: b"two".to_vec(),
+            ..Generation::default()
+        };
+        let mut state = two
+            .commit(root, Some((&state, &one)), Then::Trial)
+            .expect("committed");
+        two.activate(root, &mut state).expect("in place");
+        // Where the first one's file goes, somebody made a folder.
+        let in_the_way = system.path().join("etc/one/x");
+        std::fs::create_dir_all(&in_the_way).expect("made");
+        let Verdict::Back(status, _) = verdict(root, state.generation.number, &[]) else {
+            panic!("a file that is no configuration was confirmed");
+        };
+        assert_eq!(status.standing, Standing::Fenced);
+        for _ in 0..3 {
+            let status = go_on(root, &Found::default()).expect("a status");
+            assert_eq!(status.standing, Standing::Fenced);
+            assert_eq!(counting(&system), (b"one".to_vec(), Phase::Committed));
+        }
+        std::fs::remove_dir_all(system.path().join("etc/one")).expect("gone");
+        let status = go_on(root, &Found::default()).expect("a status");
+        assert_eq!(status.standing, Standing::Starting);
+        assert_eq!(counting(&system), (b"one".to_vec(), Phase::Active));
+        assert!(!tried::is_spent(root, one.digest()) && tried::is_spent(root, two.digest()));
     }
 
     #[test]

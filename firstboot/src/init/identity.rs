@@ -38,7 +38,8 @@ pub fn has_randomness() -> bool {
 
 fn settle_in(root: &Path, fresh: impl FnOnce() -> io::Result<[u8; 16]>) -> Result<(), Problem> {
     let kept = root.join(KEPT);
-    let id = if let Some(id) = read(&kept) {
+    let known = read(&kept).map_err(Problem::io(format!("read /{KEPT}")))?;
+    let id = if let Some(id) = known {
         id
     } else {
         let id = text(fresh().map_err(Problem::io("make a machine id"))?);
@@ -46,25 +47,28 @@ fn settle_in(root: &Path, fresh: impl FnOnce() -> io::Result<[u8; 16]>) -> Resul
         id
     };
     let shown = root.join(READ);
-    if read(&shown).as_ref() != Some(&id) {
+    let is_shown = read(&shown).is_ok_and(|shown| shown.as_ref() == Some(&id));
+    if !is_shown {
         replace(&shown, &id).map_err(Problem::io(format!("write /{READ}")))?;
     }
     Ok(())
 }
 
-/// What `path` holds, when that is a machine id.
-fn read(path: &Path) -> Option<String> {
-    let mut text = String::new();
+/// What `path` holds, when that is a machine id. One that cannot be read now is
+/// not made anew.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    let mut text = Vec::new();
     let limit = SIZE as u64 + 1;
-    File::open(path)
-        .ok()?
-        .take(limit)
-        .read_to_string(&mut text)
-        .ok()?;
+    match File::open(path) {
+        Ok(file) => file.take(limit).read_to_end(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let text = String::from_utf8(text).unwrap_or_default();
     let id = text.strip_suffix('\n').unwrap_or(&text);
     let is_hex = id.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
     let is_id = id.len() == SIZE - 1 && is_hex && id.bytes().any(|c| c != b'0');
-    is_id.then(|| format!("{id}\n"))
+    Ok(is_id.then(|| format!("{id}\n")))
 }
 
 /// Whole, or not at all, even when the power fails.
@@ -137,6 +141,15 @@ mod tests {
         fs::write(root.join(READ), "00000000000000000000000000000001\n").expect("written");
         settle_in(&root, || panic!("made twice")).expect("settled");
         assert_eq!(shown(&root), id);
+        fs::remove_dir_all(root).expect("removed");
+    }
+
+    #[test]
+    fn one_that_cannot_be_read_is_not_made_anew() {
+        let root = root();
+        fs::create_dir_all(root.join(KEPT)).expect("what nobody reads");
+        settle_in(&root, || panic!("made twice")).expect_err("unread");
+        assert_eq!(shown(&root), "");
         fs::remove_dir_all(root).expect("removed");
     }
 

@@ -139,6 +139,7 @@ impl Machine {
         let features = features.into_iter().filter(|(_, is_there)| *is_there);
         let (mut disks, mut links) = (None, BTreeMap::new());
         if !site.disks.is_empty() {
+            data_disk::wait_for_all(root);
             disks = data_disk::look(root)?;
             for place in ["/data", "/mnt", "/opt", "/srv"] {
                 if let Some(target) = root.read_link(place)? {
