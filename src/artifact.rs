@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchmod, linkat, open};
 use rustix::io::Errno;
@@ -81,8 +82,14 @@ impl PendingFile {
     ///
     /// # Errors
     ///
-    /// What the creation reports.
+    /// `InvalidInput` where a folder, a device or a pipe has that name, which
+    /// nothing may take the place of; and what the creation reports.
     pub fn create(target: &Path) -> io::Result<Self> {
+        if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
+            let what = "there is a folder, a device or a pipe of this name; write to a file, and \
+                        copy it there";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         let folder = match target.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
             _ => PathBuf::from("."),
@@ -119,14 +126,14 @@ impl PendingFile {
     }
 
     /// Syncs the bytes, gives them their name (replacing an older file) with
-    /// mode 0644 and syncs the folder.
+    /// mode 0644, as far as the umask lets it, and syncs the folder.
     ///
     /// # Errors
     ///
     /// What `fsync`, `chmod`, `link` or `rename` report; the old file is then
     /// intact.
     pub fn commit(self) -> io::Result<()> {
-        self.commit_as(0o644)
+        self.commit_as(0o644 & !umask())
     }
 
     /// The same for its owner alone: mode 0600, at every moment.
@@ -172,6 +179,19 @@ impl PendingFile {
         }
         Ok(())
     }
+}
+
+/// What new files are not allowed, by `proc_pid_status(5)`: asked in any other
+/// way, it would be changed for a moment, in all threads.
+fn umask() -> u32 {
+    static UMASK: OnceLock<u32> = OnceLock::new();
+    *UMASK.get_or_init(|| {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mut lines = status.lines();
+        let digits = lines.find_map(|line| line.strip_prefix("Umask:"));
+        let digits = digits.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok());
+        digits.unwrap_or(0o022)
+    })
 }
 
 fn hidden() -> tempfile::Builder<'static, 'static> {
@@ -300,6 +320,24 @@ mod tests {
         write_file(&target, b"new").expect("new");
         assert_eq!(std::fs::read(&target).expect("read"), b"new");
         assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_stays_what_it_is() {
+        let folder = tempfile::tempdir().expect("folder");
+        let pipe = folder.path().join("pipe");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&pipe, &link).expect("a link");
+        for target in [&pipe, &link, folder.path(), Path::new("/dev/null")] {
+            let error = write_file(target, b"x").expect_err("no file");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
+        assert!(!pipe.metadata().expect("there").is_file());
+        // A link to nothing is a free name.
+        std::fs::remove_file(&pipe).expect("removed");
+        write_file(&link, b"x").expect("written");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(super) struct ConvertArgs {
     #[arg(long, value_name = "FORMAT", value_parser = super::build::image_format)]
     input_format: Option<ImageFormat>,
     /// Packs qcow2 with zstd of this level, 1 to 19, instead of deflate; the
-    /// level of raw.zst.
+    /// level of raw.zst. From 13 on, each worker thread takes about 80 MiB.
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     zstd: Option<ZstdLevel>,
     /// Worker threads; as many as there are cores when left out.
@@ -71,15 +71,19 @@ pub(super) fn run(
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let image = inspect::open(&args.image, args.input_format)?;
-    let name = args.output.file_name().map(|name| name.to_string_lossy());
-    let Some(name) = name else {
-        return Err(CliError::NoFileName {
-            path: args.output.clone(),
-        }
-        .into());
+    if image.disk.size().bytes() == 0 {
+        let path = args.image.clone();
+        return Err(CliError::EmptyDisk { path }.into());
+    }
+    let path = args.output.clone();
+    let Some(name) = args.output.file_name() else {
+        return Err(CliError::NoFileName { path }.into());
+    };
+    let Some(name) = name.to_str() else {
+        return Err(CliError::NotUtf8 { path }.into());
     };
     let mut spec = ImageSpec {
-        file_name: name.into_owned(),
+        file_name: name.to_owned(),
         sum: FileSum::Skip,
         ..ImageSpec::new("", args.format)
     };

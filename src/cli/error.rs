@@ -180,6 +180,18 @@ pub enum CliError {
         /// The path.
         path: PathBuf,
     },
+    /// A name that descriptors and messages cannot have.
+    #[error("the name of `{}` is no UTF-8", path.display())]
+    NotUtf8 {
+        /// The path.
+        path: PathBuf,
+    },
+    /// There is nothing to convert.
+    #[error("the disk in `{}` has no bytes", path.display())]
+    EmptyDisk {
+        /// The image.
+        path: PathBuf,
+    },
     /// Not a name for an appliance.
     #[error("`{}` is no name for an appliance", name.escape_debug())]
     Name {
@@ -239,6 +251,8 @@ impl CliError {
             Self::Exists { .. } => "init-exists",
             Self::NoRoles { .. } => "no-roles",
             Self::NoFileName { .. } => "no-file-name",
+            Self::NotUtf8 { .. } => "no-utf8-name",
+            Self::EmptyDisk { .. } => "empty-disk",
             Self::Name { .. } => "init-name",
             Self::Write { .. } => "init-write",
         }
@@ -284,6 +298,8 @@ impl CliError {
                     .into(),
             ),
             Self::NoFileName { .. } => Some("end the path with the name of a file".into()),
+            Self::NotUtf8 { .. } => Some("name it in UTF-8, and rename it afterwards".into()),
+            Self::EmptyDisk { .. } => Some("fetch the image again, or name another one".into()),
             Self::NoCache => Some("name a folder with `--cache FOLDER`".into()),
             Self::NoLock { .. } => Some(
                 "make it with `consign lock` and commit it, or let the build make it with \
@@ -325,6 +341,8 @@ impl CliError {
             | Self::Name { .. }
             | Self::NoRoles { .. }
             | Self::NoFileName { .. }
+            | Self::NotUtf8 { .. }
+            | Self::EmptyDisk { .. }
             | Self::Directory { .. }
             | Self::Threshold { .. }
             | Self::SeveralOpenPgp

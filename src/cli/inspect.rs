@@ -1,6 +1,6 @@
 //! `consign inspect`: what is in a disk image, without a mount.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -107,11 +107,13 @@ fn show(args: &OverviewArgs, out: &mut dyn Write) -> Result<(), Error> {
 
 /// The image, and what stands behind the last colon when there is no such file.
 fn split(disk: &Path) -> (PathBuf, Option<String>) {
-    let text = disk.to_string_lossy();
-    match text.rsplit_once(':') {
-        Some((file, part)) if !disk.exists() && !part.contains('/') => {
-            (PathBuf::from(file), Some(part.to_owned()))
-        }
+    let bytes = disk.as_os_str().as_bytes();
+    let colon = bytes.iter().rposition(|byte| *byte == b':');
+    match colon.map(|at| (&bytes[..at], &bytes[at + 1..])) {
+        Some((file, part)) if !disk.exists() && !part.contains(&b'/') => (
+            PathBuf::from(OsStr::from_bytes(file)),
+            Some(String::from_utf8_lossy(part).into_owned()),
+        ),
         _ => (disk.to_owned(), None),
     }
 }
@@ -213,6 +215,9 @@ fn text(path: &Path, overview: &Overview) -> String {
     if let Some(guid) = &overview.disk_guid {
         row("GPT", &guid.to_string());
     }
+    if let Some(fault) = overview.primary_fault {
+        row("GPT primary", fault);
+    }
     if let Some(fault) = overview.backup_fault {
         row("GPT backup", fault);
     }
@@ -258,6 +263,7 @@ fn object(overview: &Overview) -> Value {
         "data": overview.data.bytes(),
         "content_root": overview.content_root,
         "disk_guid": overview.disk_guid.map(|guid| guid.to_string()),
+        "primary_table_fault": overview.primary_fault,
         "backup_table_fault": overview.backup_fault,
         "partitions": partitions,
     })

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use consign_schema::{Facts, SiteConfig};
 
@@ -69,6 +70,13 @@ pub fn config_disk(
     beside: &Beside<'_>,
     output: &Path,
 ) -> Result<ConfigDisk, FactoryError> {
+    let files = [beside.licenses, beside.payload].concat();
+    let inputs = [Some(site), beside.secrets].into_iter().flatten();
+    let mut inputs = inputs.chain(files.iter().map(PathBuf::as_path));
+    if let Some(path) = inputs.find(|input| is_same(input, output)) {
+        let path = path.to_owned();
+        return Err(FactoryError::Overwrites { path });
+    }
     let bytes = read_limited(site)?;
     let file = site.display().to_string();
     let checked = shelf.judge(&file, &bytes)?;
@@ -108,6 +116,12 @@ pub fn config_disk(
         size: volume.size(),
         digest,
     })
+}
+
+/// Whether two paths lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| path.metadata().ok().map(|it| (it.dev(), it.ino()));
+    place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 fn path(name: &str) -> TreePath {

@@ -122,6 +122,12 @@ pub enum FactoryError {
         /// Its name on the medium.
         name: String,
     },
+    /// The config disk would take the place of what it is made from.
+    #[error("the config disk would replace `{}`, which it is made from", path.display())]
+    Overwrites {
+        /// The file.
+        path: PathBuf,
+    },
     /// More than the agent reads of a medium.
     #[error("{what} {found} {unit}; the appliance takes {most} at most")]
     TooMuch {
@@ -200,6 +206,7 @@ impl FactoryError {
             Self::Request { .. } => "request",
             Self::Name { .. } => "medium-name",
             Self::SameName { .. } => "medium-same-name",
+            Self::Overwrites { .. } => "config-disk-overwrites",
             Self::TooMuch { .. } => "medium-too-much",
             Self::BundleName { .. } => "bundle-name",
             Self::BundleFile { .. } => "bundle-file",
@@ -227,6 +234,7 @@ impl FactoryError {
                 "name it with letters, digits, `.`, `_` and `-`, 64 at most".into(),
             ),
             Self::SameName { .. } => Some("give one of the two another name; capitals do not count".into()),
+            Self::Overwrites { .. } => Some("name another file with `-o`".into()),
             Self::TooMuch { .. } => Some("leave something out, or make it shorter".into()),
             Self::BundleName { what, .. } => Some(match *what {
                 "version" => "write visible ASCII, 64 at most".into(),

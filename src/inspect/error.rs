@@ -33,6 +33,12 @@ pub enum InspectError {
         /// And another.
         other: ImageFormat,
     },
+    /// What another program has to unpack or convert first.
+    #[error("the file is {what}, and no disk as it is")]
+    Foreign {
+        /// What it is, as an object.
+        what: &'static str,
+    },
     /// The container breaks its format's rules.
     #[error("this is no sound {format} image: {what}")]
     Damaged {
@@ -147,6 +153,7 @@ impl InspectError {
             Self::Open { .. } => "inspect-open",
             Self::NotAFile { .. } => "inspect-not-a-file",
             Self::TwoFormats { .. } => "inspect-two-formats",
+            Self::Foreign { .. } => "inspect-foreign-file",
             Self::Damaged { .. } => "inspect-damaged-image",
             Self::Unsupported { .. } => "inspect-unsupported-image",
             Self::OtherFile { .. } => "inspect-other-file",
@@ -170,6 +177,12 @@ impl InspectError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::TwoFormats { .. } => "name the right one with `--input-format`",
+            Self::Foreign { .. } => {
+                "unpack it, or convert it with `qemu-img convert -O qcow2`; a disk that begins like \
+                 that is named with `--input-format raw`"
+            }
+            Self::NotAFile { .. } => "copy it into a file first",
+            Self::NoFileSystem => "consign reads GPT, FAT and ext4",
             Self::Damaged { .. } => "fetch the image again, and compare its digest",
             Self::OtherFile { .. } => {
                 "join it with what it needs first, with the tool that made it; consign opens no \

@@ -63,6 +63,8 @@ pub struct Gpt {
     pub disk_guid: Guid,
     /// The partitions, by number.
     pub partitions: Vec<Partition>,
+    /// What is wrong with the primary table, when the backup had to be read.
+    pub primary_fault: Option<&'static str>,
     /// What is wrong with the backup table, when something is.
     pub backup_fault: Option<&'static str>,
 }
@@ -84,28 +86,70 @@ pub struct Partition {
     pub name: String,
 }
 
-/// The partition table of `disk`; `None` when it has none.
+/// The partition table of `disk`; `None` when it has none. The backup counts
+/// where the primary is damaged, as for firmware and kernels.
 ///
 /// # Errors
 ///
-/// [`InspectError::Table`] for each rule that the primary table breaks.
+/// [`InspectError::Table`] for the rule that the primary table breaks, when the
+/// backup is no better.
 pub fn read(disk: &dyn SparseSource) -> Result<Option<Gpt>, InspectError> {
-    let Some(sector) = sector(disk, 1)? else {
+    let Some(first) = sector(disk, 1)? else {
         return Ok(None);
     };
-    if !sector.starts_with(&SIGNATURE) {
-        return Ok(None);
-    }
     let last = disk.size().bytes() / SECTOR - 1;
-    let (header, table) = table_at(disk, &sector, 1)?;
-    let mut partitions = partitions(&header, &table)?;
+    let damaged = if first.starts_with(&SIGNATURE) {
+        match table_at(disk, &first, 1) {
+            Ok((header, table)) => {
+                let gpt = gpt(&header, &table)?;
+                let backup_fault = backup_fault(disk, &header, &table, last);
+                return Ok(Some(Gpt {
+                    backup_fault,
+                    ..gpt
+                }));
+            }
+            Err(error) => Some(error),
+        }
+    } else {
+        None
+    };
+    let primary_fault = match &damaged {
+        None => "it is missing",
+        Some(InspectError::Table { what, .. }) => what,
+        Some(_) => "it cannot be read",
+    };
+    // Whoever cleared the beginning of a disk to use it whole left the end.
+    let has_mark = is_protected(disk)? || damaged.is_some();
+    let backup = sector(disk, last)?.filter(|sector| has_mark && sector.starts_with(&SIGNATURE));
+    if let Some(sector) = backup
+        && let Ok((header, table)) = table_at(disk, &sector, last)
+        && let Ok(gpt) = gpt(&header, &table)
+    {
+        return Ok(Some(Gpt {
+            primary_fault: Some(primary_fault),
+            ..gpt
+        }));
+    }
+    damaged.map_or(Ok(None), Err)
+}
+
+/// Whether sector 0 says that the disk has a GPT: a partition of type 0xEE.
+fn is_protected(disk: &dyn SparseSource) -> Result<bool, InspectError> {
+    let boot = sector(disk, 0)?.unwrap_or_default();
+    let types = [450, 466, 482, 498].map(|at| boot.get(at) == Some(&0xee));
+    Ok(boot.ends_with(&[0x55, 0xaa]) && types.contains(&true))
+}
+
+fn gpt(header: &Header, table: &[u8]) -> Result<Gpt, InspectError> {
+    let mut partitions = partitions(header, table)?;
     check(&partitions)?;
     partitions.sort_by_key(|partition| partition.number);
-    Ok(Some(Gpt {
+    Ok(Gpt {
         disk_guid: guid(header.disk_guid),
         partitions,
-        backup_fault: backup_fault(disk, &header, &table, last),
-    }))
+        primary_fault: None,
+        backup_fault: None,
+    })
 }
 
 fn broken<T>(what: &'static str) -> Result<T, InspectError> {

@@ -32,6 +32,8 @@ pub struct Overview {
     pub disk_guid: Option<Guid>,
     /// What is wrong with the table at the end of the disk.
     pub backup_fault: Option<&'static str>,
+    /// What is wrong with the primary table, when the backup had to be read.
+    pub primary_fault: Option<&'static str>,
     /// By number; one without a number for a disk that is a volume.
     pub partitions: Vec<PartitionFacts>,
 }
@@ -99,6 +101,7 @@ pub fn overview(image: &DiskImage, wants_root: bool) -> Result<Overview, Inspect
         data: ByteSize::from_bytes(data.sum()),
         content_root,
         disk_guid: table.as_ref().map(|table| table.disk_guid),
+        primary_fault: table.as_ref().and_then(|table| table.primary_fault),
         backup_fault: table.as_ref().and_then(|table| table.backup_fault),
         partitions: match table {
             Some(table) => partitions(disk, table),

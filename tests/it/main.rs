@@ -27,6 +27,7 @@ mod formats {
     mod descriptor;
     mod ext4;
     mod fat;
+    mod foreign;
     mod fuzzing;
     mod gpt;
     mod hostile_disks;

@@ -110,6 +110,12 @@ fn recognize(file: &dyn SparseSource) -> Result<ImageFormat, InspectError> {
     let tail = size.checked_sub(512).map(|at| read_vec(file, at, 512));
     let tail = tail.transpose().map_err(failed)?.flatten();
     let is_vhd = tail.is_some_and(|tail| tail.starts_with(b"conectix"));
+    if by_head.is_none() && !is_vhd {
+        let is_it = |(at, magic, _): &&(usize, &[u8], &str)| head[*at..].starts_with(magic);
+        if let Some((_, _, what)) = FOREIGN.iter().find(is_it) {
+            return Err(InspectError::Foreign { what });
+        }
+    }
     match (by_head, is_vhd) {
         (Some(one), true) if one != ImageFormat::Vhd => Err(InspectError::TwoFormats {
             one,
@@ -120,6 +126,20 @@ fn recognize(file: &dyn SparseSource) -> Result<ImageFormat, InspectError> {
         (None, false) => Ok(ImageFormat::Raw),
     }
 }
+
+/// Files that are no disks as they are: where they say so, and how.
+const FOREIGN: [(usize, &[u8], &str); 10] = [
+    (64, b"\x7f\x10\xda\xbe", "a VDI image"),
+    (0, b"QED\0", "a QED image"),
+    (0, b"WithoutFreeSpace", "a Parallels image"),
+    (0, b"WithouFreSpacExt", "a Parallels image"),
+    (0, b"\x1f\x8b\x08", "packed with gzip"),
+    (0, b"\xfd7zXZ\0", "packed with xz"),
+    (0, b"BZh", "packed with bzip2"),
+    (0, b"7z\xbc\xaf\x27\x1c", "packed with 7-Zip"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (257, b"ustar", "a tar archive"),
+];
 
 /// The errors of one container.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zerocopy::FromBytes as _;
 
-use super::{Complain, InspectError, vmdk};
+use super::{Complain, InspectError, bounded, vmdk};
 use crate::image::ImageFormat;
 use crate::image::ova::format::{BLOCK, MAGIC, REGULAR, UstarHeader, octal};
 use crate::inspect::part::Part;
@@ -16,6 +16,8 @@ type Opened = (Arc<dyn SparseSource>, &'static str);
 const COMPLAIN: Complain = Complain(ImageFormat::Ova);
 /// Most members that are looked at.
 const MOST_MEMBERS: usize = 256;
+/// The longest record of pax that is read.
+const MOST_EXTENSION: usize = 64 << 10;
 /// Bytes of a header in memory.
 const HEADER: usize = size_of::<UstarHeader>();
 
@@ -25,13 +27,16 @@ pub(super) fn is_package(head: &[u8]) -> bool {
     let header = head
         .get(..HEADER)
         .and_then(|head| UstarHeader::read_from_bytes(head).ok());
-    header.is_some_and(|header| is_sound(&header) && has_ending(&header, ".ovf"))
+    header.is_some_and(|header| {
+        is_sound(&header) && (is_extension(&header) || has_ending(&header, ".ovf"))
+    })
 }
 
 pub(super) fn open(file: &Arc<dyn SparseSource>) -> Result<Opened, InspectError> {
     const CUT: &str = "it is cut off";
     let mut at = 0;
-    for number in 0..MOST_MEMBERS {
+    let (mut has_description, mut found): (bool, Option<Opened>) = (false, None);
+    for _ in 0..MOST_MEMBERS {
         let bytes = COMPLAIN.read(file.as_ref(), at, HEADER, CUT)?;
         if bytes.iter().all(|byte| *byte == 0) {
             break;
@@ -40,8 +45,6 @@ pub(super) fn open(file: &Arc<dyn SparseSource>) -> Result<Opened, InspectError>
             return COMPLAIN.damaged(CUT);
         };
         COMPLAIN.must(is_sound(&header), "the header of a member has another sum")?;
-        let is_first = number > 0 || has_ending(&header, ".ovf");
-        COMPLAIN.must(is_first, "its description does not come first")?;
         let Some(length) = octal(&header.size) else {
             return COMPLAIN.damaged("the length of a member is no number");
         };
@@ -50,16 +53,36 @@ pub(super) fn open(file: &Arc<dyn SparseSource>) -> Result<Opened, InspectError>
         let Some(end) = end.filter(|end| *end <= file.size().bytes()) else {
             return COMPLAIN.damaged(CUT);
         };
-        if is_file(&header) && has_ending(&header, ".vmdk") {
-            let Some(part) = Part::new(Arc::clone(file), start..end) else {
-                return COMPLAIN.damaged(CUT);
-            };
-            let (disk, _) = vmdk::open(Arc::new(part))?;
-            return Ok((disk, "its first VMDK"));
-        }
         at = end.next_multiple_of(BLOCK);
+        if is_extension(&header) {
+            // What pax says of the next member; names and times do not matter here.
+            let length = bounded(length, MOST_EXTENSION);
+            let text = length.map(|length| COMPLAIN.read(file.as_ref(), start, length, CUT));
+            let text = text.transpose()?.unwrap_or_default();
+            if text.is_empty() || text.windows(6).any(|part| part == b" size=") {
+                return COMPLAIN.unsupported("a member that only an extension of pax describes");
+            }
+            continue;
+        }
+        has_description |= has_ending(&header, ".ovf");
+        COMPLAIN.must(has_description, "its description does not come first")?;
+        if !is_file(&header) || !has_ending(&header, ".vmdk") {
+            continue;
+        }
+        if let Some((_, detail)) = &mut found {
+            *detail = "the first of its VMDKs";
+            continue;
+        }
+        let Some(part) = Part::new(Arc::clone(file), start..end) else {
+            return COMPLAIN.damaged(CUT);
+        };
+        let (disk, _) = vmdk::open(Arc::new(part))?;
+        found = Some((disk, "its VMDK"));
     }
-    COMPLAIN.unsupported("a package without a VMDK")
+    match found {
+        Some(opened) => Ok(opened),
+        None => COMPLAIN.unsupported("a package without a VMDK"),
+    }
 }
 
 /// Not another file, and not damaged. GNU's tars have another version.
@@ -71,7 +94,14 @@ fn is_file(header: &UstarHeader) -> bool {
     matches!(header.typeflag, REGULAR | 0)
 }
 
+/// A record of pax, for the next member or for all.
+fn is_extension(header: &UstarHeader) -> bool {
+    matches!(header.typeflag, b'x' | b'g')
+}
+
+/// Some tars write names from the folder on: `./box.ovf`.
 fn has_ending(header: &UstarHeader, ending: &str) -> bool {
-    let name = header.file_name().unwrap_or_default().to_ascii_lowercase();
-    name.ends_with(ending)
+    let name = header.name.split(|byte| *byte == 0).next();
+    let name = name.unwrap_or_default().to_ascii_lowercase();
+    name.ends_with(ending.as_bytes())
 }
