@@ -85,7 +85,9 @@ impl PendingFile {
     /// `InvalidInput` where a folder, a device or a pipe has that name, which
     /// nothing may take the place of; and what the creation reports.
     pub fn create(target: &Path) -> io::Result<Self> {
-        if std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
+        // `/dev/stdout` leads to a file that has another name.
+        let is_own = std::fs::read_link(target).is_ok_and(|there| there.starts_with("/proc"));
+        if is_own || std::fs::metadata(target).is_ok_and(|there| !there.is_file()) {
             let what = "there is a folder, a device or a pipe of this name; write to a file, and \
                         copy it there";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -228,6 +230,26 @@ pub fn write_file(target: &Path, bytes: &[u8]) -> io::Result<()> {
     pending.commit()
 }
 
+/// The same in a cache that others may read, whatever the umask: mode 0644.
+///
+/// # Errors
+///
+/// As [`write_file`].
+pub fn write_shared(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut pending = PendingFile::create(target)?;
+    pending.file_mut().write_all(bytes)?;
+    pending.commit_as(0o644)
+}
+
+/// Whether two paths lead to one file.
+#[must_use]
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let place = |path: &Path| path.metadata().ok().map(|it| (it.dev(), it.ino()));
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
 /// A small file that is still in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
@@ -287,7 +309,8 @@ pub fn write_drafts(drafts: &[Draft]) -> Result<(), (PathBuf, io::Error)> {
         if !folders.contains(&pending.folder) {
             folders.push(pending.folder.clone());
         }
-        pending.commit_unsynced().map_err(failed(draft))?;
+        let mode = 0o644 & !umask();
+        pending.name_it(mode).map_err(failed(draft))?;
     }
     for folder in folders {
         let synced = File::open(&folder).and_then(|open| open.sync_all());

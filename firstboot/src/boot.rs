@@ -414,8 +414,11 @@ pub fn bring_up(root: &Root) -> String {
     let mut does_hang = false;
     for request in requests {
         if let Err(error) = systemd::ask(request) {
-            does_hang |= error.kind() == io::ErrorKind::TimedOut;
             complain!("{error}");
+            does_hang = error.kind() == io::ErrorKind::TimedOut;
+            if does_hang {
+                break;
+            }
         }
     }
     if let Err(error) = name::tell_kernel(root) {

@@ -12,6 +12,7 @@ use super::error::{CliError, output};
 use super::form;
 use super::keys;
 use crate::appliance::{Appliance, ApplianceError, FILE_NAME, LAYERS_FOLDER};
+use crate::artifact::is_same_file;
 use crate::error::Error;
 use crate::factory::form::sample;
 use crate::factory::{Beside, ConfigDisk, ConfigMedia, FactoryError, Shelf, config_disk};
@@ -249,6 +250,12 @@ fn disk(args: &DiskSite, environment: &Environment) -> Result<String, Error> {
         licenses: &args.license,
         payload: &args.payload,
     };
+    let request = args.encrypt.as_ref().map(PathBuf::from);
+    let roles = [args.roles.image.clone(), Some(args.roles.file.clone())];
+    let mut inputs = [args.sign.clone(), request].into_iter().chain(roles);
+    if let Some(path) = inputs.find_map(|input| input.filter(|it| is_same_file(it, &output))) {
+        return Err(FactoryError::Overwrites { path }.into());
+    }
     let shelf = args.roles.shelf()?;
     let made = config_disk(&shelf, &args.site, args.format.media(), &beside, &output)?;
     Ok(disk_text(&made, &output))

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use consign_schema::{Facts, SiteConfig};
@@ -12,7 +11,7 @@ use consign_schema::{Facts, SiteConfig};
 use super::FactoryError;
 use super::beside::Beside;
 use super::roles::{Shelf, read_limited};
-use crate::artifact::PendingFile;
+use crate::artifact::{PendingFile, is_same_file};
 use crate::digest::{Digest, derive_guid};
 use crate::fs::fat::{FatKind, FatOptions, FatVolume, preallocated};
 use crate::fs::iso9660::{IsoOptions, IsoVolume};
@@ -73,7 +72,7 @@ pub fn config_disk(
     let files = [beside.licenses, beside.payload].concat();
     let inputs = [Some(site), beside.secrets].into_iter().flatten();
     let mut inputs = inputs.chain(files.iter().map(PathBuf::as_path));
-    if let Some(path) = inputs.find(|input| is_same(input, output)) {
+    if let Some(path) = inputs.find(|input| is_same_file(input, output)) {
         let path = path.to_owned();
         return Err(FactoryError::Overwrites { path });
     }
@@ -116,12 +115,6 @@ pub fn config_disk(
         size: volume.size(),
         digest,
     })
-}
-
-/// Whether two paths lead to one file.
-fn is_same(one: &Path, other: &Path) -> bool {
-    let place = |path: &Path| path.metadata().ok().map(|it| (it.dev(), it.ino()));
-    place(one).is_some_and(|one| place(other) == Some(one))
 }
 
 fn path(name: &str) -> TreePath {

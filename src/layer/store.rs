@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::LayerError;
 pub(super) use super::record::MAX_RECORD;
 pub use super::record::Record;
-use crate::artifact::write_file;
+use crate::artifact::write_shared;
 use crate::digest::{DiffId, Digest, LayerKey};
 use crate::report::Reporter;
 use crate::tree::{Blob, list_folder};
@@ -230,7 +230,7 @@ impl Store {
         let bytes = sealed.and_then(|record| serde_json::to_vec_pretty(&record));
         let bytes = bytes.map_err(io::Error::other);
         bytes
-            .and_then(|bytes| write_file(&path, &bytes))
+            .and_then(|bytes| write_shared(&path, &bytes))
             .map_err(failed("write", &path))?;
         Ok(blob)
     }

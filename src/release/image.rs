@@ -61,6 +61,10 @@ fn read(
 ) -> Result<Facts, InspectError> {
     let disk = inspect::open(path, None)?.disk;
     let table = inspect::gpt::read(disk.as_ref())?.ok_or(InspectError::NoFileSystem)?;
+    if let Some(what) = table.primary_fault {
+        let partition = None;
+        return Err(InspectError::Table { what, partition });
+    }
     let mut partitions = Vec::new();
     let mut volumes = Vec::new();
     for found in &table.partitions {

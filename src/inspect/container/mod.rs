@@ -135,7 +135,7 @@ const FOREIGN: [(usize, &[u8], &str); 10] = [
     (0, b"WithouFreSpacExt", "a Parallels image"),
     (0, b"\x1f\x8b\x08", "packed with gzip"),
     (0, b"\xfd7zXZ\0", "packed with xz"),
-    (0, b"BZh", "packed with bzip2"),
+    (4, b"1AY&SY", "packed with bzip2"),
     (0, b"7z\xbc\xaf\x27\x1c", "packed with 7-Zip"),
     (0, b"PK\x03\x04", "a ZIP archive"),
     (257, b"ustar", "a tar archive"),

@@ -22,20 +22,19 @@ const MOST_EXTENSION: usize = 64 << 10;
 const HEADER: usize = size_of::<UstarHeader>();
 
 /// Whether a file that begins with `head` is a package. A disk may hold
-/// anything, a tar too; but no boot sector is named `*.ovf`.
+/// anything, a tar too; but no boot sector is named `*.ovf`. What pax says of a
+/// member has its name.
 pub(super) fn is_package(head: &[u8]) -> bool {
     let header = head
         .get(..HEADER)
         .and_then(|head| UstarHeader::read_from_bytes(head).ok());
-    header.is_some_and(|header| {
-        is_sound(&header) && (is_extension(&header) || has_ending(&header, ".ovf"))
-    })
+    header.is_some_and(|header| is_sound(&header) && has_ending(&header, ".ovf"))
 }
 
 pub(super) fn open(file: &Arc<dyn SparseSource>) -> Result<Opened, InspectError> {
     const CUT: &str = "it is cut off";
     let mut at = 0;
-    let (mut has_description, mut found): (bool, Option<Opened>) = (false, None);
+    let mut has_description = false;
     for _ in 0..MOST_MEMBERS {
         let bytes = COMPLAIN.read(file.as_ref(), at, HEADER, CUT)?;
         if bytes.iter().all(|byte| *byte == 0) {
@@ -66,23 +65,15 @@ pub(super) fn open(file: &Arc<dyn SparseSource>) -> Result<Opened, InspectError>
         }
         has_description |= has_ending(&header, ".ovf");
         COMPLAIN.must(has_description, "its description does not come first")?;
-        if !is_file(&header) || !has_ending(&header, ".vmdk") {
-            continue;
+        if is_file(&header) && has_ending(&header, ".vmdk") {
+            let Some(part) = Part::new(Arc::clone(file), start..end) else {
+                return COMPLAIN.damaged(CUT);
+            };
+            let (disk, _) = vmdk::open(Arc::new(part))?;
+            return Ok((disk, "its first VMDK"));
         }
-        if let Some((_, detail)) = &mut found {
-            *detail = "the first of its VMDKs";
-            continue;
-        }
-        let Some(part) = Part::new(Arc::clone(file), start..end) else {
-            return COMPLAIN.damaged(CUT);
-        };
-        let (disk, _) = vmdk::open(Arc::new(part))?;
-        found = Some((disk, "its VMDK"));
     }
-    match found {
-        Some(opened) => Ok(opened),
-        None => COMPLAIN.unsupported("a package without a VMDK"),
-    }
+    COMPLAIN.unsupported("a package without a VMDK")
 }
 
 /// Not another file, and not damaged. GNU's tars have another version.

@@ -106,7 +106,7 @@ impl<'a> Remote<'a> {
         let target = folder.join(manifest.hex());
         if !self.is_sound(&target, manifest)? {
             let (_, bytes) = registry.manifest(&manifest.to_string())?;
-            crate::artifact::write_file(&target, &bytes)
+            crate::artifact::write_shared(&target, &bytes)
                 .map_err(|source| RemoteError::cache(&target, source))?;
         }
         let mut bytes = Vec::new();
