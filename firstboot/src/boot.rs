@@ -339,9 +339,8 @@ pub fn send_back(root: &Root, status: &mut Status) {
 }
 
 /// Listens until a configuration has been taken. The same media are judged
-/// once, unless what kept them away goes by itself, or any disk comes or goes:
-/// only a change among the devices leads to another look. `None` when somebody else has configured the
-/// machine meanwhile.
+/// once, unless what kept them away goes by itself, or any disk comes or goes.
+/// `None` when somebody else has configured the machine meanwhile.
 fn wait_for_configuration(root: &Root, mut shown: Status) -> Option<Status> {
     let roots = roots(root);
     let mut watcher = Watcher::new(&roots);

@@ -40,10 +40,11 @@ pub(super) struct ConvertArgs {
     #[arg(long, value_name = "FORMAT", value_parser = super::build::image_format)]
     input_format: Option<ImageFormat>,
     /// Packs qcow2 with zstd of this level, 1 to 19, instead of deflate; the
-    /// level of raw.zst. From 13 on, each worker thread takes about 80 MiB.
+    /// level of raw.zst.
     #[arg(long, value_name = "LEVEL", value_parser = level)]
     zstd: Option<ZstdLevel>,
-    /// Worker threads; as many as there are cores when left out.
+    /// Worker threads; as many as there are cores when left out, but for
+    /// raw.zst from level 10 on: two, as each takes up to 80 MiB then.
     #[arg(short, long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
 }

@@ -27,7 +27,7 @@ pub(crate) mod vhdx;
 pub(crate) mod vmdk;
 
 use std::io;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 pub use ahead::Ahead;
@@ -84,7 +84,7 @@ pub fn write_all(
     for spec in specs {
         spec.check(disk.size(), options.envelope)?;
     }
-    let threads = pass::thread_count(options.threads);
+    let threads = pass::thread_count(options.threads, most_threads(specs));
     let presses = presses(specs, options);
     let mut outputs = specs
         .iter()
@@ -106,6 +106,24 @@ pub fn write_all(
     Ok(artifacts)
 }
 
+/// From this level of zstd on, a thread has more than 30 MiB for a chunk.
+const COSTLY_LEVEL: i32 = 10;
+
+/// How many threads are enough when nobody asks for a number: chunks of 4 MiB
+/// at a high level take up to 80 MiB each.
+fn most_threads(specs: &[ImageSpec]) -> Option<NonZeroUsize> {
+    let is_costly = |spec: &ImageSpec| match spec.compression {
+        Compression::Zstd(level) => {
+            spec.format == ImageFormat::RawZst && level.number() >= COSTLY_LEVEL
+        }
+        Compression::Deflate => false,
+    };
+    specs
+        .iter()
+        .any(is_costly)
+        .then_some(NonZeroUsize::MIN.saturating_add(1))
+}
+
 /// The root over the logical content of `disk`: see `root.rs` for its
 /// definition. Equal for every image of the disk, whatever the format.
 ///
@@ -113,9 +131,12 @@ pub fn write_all(
 ///
 /// What `disk` reports.
 pub fn content_root(disk: &dyn SparseSource) -> Result<ContentRoot, ImageError> {
-    pass::run(disk, &Presses::default(), pass::thread_count(None), |_| {
-        Ok(())
-    })
+    pass::run(
+        disk,
+        &Presses::default(),
+        pass::thread_count(None, None),
+        |_| Ok(()),
+    )
 }
 
 fn codec(spec: &ImageSpec) -> Option<Codec> {
@@ -451,5 +472,26 @@ impl<'a> Progress<'a> {
             self.reporter
                 .bytes(STEP, done.min(self.total), Some(self.total));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_costly_levels_of_raw_zst_have_few_threads() {
+        let spec = |format, level| ImageSpec {
+            compression: Compression::Zstd(ZstdLevel::new(level).expect("a level")),
+            ..ImageSpec::new("disk", format)
+        };
+        let two = NonZeroUsize::new(2);
+        assert_eq!(most_threads(&[spec(ImageFormat::RawZst, 9)]), None);
+        assert_eq!(most_threads(&[spec(ImageFormat::Qcow2, 19)]), None);
+        let costly = spec(ImageFormat::RawZst, 10);
+        assert_eq!(most_threads(&[spec(ImageFormat::Qcow2, 3), costly]), two);
+        let threads = |wanted, most| pass::thread_count(NonZeroUsize::new(wanted), most).get();
+        assert_eq!((threads(7, two), threads(7, None)), (7, 7));
+        assert!(threads(0, two) <= 2);
     }
 }

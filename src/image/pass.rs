@@ -125,10 +125,13 @@ impl Press {
     }
 }
 
-/// As many threads as asked for, or as the machine has cores.
-pub(super) fn thread_count(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
+/// As many threads as asked for, or as the machine has cores, but for `most`.
+pub(super) fn thread_count(
+    wanted: Option<NonZeroUsize>,
+    most: Option<NonZeroUsize>,
+) -> NonZeroUsize {
     let cores = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    wanted.unwrap_or_else(cores)
+    wanted.unwrap_or_else(|| most.map_or_else(cores, |most| most.min(cores())))
 }
 
 /// Gives every piece of `disk` that is not all zeros to `take`, in ascending
