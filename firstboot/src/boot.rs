@@ -31,6 +31,8 @@ use crate::write_back;
 
 /// Held by whoever changes what counts.
 pub const LOCK: &str = "/run/consign/lock";
+/// The service that does the early step.
+const EARLY: &str = "appliance-config.service";
 /// How long a machine that was never configured waits for its disk, after the
 /// last device that came, before it goes on behind the fence.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
@@ -199,18 +201,11 @@ fn finish(root: &Root, status: &Status) {
 /// The last step: waits for a configuration where there is none, then until
 /// everything has started, and says what became of it.
 pub fn verify(root: &Root) -> ExitCode {
-    let Some(mut status) = Status::load(root) else {
-        complain!("the early step left no status; see `systemctl status appliance-config`");
-        let status = Status::new(
-            Standing::Fenced,
-            code::INTERNAL,
-            "the early step did not run",
-        );
-        finish(root, &status);
-        return ExitCode::from(code::INTERNAL);
+    let (mut status, mut is_new) = match Status::load(root).filter(did_run) {
+        Some(status) => resumed(root, status),
+        // What waited for it has been passed over.
+        None => (early_again(root), true),
     };
-    let mut is_new;
-    (status, is_new) = resumed(root, status);
     status.system = systemd::wait_until_started();
     loop {
         if listens(root, &status) {
@@ -244,6 +239,37 @@ pub fn verify(root: &Root) -> ExitCode {
     }
     send_back(root, &mut status);
     ExitCode::SUCCESS
+}
+
+/// The summary of a machine without an early step.
+const NOT_RUN: &str = "the early step did not run";
+
+fn did_run(status: &Status) -> bool {
+    status.summary != NOT_RUN
+}
+
+/// Has the manager do the early step again, which left no status: it may have
+/// been killed. Whatever it stumbled over, a disk that comes is a new chance.
+fn early_again(root: &Root) -> Status {
+    let mut watcher = Watcher::new(&roots(root));
+    let mut is_told = false;
+    loop {
+        complain!("the early step left no status, and is done again; see `journalctl -u {EARLY}`");
+        if let Err(error) = systemd::ask(Request::Start(EARLY)) {
+            complain!("{error}");
+        }
+        if let Some(status) = Status::load(root).filter(did_run) {
+            return status;
+        }
+        if !is_told {
+            let mut status = Status::new(Standing::Fenced, code::INTERNAL, NOT_RUN);
+            let note = "it is done again when a disk comes, and at the next start";
+            status.notes.push(note.to_owned());
+            finish(root, &status);
+            is_told = true;
+        }
+        watcher.wait(WATCH_PATIENCE);
+    }
 }
 
 /// The status to go on from, and whether services have to be brought up for

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use consign_schema::{DiskFact, DiskFileSystem, DiskMatch, DiskUse};
 
 use crate::digest::Digest;
+use crate::init::journal;
 use crate::media::{Roots, Watcher};
 use crate::root::{Access, Change, Root};
 use crate::systemd::{self, Program};
@@ -399,6 +400,7 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
     }
     // By its identifier first: it may have come to another place.
     if let Some(found) = disks.iter().find(is_ours) {
+        settle_journal(root, found);
         if record.is_none_or(|record| !record.is_done) {
             done(root, disk, found)?;
             return Ok(Change::Written);
@@ -450,6 +452,18 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
         complain!("{uevent} cannot be written: {error}");
     }
     Ok(Change::Written)
+}
+
+/// Before Linux mounts it; what it mounted it looks after itself.
+fn settle_journal(root: &Root, found: &Found) {
+    let name = &found.fact.name;
+    let replayed = journal::settle(&root.outside(&format!("/dev/{name}")));
+    match replayed {
+        Ok(0) => {}
+        Ok(blocks) => complain!("{name}: {blocks} blocks come from its journal"),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
+        Err(error) => complain!("{name}: its journal cannot be replayed: {error}"),
+    }
 }
 
 fn done(root: &Root, disk: &DataDisk, found: &Found) -> io::Result<()> {

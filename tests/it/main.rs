@@ -6,6 +6,7 @@ mod boot {
     mod config;
     mod esp;
     mod full;
+    mod killed;
     mod loader;
     mod powercut;
     mod runner;

@@ -1,21 +1,26 @@
-//! Replays ext4's journal before the kernel looks at the volume.
+//! Replays ext4's journal before the kernel looks at a volume that was growing.
 //!
-//! The kernel checks the table of groups first and replays the journal then.
-//! A power cut while a volume grows may leave a superblock that names groups
-//! whose part of the table is in the journal only: the kernel refuses such a
+//! The kernel looks at the superblock and the table of groups first, and
+//! replays the journal then. Where a power cut has left a larger size in the
+//! journal only, it goes on with the old number of groups, and dies of that
+//! (`kernel BUG at fs/ext4/resize.c`) when the volume grows further. Where the
+//! superblock has the larger size and the journal the table, it refuses the
 //! volume, though nothing of it is lost. What is done here, the kernel does
 //! once more; the journal itself stays as it is.
 //!
-//! Source: kernel documentation, "Journal (jbd2)"; ext4's superblock.
+//! Source: kernel documentation, "Journal (jbd2)".
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
 
-/// Offset and length of ext4's superblock.
-const SUPERBLOCK: (u64, usize) = (1024, 1024);
-const EXT4_MAGIC: u32 = 0xef53;
+use rustix::fs::OFlags;
+
+use super::crc::crc32c;
+use super::superblock::{self, Superblock};
+
 /// The magic number of an extent's head.
 const EXTENTS: u32 = 0xf30a;
 const JBD2_MAGIC: u32 = 0xc03b_3998;
@@ -71,7 +76,12 @@ struct Journal<'f> {
     /// The first block of transactions, and the one behind the last.
     first: u32,
     end: u32,
+    /// Where they begin, and the number of the first.
+    start: u32,
+    sequence: u32,
     features: u32,
+    /// What every sum goes on from.
+    seed: u32,
 }
 
 /// A block that a transaction wrote.
@@ -81,66 +91,55 @@ struct Write {
     /// Where its bytes are in the journal.
     source: u32,
     is_escaped: bool,
+    /// As much of their sum as the tag has.
+    sum: u32,
+}
+
+/// Opens a volume that nobody has mounted, and replays its journal if a power
+/// cut stopped its growth; how many blocks were put in their places.
+///
+/// # Errors
+///
+/// `ResourceBusy` for one that is in use, `InvalidData` for a journal that is
+/// not understood or is damaged, and what the system reports.
+pub fn settle(device: &Path) -> io::Result<usize> {
+    let volume = open(device)?;
+    let bytes = Superblock::read(&volume)?;
+    let Some(found) = Superblock::parse(&bytes).filter(|found| found.has_journal) else {
+        return Ok(0);
+    };
+    let journal = Journal::open(&volume, &bytes, &found)?;
+    let writes = journal.writes()?;
+    let place = superblock::PLACE / found.block;
+    let mut grows = found.lacks_groups(&volume)?;
+    for write in writes.iter().filter(|write| write.target == place) {
+        let block = journal.content(write)?;
+        let inside = usize::try_from(superblock::PLACE % found.block).unwrap_or(0);
+        let later = Superblock::parse(block.get(inside..).unwrap_or_default());
+        grows |= later.is_some_and(|later| later.blocks != found.blocks);
+    }
+    if grows { journal.put(&writes) } else { Ok(0) }
 }
 
 /// Puts every block of the journal's whole transactions in its place; how many.
 ///
 /// # Errors
 ///
-/// `InvalidData` for what is no ext4 or no journal of it, and what the system
-/// reports.
-pub fn replay(volume: &File) -> io::Result<usize> {
-    let mut superblock = vec![0; SUPERBLOCK.1];
-    volume.read_exact_at(&mut superblock, SUPERBLOCK.0)?;
-    if le16(&superblock, 0x38)? != EXT4_MAGIC || superblock.get(0xfd) != Some(&1) {
-        return Err(bad("the superblock does not say where the journal is"));
-    }
-    let shift = le32(&superblock, 0x18)?;
-    if shift > 6 {
-        return Err(bad("the superblock has no size of blocks"));
-    }
-    let mut journal = Journal {
-        volume,
-        block_size: 1024 << shift,
-        runs: runs(superblock.get(0x10c..0x148).unwrap_or_default())?,
-        first: 0,
-        end: MAX_BLOCKS,
-        features: 0,
-    };
-    let head = journal.block(0)?;
-    let (start, sequence) = (be32(&head, 28)?, be32(&head, 24)?);
-    (journal.first, journal.end) = (be32(&head, 20)?, be32(&head, 16)?);
-    journal.features = be32(&head, 40)?;
-    let is_sound = be32(&head, 0)? == JBD2_MAGIC
-        && journal.features & !KNOWN == 0
-        && (1..journal.end.min(MAX_BLOCKS)).contains(&journal.first);
-    if !is_sound {
-        return Err(bad("the journal is none that is known"));
-    }
-    if start == 0 {
-        return Ok(0);
-    }
-    let (writes, revoked) = journal.scan(start, sequence)?;
-    let mut count = 0;
-    for write in &writes {
-        if revoked
-            .get(&write.target)
-            .is_some_and(|at| *at >= write.sequence)
-        {
-            continue;
-        }
-        let mut bytes = journal.block(write.source)?;
-        if write.is_escaped
-            && let Some(front) = bytes.first_chunk_mut()
-        {
-            *front = JBD2_MAGIC.to_be_bytes();
-        }
-        let place = write.target.checked_mul(bytes.len() as u64);
-        volume.write_all_at(&bytes, place.ok_or_else(|| bad("a block is nowhere"))?)?;
-        count += 1;
-    }
-    volume.sync_all()?;
-    Ok(count)
+/// As [`settle`]; also for what is no ext4.
+pub fn replay(device: &Path) -> io::Result<usize> {
+    let volume = open(device)?;
+    let bytes = Superblock::read(&volume)?;
+    let found = Superblock::parse(&bytes).ok_or_else(|| bad("there is no superblock"))?;
+    let journal = Journal::open(&volume, &bytes, &found)?;
+    journal.put(&journal.writes()?)
+}
+
+/// Linux refuses this for a disk that is mounted.
+fn open(device: &Path) -> io::Result<File> {
+    let exclusive = i32::try_from(OFlags::EXCL.bits()).map_err(io::Error::other)?;
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(exclusive);
+    options.open(device)
 }
 
 /// The runs of the journal's inode, of which the superblock has a copy.
@@ -160,7 +159,41 @@ fn runs(inode: &[u8]) -> io::Result<Vec<Run>> {
     (0..count).map(run).collect()
 }
 
-impl Journal<'_> {
+impl<'f> Journal<'f> {
+    fn open(volume: &'f File, superblock: &[u8], found: &Superblock) -> io::Result<Self> {
+        if superblock.get(0xfd) != Some(&1) {
+            return Err(bad("the superblock does not say where the journal is"));
+        }
+        let mut journal = Self {
+            volume,
+            block_size: usize::try_from(found.block).map_err(io::Error::other)?,
+            runs: runs(superblock.get(0x10c..0x148).unwrap_or_default())?,
+            first: 0,
+            end: MAX_BLOCKS,
+            start: 0,
+            sequence: 0,
+            features: 0,
+            seed: 0,
+        };
+        let head = journal.block(0)?;
+        (journal.first, journal.end) = (be32(&head, 20)?, be32(&head, 16)?);
+        (journal.start, journal.sequence) = (be32(&head, 28)?, be32(&head, 24)?);
+        journal.features = be32(&head, 40)?;
+        journal.seed = crc32c(u32::MAX, &part::<16>(&head, 48)?);
+        let is_sound = be32(&head, 0)? == JBD2_MAGIC
+            && journal.features & !KNOWN == 0
+            && (1..journal.end.min(MAX_BLOCKS)).contains(&journal.first);
+        if is_sound {
+            Ok(journal)
+        } else {
+            Err(bad("the journal is none that is known"))
+        }
+    }
+
+    fn has(&self, feature: u32) -> bool {
+        self.features & feature != 0
+    }
+
     fn block(&self, number: u32) -> io::Result<Vec<u8>> {
         let run = self.runs.iter().find_map(|run| {
             let inside = number.checked_sub(run.logical)?;
@@ -183,25 +216,80 @@ impl Journal<'_> {
         }
     }
 
-    /// What whole transactions wrote, and which blocks were given up in which.
-    fn scan(&self, start: u32, mut sequence: u32) -> io::Result<(Vec<Write>, BTreeMap<u64, u32>)> {
+    /// What a write puts in its place.
+    fn content(&self, write: &Write) -> io::Result<Vec<u8>> {
+        let mut bytes = self.block(write.source)?;
+        let sum = crc32c(self.seed, &write.sequence.to_be_bytes());
+        let sum = crc32c(sum, &bytes);
+        let is_right = match (self.has(CSUM_V3), self.has(CSUM_V2)) {
+            (true, _) => write.sum == sum,
+            (_, true) => write.sum == sum & 0xffff,
+            _ => true,
+        };
+        if !is_right {
+            return Err(bad("a block in the journal is damaged"));
+        }
+        if write.is_escaped
+            && let Some(front) = bytes.first_chunk_mut()
+        {
+            *front = JBD2_MAGIC.to_be_bytes();
+        }
+        Ok(bytes)
+    }
+
+    /// Puts blocks in their places: none, if one of them is damaged.
+    fn put(&self, writes: &[Write]) -> io::Result<usize> {
+        for write in writes {
+            self.content(write)?;
+        }
+        for write in writes {
+            let bytes = self.content(write)?;
+            let place = write.target.checked_mul(bytes.len() as u64);
+            let place = place.ok_or_else(|| bad("a block is nowhere"))?;
+            self.volume.write_all_at(&bytes, place)?;
+        }
+        self.volume.sync_all()?;
+        Ok(writes.len())
+    }
+
+    /// Whether a block of the journal itself has its sum, which is kept at `at`.
+    fn has_sum(&self, block: &[u8], at: usize) -> io::Result<bool> {
+        if !self.has(CSUM_V2 | CSUM_V3) {
+            return Ok(true);
+        }
+        let mut blank = block.to_vec();
+        if let Some(sum) = blank.get_mut(at..at + 4) {
+            sum.fill(0);
+        }
+        Ok(crc32c(self.seed, &blank) == be32(block, at)?)
+    }
+
+    /// What whole transactions wrote and no later one gave up, in their order.
+    fn writes(&self) -> io::Result<Vec<Write>> {
         let (mut writes, mut revoked) = (Vec::new(), BTreeMap::new());
         let (mut open, mut given_up) = (Vec::new(), Vec::new());
-        let (mut at, mut seen) = (start, 0);
-        while seen < self.end {
+        let (mut at, mut sequence, mut seen) = (self.start, self.sequence, 0);
+        let tail = self.block_size - 4;
+        while at != 0 && seen < self.end {
             let block = self.block(at)?;
             if be32(&block, 0)? != JBD2_MAGIC || be32(&block, 8)? != sequence {
                 break;
             }
+            let kind = be32(&block, 4)?;
+            // One that was being written when the power went is the end.
+            if !self.has_sum(&block, if kind == COMMIT { 16 } else { tail })? {
+                break;
+            }
             let mut passed = 1;
-            match be32(&block, 4)? {
+            match kind {
                 DESCRIPTOR => {
-                    for (target, flags) in self.tags(&block)? {
+                    for (target, flags, sum) in self.tags(&block)? {
                         open.push(Write {
                             sequence,
                             target,
                             source: self.after(at, passed),
                             is_escaped: flags & ESCAPED != 0,
+                            sum,
                         });
                         passed += 1;
                     }
@@ -217,30 +305,33 @@ impl Journal<'_> {
             seen += passed;
             at = self.after(at, passed);
         }
-        Ok((writes, revoked))
+        writes.retain(|write: &Write| {
+            let given_up = revoked.get(&write.target);
+            given_up.is_none_or(|at| *at < write.sequence)
+        });
+        Ok(writes)
     }
 
-    /// Where the blocks behind a descriptor belong, each with its flags.
-    fn tags(&self, block: &[u8]) -> io::Result<Vec<(u64, u32)>> {
-        let has = |feature| self.features & feature != 0;
-        let size = match (has(CSUM_V3), has(HAS_64BIT)) {
-            (true, _) => 16,
-            (false, wide) => 8 + 4 * usize::from(wide) + 2 * usize::from(has(CSUM_V2)),
+    /// Where the blocks behind a descriptor belong, each with its flags and sum.
+    fn tags(&self, block: &[u8]) -> io::Result<Vec<(u64, u32, u32)>> {
+        let (is_wide, is_v3) = (self.has(HAS_64BIT), self.has(CSUM_V3));
+        let size = if is_v3 {
+            16
+        } else {
+            8 + 4 * usize::from(is_wide) + 2 * usize::from(self.has(CSUM_V2))
         };
-        let end = self.block_size - 4 * usize::from(has(CSUM_V2 | CSUM_V3));
+        let end = self.block_size - 4 * usize::from(self.has(CSUM_V2 | CSUM_V3));
         let (mut tags, mut at) = (Vec::new(), 12);
         while at + size <= end {
-            let flags = if has(CSUM_V3) {
-                be32(block, at + 4)?
+            let half = |at| part(block, at).map(|it| u32::from(u16::from_be_bytes(it)));
+            let (flags, sum) = if is_v3 {
+                (be32(block, at + 4)?, be32(block, at + 12)?)
             } else {
-                u16::from_be_bytes(part(block, at + 6)?).into()
+                (half(at + 6)?, half(at + 4)?)
             };
-            let high = if has(HAS_64BIT) {
-                be32(block, at + 8)?
-            } else {
-                0
-            };
-            tags.push((u64::from(high) << 32 | u64::from(be32(block, at)?), flags));
+            let high = if is_wide { be32(block, at + 8)? } else { 0 };
+            let target = u64::from(high) << 32 | u64::from(be32(block, at)?);
+            tags.push((target, flags, sum));
             at += size + if flags & SAME_UUID == 0 { 16 } else { 0 };
             if flags & LAST != 0 {
                 break;
@@ -250,7 +341,7 @@ impl Journal<'_> {
     }
 
     fn revoked(&self, block: &[u8]) -> io::Result<Vec<u64>> {
-        let is_wide = self.features & HAS_64BIT != 0;
+        let is_wide = self.has(HAS_64BIT);
         let end = (be32(block, 12)? as usize).min(self.block_size);
         let entry = |at| {
             if is_wide {
@@ -275,67 +366,188 @@ impl Journal<'_> {
 )]
 mod tests {
     use super::*;
+    use std::fmt::Write as _;
+    use std::path::PathBuf;
     use std::process::Command;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A volume of mke2fs, and debugfs for it; nothing where they are missing.
+    struct Volume {
+        folder: tempfile::TempDir,
+        image: PathBuf,
+        /// How debugfs opens the journal.
+        open: &'static str,
+    }
+
+    impl Volume {
+        fn new((features, open): (&str, &'static str)) -> Option<Self> {
+            let folder = tempfile::tempdir().expect("a folder");
+            let image = folder.path().join("volume");
+            let file = File::create(&image).expect("a file");
+            file.set_len(64 * MIB).expect("its size");
+            let volume = Self {
+                folder,
+                image,
+                open,
+            };
+            let make = ["-qF", "-text4", "-b4096", "-O", features];
+            if volume.run("mke2fs", &make).is_none() {
+                assert!(std::env::var_os("CI").is_none(), "no mke2fs");
+                return None;
+            }
+            Some(volume)
+        }
+
+        fn run(&self, program: &str, words: &[&str]) -> Option<()> {
+            let program = ["/usr/sbin", "/sbin"].map(|folder| format!("{folder}/{program}"));
+            let mut program = program.into_iter();
+            let program = program.find(|it| Path::new(it).exists())?;
+            let mut words: Vec<&str> = words.to_vec();
+            let image = self.image.display().to_string();
+            let place = if program.ends_with("resize2fs") {
+                0
+            } else {
+                words.len()
+            };
+            words.insert(place, &image);
+            let done = Command::new(program).args(words).output();
+            let done = done.expect("it runs");
+            assert!(done.status.success(), "{done:?}");
+            Some(())
+        }
+
+        fn file(&self) -> File {
+            let file = File::options().read(true).write(true).open(&self.image);
+            file.expect("open")
+        }
+
+        fn read(&self, block: u64) -> Vec<u8> {
+            let mut bytes = vec![0; 4096];
+            let read = self.file().read_exact_at(&mut bytes, block * 4096);
+            read.expect("read");
+            bytes
+        }
+
+        fn write(&self, block: u64, bytes: &[u8]) {
+            let written = self.file().write_all_at(bytes, block * 4096);
+            written.expect("written");
+        }
+
+        /// Lets debugfs write a transaction of these blocks into the journal.
+        fn commit(&self, blocks: &[(u64, &[u8])], given_up: &[u64]) {
+            let mut commands = format!("{}\n", self.open);
+            for (block, bytes) in blocks {
+                let file = self.folder.path().join(format!("block-{block}"));
+                std::fs::write(&file, bytes).expect("written");
+                let _ = writeln!(commands, "jw -b {block} {}", file.display());
+            }
+            for block in given_up {
+                let _ = writeln!(commands, "jw -r {block}");
+            }
+            commands.push_str("jc\n");
+            let file = self.folder.path().join("commands");
+            std::fs::write(&file, commands).expect("written");
+            let file = file.display().to_string();
+            self.run("debugfs", &["-w", "-f", &file])
+                .expect("beside mke2fs");
+        }
+    }
+
+    /// What mke2fs is asked for: with sums of either kind, and without.
+    const KINDS: [(&str, &str); 3] = [
+        ("metadata_csum,64bit", "jo -c -v 3"),
+        ("metadata_csum,64bit", "jo -c -v 2"),
+        ("^metadata_csum,^64bit", "jo"),
+    ];
 
     /// debugfs writes the journal, and the kernel's order of things is kept.
     #[test]
     fn what_only_the_journal_has_gets_to_its_place() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = |name: &str| folder.path().join(name);
-        let image = path("volume");
-        let run = |program: &str, words: &[&str]| {
-            let program = ["/usr/sbin", "/sbin"].map(|folder| format!("{folder}/{program}"));
-            let program = program
-                .into_iter()
-                .find(|it| std::path::Path::new(it).exists());
-            let done = Command::new(program?).args(words).arg(&image).output();
-            let done = done.expect("it runs");
-            assert!(done.status.success(), "{done:?}");
-            Some(())
-        };
-        File::create(&image)
-            .and_then(|file| file.set_len(64 << 20))
-            .expect("a file");
-        for features in ["metadata_csum,64bit", "^metadata_csum,^64bit"] {
-            let make = ["-qF", "-text4", "-b4096", "-O", features];
-            if run("mke2fs", &make).is_none() {
-                assert!(std::env::var_os("CI").is_none(), "no mke2fs");
+        for kind in KINDS {
+            let Some(volume) = Volume::new(kind) else {
                 return;
-            }
-            let volume = File::options()
-                .read(true)
-                .write(true)
-                .open(&image)
-                .expect("open");
-            assert_eq!(replay(&volume).expect("an empty journal"), 0);
-            let mut table = vec![0; 4096];
-            volume
-                .read_exact_at(&mut table, 4096)
-                .expect("the table of groups");
-            std::fs::write(path("table"), &table).expect("written");
+            };
+            assert_eq!(replay(&volume.image).expect("an empty journal"), 0);
+            let table = volume.read(1);
             // One that begins like a block of the journal, and one given up.
             let mut odd = vec![7; 4096];
             odd[..4].copy_from_slice(&JBD2_MAGIC.to_be_bytes());
-            std::fs::write(path("odd"), &odd).expect("written");
-            let commands = format!(
-                "jo\njw -b 1 {table}\njw -b 9000 {odd}\njw -b 9001 {odd}\njw -r 9001\njc\n",
-                table = path("table").display(),
-                odd = path("odd").display(),
-            );
-            std::fs::write(path("commands"), commands).expect("written");
-            let commands = path("commands").display().to_string();
-            run("debugfs", &["-w", "-f", &commands]).expect("beside mke2fs");
-            volume.write_all_at(&[0; 4096], 4096).expect("lost");
-            assert_eq!(replay(&volume).expect("replayed"), 2, "{features}");
-            let mut found = vec![1; 4096];
-            volume.read_exact_at(&mut found, 4096).expect("read");
-            assert_eq!(found, table);
-            volume.read_exact_at(&mut found, 9000 * 4096).expect("read");
-            assert_eq!(found, odd);
-            volume.read_exact_at(&mut found, 9001 * 4096).expect("read");
-            assert_ne!(found, odd);
-            run("e2fsck", &["-fp"]);
+            volume.commit(&[(1, &table), (9000, &odd), (9001, &odd)], &[9001]);
+            volume.write(1, &[0; 4096]);
+            // The table lacks its groups: that is what a growth leaves.
+            assert_eq!(settle(&volume.image).expect("replayed"), 2, "{kind:?}");
+            assert_eq!(volume.read(1), table);
+            assert_eq!(volume.read(9000), odd);
+            assert_ne!(volume.read(9001), odd);
+            assert_eq!(replay(&volume.image).expect("again"), 2);
+            volume.run("e2fsck", &["-fp"]);
         }
+    }
+
+    #[test]
+    fn a_journal_without_a_growth_is_left_to_the_kernel() {
+        let Some(volume) = Volume::new(KINDS[0]) else {
+            return;
+        };
+        let superblock = volume.read(0);
+        volume.commit(&[(0, &superblock), (9000, &[7; 4096])], &[]);
+        assert_eq!(settle(&volume.image).expect("looked"), 0);
+        assert_eq!(volume.read(9000), [0; 4096]);
+    }
+
+    /// resize2fs says how a grown volume looks; its beginning is in the journal.
+    #[test]
+    fn a_size_that_only_the_journal_has_is_put_in_its_place() {
+        for kind in KINDS {
+            let Some(volume) = Volume::new(kind) else {
+                return;
+            };
+            let before = volume.read(0);
+            volume.file().set_len(2048 * MIB).expect("larger");
+            volume.run("resize2fs", &[]).expect("beside mke2fs");
+            let (after, table) = (volume.read(0), volume.read(1));
+            let size = |volume: &Volume| {
+                let found = Superblock::parse(&volume.read(0)[1024..]);
+                found.expect("a superblock").blocks
+            };
+            let grown = size(&volume);
+            volume.write(0, &before);
+            volume.commit(&[(0, &after), (1, &table)], &[]);
+            assert_eq!(size(&volume), 64 * MIB / 4096, "{kind:?}");
+            assert_eq!(settle(&volume.image).expect("replayed"), 2, "{kind:?}");
+            assert_eq!(size(&volume), grown);
+            volume.run("e2fsck", &["-fn"]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_journal_is_left_alone() {
+        let Some(volume) = Volume::new(KINDS[0]) else {
+            return;
+        };
+        let (table, odd) = (volume.read(1), vec![7; 4096]);
+        volume.commit(&[(1, &table), (9000, &odd)], &[]);
+        volume.write(1, &[0; 4096]);
+        // The block for 9000 in the journal: the one like it that is not there.
+        let blocks = volume.file().metadata().expect("its size").len() / 4096;
+        let copy = (2..blocks).find(|block| volume.read(*block) == odd);
+        let copy = copy.expect("in the journal");
+        volume.write(copy, &[8; 4096]);
+        let refused = settle(&volume.image).expect_err("damaged");
+        assert_eq!(refused.to_string(), "a block in the journal is damaged");
+        assert_eq!(volume.read(1), [0; 4096], "nothing was written");
+        // A record without its sum ends the journal before its transaction; debugfs
+        // makes one of every block.
+        volume.write(copy, &odd);
+        volume.write(copy + 1, &{
+            let mut commit = volume.read(copy + 1);
+            assert_eq!(be32(&commit, 4).expect("a record"), COMMIT);
+            commit[4000] ^= 1;
+            commit
+        });
+        assert_eq!(settle(&volume.image).expect("the one before it"), 1);
+        assert_eq!((volume.read(1), volume.read(9000)), (table, vec![0; 4096]));
     }
 
     #[test]
@@ -343,12 +555,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("volume");
         std::fs::write(&path, [7; 8192]).expect("written");
-        let volume = File::open(&path).expect("open");
-        assert!(replay(&volume).is_err());
+        assert!(replay(&path).is_err());
+        assert_eq!(settle(&path).expect("none of ours"), 0);
         let mut bytes = vec![0; 8192];
         bytes[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
         bytes[1024 + 0xfd] = 1;
+        bytes[1024 + 0x60] = 4;
         std::fs::write(&path, &bytes).expect("written");
-        assert!(replay(&File::open(&path).expect("open")).is_err());
+        assert!(replay(&path).is_err() && settle(&path).is_err());
     }
 }

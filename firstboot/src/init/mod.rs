@@ -9,15 +9,17 @@
 //! boots from every disk controller that QEMU emulates.
 
 mod cmdline;
+pub(crate) mod crc;
 pub(crate) mod devices;
 mod disks;
 pub(crate) mod gpt;
 mod identity;
-mod journal;
+pub(crate) mod journal;
 mod modules;
 mod problem;
 mod root;
 pub(crate) mod screen;
+pub(crate) mod superblock;
 
 use std::time::{Duration, Instant};
 

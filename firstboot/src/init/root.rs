@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount as mount_at, mount_move};
@@ -60,21 +61,23 @@ pub fn mount(found: &Found, wanted: &Wanted) -> Result<(), Problem> {
     Ok(())
 }
 
-/// ext4 replays its journal here, so nothing checks it at every start. What
-/// the kernel takes for damaged may miss only what is in the journal.
+/// ext4 replays its journal here, so nothing checks it at every start; but it
+/// looks first at what only the journal of a growing volume has right.
 fn mount_ext4(device: &str, place: &str) -> Result<(), Problem> {
+    let path = Path::new(device);
+    tell_replay(device, journal::settle(path));
     let mount = || mount_at(device, place, "ext4", MountFlags::empty(), c"");
     let mut mounted = mount();
-    if mounted == Err(Errno::UCLEAN) && is_replayed(device) {
+    if mounted == Err(Errno::UCLEAN) && tell_replay(device, journal::replay(path)) {
         mounted = mount();
     }
     mounted.map_err(Problem::system(format!("mount {device} on {place}")))
 }
 
-/// Replays the journal by ourselves, and says so.
-fn is_replayed(device: &str) -> bool {
-    let volume = fs::File::options().read(true).write(true).open(device);
-    match volume.and_then(|volume| journal::replay(&volume)) {
+/// Whether blocks were put in their places; says so.
+fn tell_replay(device: &str, replayed: std::io::Result<usize>) -> bool {
+    match replayed {
+        Ok(0) => return false,
         Ok(blocks) => screen::mark(&format!("{device}: {blocks} blocks come from its journal")),
         Err(error) => {
             screen::mark(&format!(

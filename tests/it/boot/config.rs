@@ -10,7 +10,8 @@ use consign::machine::{Disk, Firmware, Format, GuestSpec, GuestState, HotPlug, S
 
 use super::loader::{ENVIRONMENT, environment, try_slot_b};
 use crate::support::appliance::{
-    Address, Esp, PORT, appliance, config_disk, foreign_config_disk, site,
+    Address, Esp, PORT, appliance, config_disk, debugfs_in, foreign_config_disk, partition_start,
+    site,
 };
 use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
 use crate::support::{Checker, must_run, program, temp_folder};
@@ -152,18 +153,9 @@ fn var_grows_with_the_disk_and_only_once() {
 fn a_var_whose_group_table_is_in_the_journal_is_mounted() {
     let folder = temp_folder();
     let disk = appliance().copy(folder.path());
-    let (Some(mut sfdisk), Some(mut debugfs)) =
-        (program("sfdisk", "fdisk"), program("debugfs", "e2fsprogs"))
-    else {
+    let Some(start) = partition_start(&disk, "var") else {
         return;
     };
-    let listed = must_run(sfdisk.arg("-J").arg(&disk.path)).stdout;
-    let listed: serde_json::Value = serde_json::from_slice(&listed).expect("JSON");
-    let partitions = listed["partitiontable"]["partitions"].as_array();
-    let mut partitions = partitions.expect("a list").iter();
-    let var = partitions.find(|part| part["name"] == "var");
-    let var = var.expect("a partition for /var");
-    let start = var["start"].as_u64().expect("a sector") * 512;
     let mut options = File::options();
     let file = options.read(true).write(true).open(&disk.path);
     let file = file.expect("open");
@@ -172,9 +164,9 @@ fn a_var_whose_group_table_is_in_the_journal_is_mounted() {
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("table"), &table).expect("written");
     let commands = format!("jo\njw -b 1 {}\njc\n", at("table").display());
-    std::fs::write(at("commands"), commands).expect("written");
-    debugfs.arg("-w").arg("-f").arg(at("commands"));
-    must_run(debugfs.arg(format!("{}?offset={start}", disk.path.display())));
+    if debugfs_in(&disk, start, folder.path(), &commands).is_none() {
+        return;
+    }
     file.write_all_at(&[0; 4096], start + 4096)
         .expect("written");
     let mut spec = GuestSpec::new(Firmware::Bios);
@@ -290,6 +282,41 @@ fn copy_root(disk: &Path) -> Option<()> {
     Some(())
 }
 
+/// Bytes of the data disk at first, of its file system when the power is cut
+/// while that grows, and of the disk then.
+const DATA: u64 = 64 << 20;
+const HALF_GROWN: u64 = 512 << 20;
+const GROWN: u64 = 1 << 30;
+
+/// The file system as a power cut leaves it while it grows: its larger size is
+/// in the journal only. Linux would die of growing it further.
+fn cut_while_it_grows(data: &Disk, folder: &Path) -> Option<()> {
+    let mut options = File::options();
+    let file = options.read(true).write(true).open(&data.path);
+    let file = file.expect("open");
+    file.set_len(HALF_GROWN).expect("enlarge");
+    let read = |at: u64, length: usize| {
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, at).expect("read");
+        bytes
+    };
+    let before = read(1024, 1024);
+    must_run(program("resize2fs", "e2fsprogs")?.arg("-f").arg(&data.path));
+    let after = read(1024, 1024);
+    assert_ne!(before[4..8], after[4..8], "it has not grown");
+    file.write_all_at(&before, 1024).expect("written");
+    file.set_len(GROWN).expect("enlarge");
+    // In blocks of 1 KiB it has one of its own.
+    let length = 1024_usize << before[0x18];
+    let (number, inside) = (1024 / length, 1024 % length);
+    let mut block = read((number * length) as u64, length);
+    block[inside..inside + 1024].copy_from_slice(&after);
+    let path = folder.join("superblock");
+    std::fs::write(&path, block).expect("written");
+    let commands = format!("jo\njw -b {number} {}\njc\n", path.display());
+    debugfs_in(data, 0, folder, &commands)
+}
+
 /// The life of a machine: a first boot with a disk for data, a change of the
 /// slot, and what the loader decides when no slot has tries left. On the way:
 /// nothing on the consoles that worries anybody.
@@ -308,7 +335,7 @@ fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
     let config = kept(config_disk(folder.path(), &site));
     let data = folder.path().join("data.raw");
     File::create(&data)
-        .and_then(|file| file.set_len(64 << 20))
+        .and_then(|file| file.set_len(DATA))
         .expect("a blank disk");
     let data = Disk {
         path: data,
@@ -343,6 +370,9 @@ fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
     // Its turn is the next one's.
     drop(guest);
 
+    if cut_while_it_grows(&data, folder.path()).is_none() {
+        return;
+    }
     if copy_root(&disk.path).is_none() || try_slot_b(&Esp::of(&disk)).is_none() {
         return;
     }
@@ -354,10 +384,19 @@ fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
         Err(error) => panic!("{error}\n{}", guest.console()),
     };
     assert_eq!(line.field("slot"), Some("b"), "{}", line.text);
-    let Some((other, _)) = ask_and_switch_off(&mut guest, &key, &format!("{KEPT}true")) else {
+    let size = "stat -f -c '%b %S' /srv/data";
+    let command = format!("{KEPT}echo size=$({size})");
+    let Some((said, console)) = ask_and_switch_off(&mut guest, &key, &command) else {
         return;
     };
+    let (other, size) = said.split_once("size=").expect("all of it");
     assert_eq!(other, first, "the other slot is another machine");
+    let size: u64 = size
+        .split(' ')
+        .map(|it| it.trim().parse::<u64>().expect("a number"))
+        .product();
+    assert!(size > GROWN - GROWN / 10, "{size} bytes of data: {console}");
+    Checker::E2fsck.accepts(&data.path);
     drop(guest);
 
     let block = environment(&["order=b a", "good=a", "a_tries=0", "b_tries=0"]);

@@ -1,16 +1,17 @@
 //! What a vendor brings along: an image with their key, a signed policy, a
 //! role with hooks, and a bundle for it on the customer's disk.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
 use consign::factory::{BundleName, write_bundle};
 use consign::machine::{Disk, Firmware, GuestSpec, Writes};
 use consign::sign::{SecretKey, Signer, sshsig};
 
-use crate::support::appliance::{Address, appliance, site};
+use crate::support::appliance::{
+    Address, appliance, commands_for, debugfs_in, partition_start, site,
+};
 use crate::support::guests::{PATIENCE, TestGuest, network, ssh_key};
-use crate::support::{consign, must_run, program, repo_root, temp_folder};
+use crate::support::{consign, must_run, repo_root, temp_folder};
 
 const PLACE: &str = "usr/lib/consign";
 const WEB: &str = "layers/app/files/usr/lib/consign/roles/web/role.toml";
@@ -49,12 +50,8 @@ fn signer() -> Signer {
 /// A copy of the appliance's disk with the vendor's key, a signed policy and
 /// hooks of the role `web`, each signed; `None`, said loudly, without debugfs.
 fn disk_with_hooks(folder: &Path) -> Option<Disk> {
-    program("debugfs", "e2fsprogs")?;
     let disk = appliance().copy(folder);
-    let output = must_run(program("sfdisk", "fdisk")?.arg("-J").arg(&disk.path));
-    let table: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    let root = table["partitiontable"]["partitions"][2]["start"].as_u64();
-    let root = root.expect("root-a") * 512;
+    let root = partition_start(&disk, "root-a")?;
     let read = |path: &str| std::fs::read_to_string(repo_root().join(path)).expect("a file");
     let policy = read(POLICY);
     let sign =
@@ -68,25 +65,9 @@ fn disk_with_hooks(folder: &Path) -> Option<Disk> {
         ("roles/web/check", CHECK.to_owned(), 0o755),
         ("roles/web/check.sig", sign("consign-hook", CHECK), 0o644),
     ];
-    // `write` puts a file into debugfs's own folder only.
-    let mut commands = format!("rm {PLACE}/roles/web/role.toml\n");
-    for (at, (name, text, mode)) in files.iter().enumerate() {
-        let path = folder.join(format!("file-{at}"));
-        std::fs::write(&path, text).expect("written");
-        let to = format!("/{PLACE}/{name}");
-        let (parent, name) = to.rsplit_once('/').expect("an absolute path");
-        writeln!(
-            commands,
-            "cd {parent}\nwrite {} {name}\nset_inode_field {name} mode 0100{mode:o}",
-            path.display()
-        )
-        .expect("a string takes all");
-    }
-    let script = folder.join("commands");
-    std::fs::write(&script, commands).expect("written");
-    let mut debugfs = program("debugfs", "e2fsprogs")?;
-    debugfs.arg("-w").arg("-f").arg(&script);
-    must_run(debugfs.arg(format!("{}?offset={root}", disk.path.display())));
+    let files = files.map(|(name, text, mode)| (format!("{PLACE}/{name}"), text, mode));
+    let commands = format!("rm {PLACE}/roles/web/role.toml\n") + &commands_for(folder, &files);
+    debugfs_in(&disk, root, folder, &commands)?;
     Some(disk)
 }
 

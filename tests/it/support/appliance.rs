@@ -6,6 +6,7 @@
 )]
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -76,6 +77,48 @@ impl Appliance {
             writes: Writes::Kept,
         }
     }
+}
+
+/// Where the partition `name` of a raw disk begins, in bytes. `None`, said
+/// loudly, without sfdisk.
+pub(crate) fn partition_start(disk: &Disk, name: &str) -> Option<u64> {
+    let output = must_run(program("sfdisk", "fdisk")?.arg("-J").arg(&disk.path));
+    let table: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let partitions = table["partitiontable"]["partitions"].as_array();
+    let mut partitions = partitions.expect("a list").iter();
+    let found = partitions.find(|part| part["name"] == name);
+    let start = found.and_then(|part| part["start"].as_u64());
+    Some(start.expect("such a partition") * 512)
+}
+
+/// Lets debugfs do `commands`, which write, in a partition of a raw disk.
+/// `None`, said loudly, without it.
+pub(crate) fn debugfs_in(disk: &Disk, start: u64, folder: &Path, commands: &str) -> Option<()> {
+    let mut debugfs = program("debugfs", "e2fsprogs")?;
+    let script = folder.join("commands");
+    std::fs::write(&script, commands).expect("written");
+    debugfs.arg("-w").arg("-f").arg(&script);
+    must_run(debugfs.arg(format!("{}?offset={start}", disk.path.display())));
+    Some(())
+}
+
+/// debugfs's commands for files of the root: path, text, mode; in folders that
+/// are there, in places where nothing is.
+pub(crate) fn commands_for(folder: &Path, files: &[(String, String, u32)]) -> String {
+    let mut commands = String::new();
+    for (at, (name, text, mode)) in files.iter().enumerate() {
+        let path = folder.join(format!("file-{at}"));
+        std::fs::write(&path, text).expect("written");
+        let (parent, name) = name.rsplit_once('/').expect("a path");
+        // `write` puts a file into debugfs's own folder only.
+        writeln!(
+            commands,
+            "cd /{parent}\nwrite {} {name}\nset_inode_field {name} mode 0100{mode:o}",
+            path.display()
+        )
+        .expect("a string takes all");
+    }
+    commands
 }
 
 /// The ESP of a raw disk, changed through mtools: another implementation of

@@ -11,14 +11,11 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use crate::init::superblock::Superblock;
 use crate::sys;
 
 /// The kernel counts in sectors of this size in `/sys`.
 const SECTOR: u64 = 512;
-/// Offset of ext4's superblock in its volume.
-const SUPERBLOCK: u64 = 1024;
-/// `s_magic` of ext4.
-const MAGIC: u16 = 0xef53;
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,29 +171,6 @@ fn grow_table(partition: &Partition) -> Result<Outcome, GrowError> {
     Ok(Outcome::Same)
 }
 
-/// Blocks of an ext4 volume, and bytes of one, from its superblock.
-fn ext4_size(superblock: &[u8]) -> Option<(u64, u64)> {
-    let u32_at = |at: usize| {
-        superblock
-            .get(at..)?
-            .first_chunk()
-            .map(|field| u32::from_le_bytes(*field))
-    };
-    let magic = superblock
-        .get(0x38..)?
-        .first_chunk()
-        .map(|field| u16::from_le_bytes(*field))?;
-    let block = 1024_u64.checked_shl(u32_at(0x18)?)?;
-    // `s_blocks_count_hi` counts with INCOMPAT_64BIT only.
-    let high = if u32_at(0x60)? & 0x80 != 0 {
-        u32_at(0x150)?
-    } else {
-        0
-    };
-    let blocks = u64::from(high) << 32 | u64::from(u32_at(0x04)?);
-    (magic == MAGIC && (1024..=65_536).contains(&block)).then_some((blocks, block))
-}
-
 /// Lets the file system of a whole disk that is mounted there fill it.
 ///
 /// # Errors
@@ -224,23 +198,20 @@ pub fn settle_whole(mount_point: &Path) -> Result<Outcome, GrowError> {
 }
 
 fn grow_files(node: &str, size: u64, mount_point: &Path) -> Result<Outcome, GrowError> {
-    let read = || {
-        let mut superblock = vec![0; 1024];
-        File::open(node)?.read_exact_at(&mut superblock, SUPERBLOCK)?;
-        Ok(superblock)
-    };
+    let read = || Superblock::read(&File::open(node)?);
     let superblock = read().map_err(failed("cannot read the file system"))?;
-    let Some((blocks, block)) = ext4_size(&superblock) else {
+    let Some(before) = Superblock::parse(&superblock) else {
         return Ok(Outcome::Same);
     };
-    let room = size / block;
-    if room <= blocks {
+    let room = size / before.block;
+    if room <= before.blocks {
         return Ok(Outcome::Same);
     }
     let folder = File::open(mount_point).map_err(failed("cannot open the file system"))?;
     sys::resize_ext4(folder.as_fd(), room).map_err(failed("the file system cannot grow"))?;
     let superblock = read().map_err(failed("cannot read the file system"))?;
-    let is_same = ext4_size(&superblock).is_none_or(|(now, _)| now == blocks);
+    let now = Superblock::parse(&superblock);
+    let is_same = now.is_none_or(|now| now.blocks == before.blocks);
     Ok(if is_same {
         Outcome::Same
     } else {
@@ -251,23 +222,6 @@ fn grow_files(node: &str, size: u64, mount_point: &Path) -> Result<Outcome, Grow
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_superblock_says_its_size() {
-        let mut superblock = vec![0; 1024];
-        superblock[0x38..0x3a].copy_from_slice(&MAGIC.to_le_bytes());
-        superblock[0x04..0x08].copy_from_slice(&5000_u32.to_le_bytes());
-        superblock[0x18] = 2;
-        superblock[0x150] = 1;
-        assert_eq!(ext4_size(&superblock), Some((5000, 4096)));
-        superblock[0x60] = 0x80;
-        assert_eq!(ext4_size(&superblock), Some(((1 << 32) + 5000, 4096)));
-        superblock[0x18] = 200;
-        assert_eq!(ext4_size(&superblock), None);
-        superblock[0x38] = 0;
-        assert_eq!(ext4_size(&superblock), None);
-        assert_eq!(ext4_size(&[]), None);
-    }
 
     #[test]
     fn device_nodes_come_from_the_kernel() {
