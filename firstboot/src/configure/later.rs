@@ -38,15 +38,17 @@ pub fn go_on(root: &Root, found: &Found) -> Option<Status> {
         Ok(counting) => counting,
         Err(status) => return Some(listen::replace(root, found, *status)),
     };
-    let (generation, files) = renewed(root, generation, &mut state);
+    let (generation, hindrance) = renewed(root, generation, &mut state);
     let mut status = match put(root, &generation, &mut state) {
         Ok(outcome) => outcome.status,
         Err(status) => return Some(listen::replace(root, found, *status)),
     };
-    if !files.is_empty() {
-        notes.push("the image is newer than the configuration, which it does not accept; the files made for the older image are in use".into());
+    if let Some((reason, files)) = hindrance {
+        notes.push(format!(
+            "the image is newer than the configuration, which {reason}; the files made for the older image are in use"
+        ));
+        status.files.extend(files);
     }
-    status.files.extend(files);
     status.notes.splice(0..0, notes);
     if state.phase == Phase::Active {
         status = consider(root, found, (&state, &generation), status);
@@ -84,18 +86,19 @@ fn counting(
 }
 
 /// The generation for this build of the image: rendered again from the
-/// customer's file when it was made for another build. Where the new image
-/// refuses the file, the old generation stays, and the problems say why.
+/// customer's file when it was made for another build. Where that cannot be,
+/// the old generation stays, and the reason and the problems say why.
 fn renewed(
     root: &Root,
     generation: Generation,
     state: &mut State,
-) -> (Generation, Vec<FileProblems>) {
+) -> (Generation, Option<(&'static str, Vec<FileProblems>)>) {
     if generation.image == Image::load(root).build {
-        return (generation, Vec::new());
+        return (generation, None);
     }
     let along = Along {
         known_ids: generation.account_ids(),
+        known_disks: generation.disk_ids(),
         license: generation.license.clone(),
     };
     match prepare(root, &generation.site, SITE_FILE, along) {
@@ -106,16 +109,22 @@ fn renewed(
             match fresh.commit(root, Some((state, &generation)), Then::Stay) {
                 Ok(next) => {
                     *state = next;
-                    (fresh, Vec::new())
+                    (fresh, None)
                 }
                 Err(error) => {
                     let file =
                         FileProblems::whole(SITE_FILE, "unavailable", &error.to_string(), "");
-                    (generation, vec![file])
+                    (generation, Some(("cannot be kept", vec![file])))
                 }
             }
         }
-        Err(refused) => (generation, refused.files),
+        Err(refused) => {
+            let reason = match refused.code() {
+                code::APPLY_FAILED => "cannot be judged now",
+                _ => "it does not accept",
+            };
+            (generation, Some((reason, refused.files)))
+        }
     }
 }
 

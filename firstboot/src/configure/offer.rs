@@ -117,9 +117,9 @@ impl<'m> Offer<'m> {
             self.follows(&site, state, before)?;
         }
         let keys = self.keys(&site, proof)?;
-        let ids = before.map(|(_, before)| before.account_ids());
         let along = Along {
-            known_ids: ids.unwrap_or_default(),
+            known_ids: known.map(Generation::account_ids).unwrap_or_default(),
+            known_disks: known.map(Generation::disk_ids).unwrap_or_default(),
             license: self.license_of(&site).map(<[u8]>::to_vec),
         };
         let mut generation = prepare(root, self.site, &self.file, along)?;

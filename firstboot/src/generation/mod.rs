@@ -123,6 +123,15 @@ impl Generation {
         Digest::of(&self.site)
     }
 
+    /// Identifiers of its data disks' file systems, by the disks' names.
+    pub fn disk_ids(&self) -> BTreeMap<String, String> {
+        let disks = self.items.iter().filter_map(|item| match item {
+            Item::DataDisk(disk) => Some((disk.name.clone(), disk.uuid.clone())),
+            _ => None,
+        });
+        disks.collect()
+    }
+
     /// Numbers of its accounts, by name, and of those that older ones had: what
     /// these own stays, and is nobody else's.
     pub fn account_ids(&self) -> BTreeMap<String, u32> {

@@ -19,7 +19,8 @@ use super::{Candidate, FILE_LIMIT, Form, Found, OVF_FILE, SITE_FILE, Unreadable}
 /// The credential.
 const NAME: &str = "appliance.config";
 /// Its file in `fw_cfg`, below `/sys`.
-const FW_CFG: &str = "firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/appliance.config/raw";
+pub(super) const FW_CFG: &str =
+    "firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/appliance.config/raw";
 /// The SMBIOS table, below `/sys`.
 const DMI: &str = "firmware/dmi/tables/DMI";
 /// Who made the machine, below `/sys`, and what `VMware` says there.

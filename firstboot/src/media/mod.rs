@@ -231,7 +231,9 @@ pub fn read_bundle(
 /// Looks until a configuration is there, or no disk, nor a bus that leads to
 /// one, has come for as long as `patience`: a drive behind a slow controller comes when its
 /// driver has been loaded and has asked every port. What comes during a look
-/// counts too. Six times that at most, and what the last look takes.
+/// counts too. Six times that at most, and what the last look takes. Where a
+/// way of lower rank has brought one, a medium of ours may still come for a
+/// third of that.
 #[must_use]
 pub fn find(roots: &Roots, patience: Duration) -> Found {
     let last = Instant::now() + 6 * patience;
@@ -239,9 +241,13 @@ pub fn find(roots: &Roots, patience: Duration) -> Found {
     loop {
         let found = look(roots);
         watcher.catch_up();
+        let patience = match found.candidates.as_slice() {
+            [] => patience,
+            _ => patience / 3,
+        };
         let end = last.min(watcher.heard() + patience);
         let left = end.saturating_duration_since(Instant::now());
-        if !found.candidates.is_empty() || left.is_zero() {
+        if found.candidates.iter().any(Candidate::is_ours) || left.is_zero() {
             return found;
         }
         watcher.wait(left.min(LOOK_AGAIN));

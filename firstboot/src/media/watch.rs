@@ -101,6 +101,7 @@ fn fingerprint(roots: &Roots) -> Fingerprint {
 mod tests {
     use std::fs;
 
+    use super::super::channel::FW_CFG;
     use super::super::find;
     use super::super::matrix::{Format, volume};
     use super::*;
@@ -132,6 +133,39 @@ mod tests {
         fs::remove_dir_all(&device).expect("remove");
         assert!(watcher.wait(Duration::ZERO));
     }
+
+    /// A machine without disks yet.
+    struct Machine {
+        roots: Roots,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("folder");
+            let roots = Roots {
+                sys: folder.path().join("sys"),
+                dev: folder.path().join("dev"),
+                firmware: folder.path().join("firmware"),
+                ..Roots::default()
+            };
+            fs::create_dir_all(&roots.sys).expect("sysfs");
+            fs::create_dir_all(&roots.dev).expect("devices");
+            Self {
+                roots,
+                _folder: folder,
+            }
+        }
+
+        fn add(&self, name: &str, bytes: &[u8]) {
+            fs::write(self.roots.dev.join(name), bytes).expect("device");
+            let device = self.roots.sys.join(name);
+            fs::create_dir(&device).expect("device");
+            let size = format!("{}\n", bytes.len() / 512);
+            fs::write(device.join("size"), size).expect("size");
+        }
+    }
+
     /// A controller comes, and behind it, later than anybody would have
     /// waited without it, the medium.
     #[test]
@@ -139,35 +173,45 @@ mod tests {
         let Some(volume) = volume(Format::Fat("12", 1440), "VACONFIG") else {
             return;
         };
-        let folder = tempfile::tempdir().expect("folder");
-        let roots = Roots {
-            sys: folder.path().join("sys"),
-            dev: folder.path().join("dev"),
-            firmware: folder.path().join("firmware"),
-            ..Roots::default()
-        };
-        fs::create_dir_all(&roots.sys).expect("sysfs");
-        fs::create_dir_all(&roots.dev).expect("devices");
-        let add = |name: &str, bytes: &[u8]| {
-            fs::write(roots.dev.join(name), bytes).expect("device");
-            let device = roots.sys.join(name);
-            fs::create_dir(&device).expect("device");
-            let size = format!("{}\n", bytes.len() / 512);
-            fs::write(device.join("size"), size).expect("size");
-        };
+        let machine = Machine::new();
         let patience = Duration::from_secs(1);
         let begin = Instant::now();
         let found = std::thread::scope(|scope| {
             scope.spawn(|| {
                 std::thread::sleep(patience / 2);
-                add("sda", &[0; 4096]);
+                machine.add("sda", &[0; 4096]);
                 std::thread::sleep(patience);
-                add("sr0", &volume);
+                machine.add("sr0", &volume);
             });
-            find(&roots, patience)
+            find(&machine.roots, patience)
         });
         assert_eq!(found.candidates.len(), 1, "{found:?}");
         assert!(begin.elapsed() > patience);
         assert_eq!(found.candidates[0].device, "sr0");
+    }
+
+    /// A medium that comes a little later than a credential outranks it.
+    #[test]
+    fn a_credential_does_not_count_before_media_had_their_time() {
+        let Some(volume) = volume(Format::Fat("12", 1440), "VACONFIG") else {
+            return;
+        };
+        let machine = Machine::new();
+        let firmware = machine.roots.firmware.join(FW_CFG);
+        fs::create_dir_all(firmware.parent().expect("a folder")).expect("folders");
+        fs::write(&firmware, "schema = 1\n").expect("a credential");
+        let patience = Duration::from_secs(3);
+        let found = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(patience / 10);
+                machine.add("sr0", &volume);
+            });
+            find(&machine.roots, patience)
+        });
+        let devices = found.candidates.iter().map(|found| found.device.as_str());
+        assert_eq!(devices.collect::<Vec<_>>(), ["sr0", "fw_cfg"]);
+        fs::remove_dir_all(machine.roots.sys.join("sr0")).expect("gone");
+        let found = find(&machine.roots, Duration::ZERO);
+        assert_eq!(found.candidates[0].device, "fw_cfg");
     }
 }

@@ -65,11 +65,24 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     Ok(items)
 }
 
-/// The disk with the file system that this system once made, wherever it is.
-fn ours<'m>(site: &SiteConfig, disk: &Disk, machine: &'m Machine) -> Option<&'m Found> {
+/// The disk with the file system that this system once made, wherever it is, or
+/// that it once adopted, unless another one is named; and its identifier.
+fn ours<'m>(site: &SiteConfig, disk: &Disk, machine: &'m Machine) -> Option<(&'m Found, String)> {
+    let with = |wanted: &str| {
+        let mut disks = machine.disks.iter().flatten();
+        disks.find(|found| matches!(&found.holds, Holds::Files(_, uuid) if uuid == wanted))
+    };
     let own = own_uuid(site.id.as_str(), &disk.name);
-    let mut disks = machine.disks.iter().flatten();
-    disks.find(|found| matches!(&found.holds, Holds::Files(_, uuid) if *uuid == own))
+    if let Some(found) = with(&own) {
+        return Some((found, own));
+    }
+    let adopted = machine.known_disks.get(&disk.name)?;
+    let found = with(adopted).filter(|_| disk.usage == DiskUse::Adopt)?;
+    let is_named = match &disk.matches {
+        DiskMatch::Serial(serial) => *serial == found.fact.serial,
+        _ => true,
+    };
+    is_named.then(|| (found, adopted.clone()))
 }
 
 /// Whether `found`, which has this system's data, is what the file says of it.
@@ -131,8 +144,8 @@ fn uuid(site: &SiteConfig, disk: &Disk, machine: &Machine) -> Result<Option<Stri
     let Some(disks) = &machine.disks else {
         return Ok(Some(own));
     };
-    if let Some(found) = ours(site, disk, machine) {
-        return agrees(site, disk, found).map(|()| Some(own));
+    if let Some((found, uuid)) = ours(site, disk, machine) {
+        return agrees(site, disk, found).map(|()| Some(uuid));
     }
     let Some(found) = find(disks, &disk.matches) else {
         return Ok(None);
@@ -321,6 +334,32 @@ mod tests {
             let line = 5 + u32::try_from(text.trim_end().lines().count() - 1).expect("short");
             let wanted = (key.to_owned(), line, message.to_owned(), remedy.to_owned());
             assert_eq!(refused(&text), [wanted]);
+        }
+        // One that was adopted is known, too, unless another one is named.
+        let stranger = |name: &str, id: &str| Found {
+            fact: DiskFact {
+                name: name.into(),
+                serial: name.to_uppercase(),
+                size: 1 << 30,
+            },
+            holds: Holds::Files(DiskFileSystem::Ext4, own_uuid(id, "data")),
+        };
+        let mut two = with(Holds::Blank);
+        two.disks = Some(vec![stranger("vdb", "new"), stranger("vdc", "known")]);
+        two.known_disks = [("data".to_owned(), own_uuid("known", "data"))].into();
+        for (matches, id) in [
+            ("", "known"),
+            ("match = { slot = 1 }\n", "known"),
+            ("match = { serial = \"VDC\" }\n", "known"),
+            ("match = { serial = \"VDB\" }\n", "new"),
+        ] {
+            let text = format!("[disk.data]\nuse = \"adopt\"\n{matches}");
+            let items = decide(&site(&text), &two).expect("decided");
+            let found = items.iter().find_map(|item| match item {
+                Item::DataDisk(disk) => Some(disk.uuid.clone()),
+                _ => None,
+            });
+            assert_eq!(found, Some(own_uuid(id, "data")), "{matches}");
         }
         // A stranger's file system is adopted as what it is, or not at all.
         let xfs = with(Holds::Files(DiskFileSystem::Xfs, own_uuid("x", "data")));

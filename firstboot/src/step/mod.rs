@@ -49,6 +49,8 @@ pub struct Machine {
     pub known_ids: BTreeMap<String, u32>,
     /// The disks that are not the system's; nothing where that is not known.
     pub disks: Option<Vec<Found>>,
+    /// Identifiers of file systems that data disks had before, by their names.
+    pub known_disks: BTreeMap<String, String>,
     /// Folders of the root that are links, and where they lead.
     pub links: BTreeMap<String, String>,
     /// The licence that came with the configuration.
@@ -93,6 +95,8 @@ pub enum Feature {
 pub struct Along {
     /// Numbers that accounts had before, by name.
     pub known_ids: BTreeMap<String, u32>,
+    /// Identifiers of the file systems that data disks had before, by name.
+    pub known_disks: BTreeMap<String, String>,
     /// The licence.
     pub license: Option<Vec<u8>>,
 }
@@ -160,6 +164,7 @@ impl Machine {
             passwd: root.read_text("/etc/passwd", 4 * MAX_SIZE)?,
             group: root.read_text("/etc/group", 4 * MAX_SIZE)?,
             known_ids,
+            known_disks: along.known_disks,
             disks,
             links,
             license: along.license,
