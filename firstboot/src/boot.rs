@@ -203,8 +203,12 @@ fn finish(root: &Root, status: &Status) {
 pub fn verify(root: &Root) -> ExitCode {
     let (mut status, mut is_new) = match Status::load(root).filter(did_run) {
         Some(status) => resumed(root, status),
-        // What waited for it has been passed over.
-        None => (early_again(root), true),
+        None => match early_again(root) {
+            // What waited for it has been passed over.
+            Some(status) => (status, true),
+            // Somebody else configured the machine, and sees to it.
+            None => return ExitCode::SUCCESS,
+        },
     };
     status.system = systemd::wait_until_started();
     loop {
@@ -242,7 +246,7 @@ pub fn verify(root: &Root) -> ExitCode {
 }
 
 /// The summary of a machine without an early step.
-const NOT_RUN: &str = "the early step did not run";
+const NOT_RUN: &str = "the configuration of this machine was interrupted";
 
 fn did_run(status: &Status) -> bool {
     status.summary != NOT_RUN
@@ -250,25 +254,37 @@ fn did_run(status: &Status) -> bool {
 
 /// Has the manager do the early step again, which left no status: it may have
 /// been killed. Whatever it stumbled over, a disk that comes is a new chance.
-fn early_again(root: &Root) -> Status {
+///
+/// # Errors
+///
+/// `None` when somebody else has configured the machine meanwhile.
+fn early_again(root: &Root) -> Option<Status> {
     let mut watcher = Watcher::new(&roots(root));
     let mut is_told = false;
+    complain!("the early step left no status, and is done again");
     loop {
-        complain!("the early step left no status, and is done again; see `journalctl -u {EARLY}`");
-        if let Err(error) = systemd::ask(Request::Start(EARLY)) {
-            complain!("{error}");
+        match systemd::ask(Request::Start(EARLY)) {
+            // It goes on.
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => continue,
+            Err(error) => complain!("{error}"),
+            Ok(()) => {}
         }
         if let Some(status) = Status::load(root).filter(did_run) {
-            return status;
+            return Some(status);
         }
         if !is_told {
             let mut status = Status::new(Standing::Fenced, code::INTERNAL, NOT_RUN);
-            let note = "it is done again when a disk comes, and at the next start";
-            status.notes.push(note.to_owned());
+            let note = format!(
+                "attach the config disk again, or restart the machine; `journalctl -u {EARLY}` has the reason"
+            );
+            status.notes.push(note);
             finish(root, &status);
             is_told = true;
         }
         watcher.wait(WATCH_PATIENCE);
+        if Status::load(root).is_some_and(|status| did_run(&status)) {
+            return None;
+        }
     }
 }
 

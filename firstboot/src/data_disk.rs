@@ -457,12 +457,14 @@ pub fn settle(root: &Root, disk: &DataDisk) -> io::Result<Change> {
 /// Before Linux mounts it; what it mounted it looks after itself.
 fn settle_journal(root: &Root, found: &Found) {
     let name = &found.fact.name;
-    let replayed = journal::settle(&root.outside(&format!("/dev/{name}")));
-    match replayed {
+    if !matches!(found.holds, Holds::Files(DiskFileSystem::Ext4, _)) {
+        return;
+    }
+    match journal::settle(&root.outside(&format!("/dev/{name}"))) {
         Ok(0) => {}
         Ok(blocks) => complain!("{name}: {blocks} blocks come from its journal"),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
-        Err(error) => complain!("{name}: its journal cannot be replayed: {error}"),
+        Err(error) => complain!("{name}: its journal is left to Linux: {error}"),
     }
 }
 

@@ -65,28 +65,25 @@ pub fn mount(found: &Found, wanted: &Wanted) -> Result<(), Problem> {
 /// looks first at what only the journal of a growing volume has right.
 fn mount_ext4(device: &str, place: &str) -> Result<(), Problem> {
     let path = Path::new(device);
-    tell_replay(device, journal::settle(path));
+    match journal::settle(path) {
+        Ok(0) => {}
+        Ok(blocks) => screen::log(&format!("{device}: {blocks} blocks come from its journal")),
+        Err(error) => screen::log(&format!("{device}: its journal is left to Linux: {error}")),
+    }
     let mount = || mount_at(device, place, "ext4", MountFlags::empty(), c"");
     let mut mounted = mount();
-    if mounted == Err(Errno::UCLEAN) && tell_replay(device, journal::replay(path)) {
-        mounted = mount();
-    }
-    mounted.map_err(Problem::system(format!("mount {device} on {place}")))
-}
-
-/// Whether blocks were put in their places; says so.
-fn tell_replay(device: &str, replayed: std::io::Result<usize>) -> bool {
-    match replayed {
-        Ok(0) => return false,
-        Ok(blocks) => screen::mark(&format!("{device}: {blocks} blocks come from its journal")),
-        Err(error) => {
-            screen::mark(&format!(
-                "{device}: its journal cannot be replayed: {error}"
-            ));
-            return false;
+    // The table does not fit, or the superblock was being written.
+    if matches!(mounted, Err(Errno::UCLEAN | Errno::BADMSG)) {
+        match journal::replay(path) {
+            Ok(0) => {}
+            Ok(blocks) => {
+                screen::mark(&format!("{device}: {blocks} blocks come from its journal"));
+                mounted = mount();
+            }
+            Err(error) => screen::mark(&format!("{device}: its journal: {error}")),
         }
     }
-    true
+    mounted.map_err(Problem::system(format!("mount {device} on {place}")))
 }
 
 /// Makes the mounted root `/` and becomes its init.

@@ -7,10 +7,12 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use super::crc::crc32c;
+
 /// Where it is in its volume, in bytes.
-pub const PLACE: u64 = 1024;
+const PLACE: u64 = 1024;
 /// Its length in bytes.
-pub const LENGTH: usize = 1024;
+const LENGTH: usize = 1024;
 /// `s_magic`.
 const MAGIC: u16 = 0xef53;
 /// `s_feature_incompat`: the journal is not empty, groups are described beside
@@ -18,8 +20,8 @@ const MAGIC: u16 = 0xef53;
 const RECOVER: u32 = 0x4;
 const META_BG: u32 = 0x10;
 const WIDE: u32 = 0x80;
-/// The longest table that is read; that of 16 TiB.
-const LONGEST_TABLE: u64 = 8 << 20;
+/// `s_feature_ro_compat`: metadata has checksums.
+const CHECKSUMS: u32 = 0x400;
 
 /// What a superblock says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub struct Superblock {
     pub block: u64,
     /// Whether the journal has what is not in its place yet.
     pub has_journal: bool,
+    /// Whether it has its checksum, if it has any.
+    pub is_sound: bool,
     /// The first block that counts, and blocks of a group.
     first: u64,
     group: u64,
@@ -73,6 +77,8 @@ impl Superblock {
             blocks: u64::from(high) << 32 | u64::from(u32_at(0x04)?),
             block,
             has_journal: features & RECOVER != 0,
+            is_sound: u32_at(0x64)? & CHECKSUMS == 0
+                || crc32c(u32::MAX, bytes.get(..0x3fc)?) == u32_at(0x3fc)?,
             first: u32_at(0x14)?.into(),
             group: u32_at(0x20)?.into(),
             description,
@@ -91,27 +97,42 @@ impl Superblock {
         Ok(bytes)
     }
 
-    /// Whether a group has no description in the table: Linux refuses such a
-    /// volume before it looks into the journal.
-    ///
-    /// # Errors
-    ///
-    /// What the system reports.
-    pub fn lacks_groups(&self, volume: &File) -> io::Result<bool> {
-        let groups = self
-            .blocks
-            .saturating_sub(self.first)
-            .div_ceil(self.group.max(1));
-        let length = groups.min(self.in_table).saturating_mul(self.description);
-        let mut table = vec![0; usize::try_from(length.min(LONGEST_TABLE)).unwrap_or(0)];
-        volume.read_exact_at(&mut table, (self.first + 1) * self.block)?;
-        // `bg_block_bitmap`, its lower half and its upper one.
-        let is_blank = |group: &[u8]| {
-            let half = |at: usize| group.get(at..at + 4).unwrap_or_default();
-            half(0).iter().chain(half(0x20)).all(|byte| *byte == 0)
+    /// The block that it is in; the table of groups begins with the next.
+    pub const fn place(&self) -> u64 {
+        PLACE / self.block
+    }
+
+    /// The one in other bytes of its block.
+    pub fn within(&self, block: &[u8]) -> Option<Self> {
+        let inside = usize::try_from(PLACE % self.block).ok()?;
+        Self::parse(block.get(inside..)?)
+    }
+
+    /// Groups of the volume.
+    pub fn groups(&self) -> u64 {
+        let blocks = self.blocks.saturating_sub(self.first);
+        blocks.div_ceil(self.group.max(1))
+    }
+
+    /// How many groups are described in a block of the table, from 0.
+    pub fn groups_of(&self, number: u64) -> usize {
+        let in_block = self.block / self.description;
+        let groups = self.groups().min(self.in_table);
+        let left = groups.saturating_sub(number.saturating_mul(in_block));
+        usize::try_from(left.min(in_block)).unwrap_or(0)
+    }
+
+    /// Where the bitmaps of the first groups in a block of the table are:
+    /// `bg_block_bitmap`, its lower half and its upper one.
+    pub fn bitmaps(&self, block: &[u8], groups: usize) -> Vec<(u32, u32)> {
+        let description = usize::try_from(self.description).unwrap_or(32);
+        let half = |group: &[u8], at: usize| {
+            let bytes = group.get(at..).and_then(<[u8]>::first_chunk);
+            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
         };
-        let mut all = table.chunks_exact(usize::try_from(self.description).unwrap_or(32));
-        Ok(all.any(is_blank))
+        let all = block.chunks_exact(description).take(groups);
+        all.map(|group| (half(group, 0), half(group, 0x20)))
+            .collect()
     }
 }
 

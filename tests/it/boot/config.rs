@@ -384,18 +384,17 @@ fn a_machine_keeps_what_is_its_own_in_another_slot_and_as_a_last_resort() {
         Err(error) => panic!("{error}\n{}", guest.console()),
     };
     assert_eq!(line.field("slot"), Some("b"), "{}", line.text);
-    let size = "stat -f -c '%b %S' /srv/data";
-    let command = format!("{KEPT}echo size=$({size})");
+    let command = format!("{KEPT}echo room=$(stat -f -c '%b %S' /srv/data)");
     let Some((said, console)) = ask_and_switch_off(&mut guest, &key, &command) else {
         return;
     };
-    let (other, size) = said.split_once("size=").expect("all of it");
+    let (other, room) = said.split_once("room=").expect("all of it");
     assert_eq!(other, first, "the other slot is another machine");
-    let size: u64 = size
-        .split(' ')
-        .map(|it| it.trim().parse::<u64>().expect("a number"))
+    let numbers = room.split_whitespace();
+    let room: u64 = numbers
+        .map(|it| it.parse::<u64>().expect("a number"))
         .product();
-    assert!(size > GROWN - GROWN / 10, "{size} bytes of data: {console}");
+    assert!(room > GROWN - GROWN / 10, "{room} bytes of data: {console}");
     Checker::E2fsck.accepts(&data.path);
     drop(guest);
 

@@ -207,6 +207,10 @@ fn grow_files(node: &str, size: u64, mount_point: &Path) -> Result<Outcome, Grow
     if room <= before.blocks {
         return Ok(Outcome::Same);
     }
+    if !is_counted(node, before.groups()) {
+        let reason = io::Error::other("it grew when the power was cut; restart the machine");
+        return Err(failed("the file system cannot grow now")(reason));
+    }
     let folder = File::open(mount_point).map_err(failed("cannot open the file system"))?;
     sys::resize_ext4(folder.as_fd(), room).map_err(failed("the file system cannot grow"))?;
     let superblock = read().map_err(failed("cannot read the file system"))?;
@@ -219,9 +223,32 @@ fn grow_files(node: &str, size: u64, mount_point: &Path) -> Result<Outcome, Grow
     })
 }
 
+/// Whether Linux goes by as many groups as the superblock says. A journal that
+/// it replayed while it mounted may have brought others, and a volume that
+/// grows further then is the end of whoever asked for that (`init/journal.rs`).
+fn is_counted(node: &str, groups: u64) -> bool {
+    let name = node.trim_start_matches("/dev/");
+    let told = std::fs::read_to_string(format!("/proc/fs/ext4/{name}/mb_groups"));
+    // Where that is not told, nothing speaks against it.
+    told.map_or(true, |told| groups_in(&told) == groups)
+}
+
+/// Groups in the kernel's list, below its heading: `#0    : 11 ...`.
+fn groups_in(list: &str) -> u64 {
+    let numbers = list.lines().filter_map(|line| line.strip_prefix('#'));
+    let groups = numbers.filter(|text| text.starts_with(|c: char| c.is_ascii_digit()));
+    groups.map(|_| 1).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_counted_in_the_kernels_list() {
+        let list = "#group: free  frags first [ 2^0 ]\n#0    : 11 2 9 [ 1 ]\n#1    : 8 1 1 [ 0 ]\n";
+        assert_eq!(groups_in(list), 2);
+    }
 
     #[test]
     fn device_nodes_come_from_the_kernel() {
