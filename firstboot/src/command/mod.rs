@@ -272,8 +272,8 @@ fn validate(root: &Root, file: &str) -> ExitCode {
         Ok(bytes) => bytes,
         Err(error) => return no_input(file, &error),
     };
-    match configure::judge(root, &bytes, file) {
-        Ok((site, _)) => {
+    match configure::examine(root, &bytes, file) {
+        Ok(site) => {
             tell!("{file}: {} serial {} is valid", site.id, site.serial);
             ExitCode::SUCCESS
         }

@@ -96,12 +96,7 @@ fn renewed(
     if generation.image == Image::load(root).build {
         return (generation, None);
     }
-    let along = Along {
-        known_ids: generation.account_ids(),
-        known_disks: generation.disk_ids(),
-        license: generation.license.clone(),
-    };
-    match prepare(root, &generation.site, SITE_FILE, along) {
+    match prepare(root, &generation.site, SITE_FILE, Along::of(&generation)) {
         Ok(mut fresh) => {
             fresh.keys.clone_from(&generation.keys);
             fresh.secrets.clone_from(&generation.secrets);

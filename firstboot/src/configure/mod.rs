@@ -39,6 +39,7 @@ pub use reset::{begin_reset, finish_reset};
 pub use trial::{Verdict, confirm, growing_disks, take_back, verdict};
 
 use crate::digest::Digest;
+use crate::facts;
 use crate::generation::Generation;
 use crate::image::{Vendor, VendorFault};
 use crate::root::Root;
@@ -181,6 +182,26 @@ pub fn judge_by(vendor: &Vendor, bytes: &[u8], file: &str) -> Result<SiteConfig,
     decode(bytes)
         .and_then(|text| check(text, &vendor.roles, &vendor.policy))
         .map_err(|problems| Refused::site(file, &problems))
+}
+
+/// Judges a customer's file for this machine as far as anybody can without its
+/// medium: who signed it and what came before it are not asked.
+///
+/// # Errors
+///
+/// [`Refused`] with every problem.
+pub fn examine(root: &Root, bytes: &[u8], file: &str) -> Result<SiteConfig, Refused> {
+    let (site, _) = judge(root, bytes, file)?;
+    facts::agree(&site, None, file)?;
+    let state = State::load(root).ok().flatten();
+    let before = state.and_then(|state| Generation::load(root, &state).ok());
+    let mut along = before.map_or_else(Along::default, |before| Along::of(&before));
+    if site.license.is_some() {
+        // What is in it nobody judges.
+        along.license.get_or_insert_default();
+    }
+    prepare(root, bytes, file, along)?;
+    Ok(site)
 }
 
 /// A customer's file, checked and rendered for this machine; nothing is

@@ -118,9 +118,8 @@ impl<'m> Offer<'m> {
         }
         let keys = self.keys(&site, proof)?;
         let along = Along {
-            known_ids: known.map(Generation::account_ids).unwrap_or_default(),
-            known_disks: known.map(Generation::disk_ids).unwrap_or_default(),
             license: self.license_of(&site).map(<[u8]>::to_vec),
+            ..known.map_or_else(Along::default, Along::of)
         };
         let mut generation = prepare(root, self.site, &self.file, along)?;
         secrets::check(root, &generation.credentials, self.secrets).map_err(|missing| {

@@ -228,6 +228,26 @@ fn what_the_vendor_forbids_has_a_code_of_its_own() {
 }
 
 #[test]
+fn what_the_machine_would_refuse_is_not_valid() {
+    let system = system();
+    let judged = |more: &str| {
+        let text = good().replace("[system]\n", &format!("[system]\n{more}"));
+        let refused = examine(&system.root, text.as_bytes(), "site.toml").err();
+        refused.map(|refused| refused.files[0].problems[0].key.clone())
+    };
+    assert_eq!(judged(""), None);
+    assert_eq!(
+        judged("timezone = \"Europe/Zurick\"\n").as_deref(),
+        Some("system.timezone")
+    );
+    let text = good().replace("serial = 3", "serial = 3\nnot_after = 2026-01-02");
+    let refused = examine(&system.root, text.as_bytes(), "site.toml").expect_err("it is over");
+    assert_eq!(refused.code(), code::INVALID);
+    let text = good() + "[license]\nfile = \"product.key\"\n";
+    assert!(examine(&system.root, text.as_bytes(), "site.toml").is_ok());
+}
+
+#[test]
 fn a_damaged_record_is_never_taken_for_a_new_machine() {
     let system = system();
     take(&system.root, &found(vec![attached("vdb", &good())]));

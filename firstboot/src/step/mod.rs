@@ -28,6 +28,7 @@ use std::io;
 use consign_schema::{MAX_SIZE, Problem, Role, SiteConfig};
 
 use crate::data_disk::{self, Found};
+use crate::generation::Generation;
 use crate::image::{self, Image, Vendor};
 use crate::item::Item;
 use crate::root::Root;
@@ -99,6 +100,17 @@ pub struct Along {
     pub known_disks: BTreeMap<String, String>,
     /// The licence.
     pub license: Option<Vec<u8>>,
+}
+
+impl Along {
+    /// What came along with the configuration that counts.
+    pub fn of(before: &Generation) -> Self {
+        Self {
+            known_ids: before.account_ids(),
+            known_disks: before.disk_ids(),
+            license: before.license.clone(),
+        }
+    }
 }
 
 impl Machine {
