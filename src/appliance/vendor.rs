@@ -4,7 +4,8 @@
 use std::io;
 use std::path::Path;
 
-use consign_schema::{Policy, Problem, Role};
+use consign_schema::template::check_template;
+use consign_schema::{Problem, Role, check_policy};
 
 use super::diagnostic::{Diagnostic, FileProblems, nearest, quoted};
 use super::error::ApplianceError;
@@ -24,24 +25,34 @@ const ROLE_FILE: &str = "role.toml";
 /// Those of reading; what is wrong in the files is the value.
 pub(super) fn check(layers: &[LayerRecipe]) -> Result<Vec<FileProblems>, ApplianceError> {
     let mut wrong = Vec::new();
-    for layer in layers {
-        if let LayerKind::Files(files) = &layer.kind {
-            wrong.extend(policy(&files.folder.join(POLICY))?);
-            wrong.extend(roles(&files.folder.join(ROLES))?);
-        }
+    let mut sound = Vec::new();
+    let folders = || {
+        layers.iter().filter_map(|layer| match &layer.kind {
+            LayerKind::Files(files) => Some(&files.folder),
+            _ => None,
+        })
+    };
+    for folder in folders() {
+        wrong.extend(roles(&folder.join(ROLES), &mut sound)?);
+    }
+    // Where one cannot be read, what it has is not known.
+    let sound: Vec<&Role> = sound.iter().filter(|_| wrong.is_empty()).collect();
+    for folder in folders() {
+        wrong.extend(policy(&folder.join(POLICY), &sound)?);
     }
     Ok(wrong)
 }
 
-fn policy(path: &Path) -> Result<Option<FileProblems>, ApplianceError> {
+fn policy(path: &Path, roles: &[&Role]) -> Result<Option<FileProblems>, ApplianceError> {
     let Some(source) = open(path)? else {
         return Ok(None);
     };
-    let problems = Policy::parse(source.text()).err().unwrap_or_default();
+    let problems = check_policy(source.text(), roles).err().unwrap_or_default();
     Ok(FileProblems::new(&source, diagnostics(&problems, &source)))
 }
 
-fn roles(folder: &Path) -> Result<Vec<FileProblems>, ApplianceError> {
+/// What is wrong with the roles of a folder; those that can be read are `sound`.
+fn roles(folder: &Path, sound: &mut Vec<Role>) -> Result<Vec<FileProblems>, ApplianceError> {
     let mut wrong = Vec::new();
     for name in names(folder)? {
         let role = folder.join(&name);
@@ -51,9 +62,31 @@ fn roles(folder: &Path) -> Result<Vec<FileProblems>, ApplianceError> {
         };
         let problems = match Role::parse(source.text()) {
             Err(problems) => diagnostics(&problems, &source),
-            Ok(parsed) => against_folder(&parsed, &name, &names(&role)?),
+            Ok(parsed) => {
+                let problems = against_folder(&parsed, &name, &names(&role)?);
+                wrong.extend(templates(&parsed, &role)?);
+                sound.push(parsed);
+                problems
+            }
         };
         wrong.extend(FileProblems::new(&source, problems));
+    }
+    Ok(wrong)
+}
+
+/// What is wrong with the templates that are there.
+fn templates(role: &Role, folder: &Path) -> Result<Vec<FileProblems>, ApplianceError> {
+    let mut wrong = Vec::new();
+    for template in &role.templates {
+        let Some(source) = open(&folder.join(&template.source))? else {
+            continue;
+        };
+        if let Err(reason) = check_template(role, template.escape, source.text()) {
+            let message = format!("the template cannot be filled in: {reason}");
+            let help = format!("name what `{ROLE_FILE}` has in [param], as `app.NAME`");
+            let problem = Diagnostic::whole(message).help(help);
+            wrong.extend(FileProblems::new(&source, vec![problem]));
+        }
     }
     Ok(wrong)
 }

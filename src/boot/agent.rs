@@ -4,7 +4,7 @@
 //! taken away, `appliance-ready.target` wants them instead, and a drop-in
 //! lets them run only when the agent has left its stamp for them.
 
-use consign_schema::{Problem, Role, decode, json_schema};
+use consign_schema::{Problem, Role, Template, decode, json_schema, template};
 
 use super::error::BootError;
 use super::files::{path, symlink, text_file};
@@ -102,8 +102,8 @@ pub(super) fn place(
     if tree.at(NETWORKD).is_none() {
         return Err(BootError::Missing { path: NETWORKD });
     }
-    super::vendor_files::check_policy(tree)?;
     let roles = read_roles(tree)?;
+    super::vendor_files::check_policy(tree, &roles)?;
     let mut program = Node::file(0o755, agent.clone());
     program.meta.mtime = time;
     tree.insert(path(PROGRAM), program)?;
@@ -184,12 +184,13 @@ fn read_roles(tree: &FileTree) -> Result<Vec<Role>, BootError> {
         for template in &role.templates {
             let source = own.join(template.source.as_bytes());
             let node = source.as_ref().and_then(|source| tree.get(source));
-            if node.and_then(Node::content).is_none() {
+            let Some(content) = node.and_then(Node::content) else {
                 return Err(BootError::NoTemplate {
                     role: role.name,
                     template: template.source.clone(),
                 });
-            }
+            };
+            check_template(&role, template, content)?;
         }
         for hook in role.hooks.iter().filter(|hook| hook.bundle.is_none()) {
             super::vendor_files::check_hook(tree, &own, hook)?;
@@ -207,11 +208,24 @@ fn read_roles(tree: &FileTree) -> Result<Vec<Role>, BootError> {
     Ok(roles)
 }
 
+/// A template that the agent could not fill in is none for an image.
+fn check_template(role: &Role, template: &Template, content: &Content) -> Result<(), BootError> {
+    let wrong = |reason| BootError::Template {
+        role: role.name.clone(),
+        template: template.source.clone(),
+        reason,
+    };
+    let bytes = content.read_all(consign_schema::MAX_SIZE as u64 + 1);
+    let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
+    let source = String::from_utf8(bytes).map_err(|_| wrong("it is no UTF-8".to_owned()))?;
+    template::check_template(role, template.escape, &source).map_err(wrong)
+}
+
 /// Reads a file of the vendor's with the agent's own rules.
 pub(super) fn parse<T>(
     tree: &FileTree,
     file: &TreePath,
-    parse: fn(&str) -> Result<T, Vec<Problem>>,
+    parse: impl FnOnce(&str) -> Result<T, Vec<Problem>>,
 ) -> Result<T, BootError> {
     let wrong = |problems: Vec<Problem>| BootError::VendorFile {
         path: file.clone(),
@@ -492,6 +506,21 @@ pub(super) mod tests {
                 "usr/lib/consign/policy.toml",
                 Some("schema = 1\nforbid = []\n"),
                 "boot-vendor-file",
+            ),
+            (
+                "usr/lib/consign/policy.toml",
+                Some("schema = 1\nforbidden = [\"sytem.hostname\"]\n"),
+                "boot-vendor-file",
+            ),
+            (
+                "usr/lib/consign/policy.toml",
+                Some("schema = 1\nroles = [\"webb\"]\n"),
+                "boot-vendor-file",
+            ),
+            (
+                "usr/lib/consign/roles/web/t.j2",
+                Some("{{ app.nosuch }}"),
+                "boot-template",
             ),
             (NETWORKD, None, "boot-missing"),
         ];

@@ -149,6 +149,16 @@ pub enum BootError {
         /// File name of the template.
         template: String,
     },
+    /// A template that cannot be filled in, whatever the configuration says.
+    #[error("the template `{template}` of role `{role}` cannot be filled in: {reason}")]
+    Template {
+        /// The role.
+        role: String,
+        /// File name of the template.
+        template: String,
+        /// What is wrong, as a clause.
+        reason: String,
+    },
     /// A role names a hook that cannot run.
     #[error("a role has the hook `{path}`, and the tree has {needs}")]
     NoHook {
@@ -207,6 +217,7 @@ impl BootError {
             Self::VendorSignature { .. } => "boot-vendor-signature",
             Self::RoleFolder { .. } => "boot-role-folder",
             Self::NoTemplate { .. } => "boot-no-template",
+            Self::Template { .. } => "boot-template",
             Self::NoHook { .. } => "boot-no-hook",
             Self::NoRoleUnit { .. } => "boot-no-role-unit",
             Self::Tree(_) => "boot-tree",
@@ -247,6 +258,9 @@ impl BootError {
                 source,
             } => return Some(signature_hint(path, purpose, source)),
             Self::NoTemplate { .. } => "put the template beside `role.toml`",
+            Self::Template { .. } => {
+                "mend the template; what `role.toml` has in [param] is `app.NAME` there"
+            }
             Self::NoHook { .. } => {
                 "put the file beside `role.toml` (mode 0755 for a program), and puppet into a layer where it is asked for"
             }

@@ -1,8 +1,8 @@
 //! What the agent will refuse of its vendor's for a missing or wrong signature,
 //! told before an image is built with it.
 
-use consign_schema::Policy;
 use consign_schema::hook::{Hook, Program};
+use consign_schema::{Role, check_policy as judge};
 
 use super::agent::parse;
 use super::error::BootError;
@@ -21,13 +21,15 @@ const PUPPET: &str = "usr/bin/puppet";
 /// A file that is signed is never longer, in bytes.
 const MAX_SIGNED: u64 = 4 << 20;
 
-/// The vendor's policy is one, and signed where the image has the vendor's key.
-pub(super) fn check_policy(tree: &FileTree) -> Result<(), BootError> {
+/// The vendor's policy is one, means keys and roles that there are, and is
+/// signed where the image has the vendor's key.
+pub(super) fn check_policy(tree: &FileTree, roles: &[Role]) -> Result<(), BootError> {
     let file = path(POLICY);
     if tree.get(&file).is_none() {
         return Ok(());
     }
-    parse(tree, &file, Policy::parse)?;
+    let roles: Vec<&Role> = roles.iter().collect();
+    parse(tree, &file, |text| judge(text, &roles))?;
     if tree.at(VENDOR).is_some() {
         check_signature(tree, &file, POLICY_PURPOSE)?;
     }

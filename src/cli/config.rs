@@ -39,7 +39,7 @@ pub(super) enum ConfigCommand {
     /// Writes one page of HTML that asks for a site configuration and makes the
     /// config disk of it, in any browser and with no network.
     Page(form::PageOf),
-    /// Judges a site configuration exactly as the appliance will.
+    /// Judges a site configuration by the appliance's own rules, roles and policy.
     Check(CheckSite),
     /// Writes a site configuration to a config disk: a volume labelled
     /// VACONFIG, to be attached to the machine as a disk (fat) or as a CD (iso).

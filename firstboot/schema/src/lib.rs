@@ -40,12 +40,15 @@ mod nic_match;
 mod nocloud;
 mod ovf;
 mod policy;
+#[cfg(any(feature = "describe", test))]
+mod policy_check;
 mod problem;
 mod proxy;
 mod report;
 mod role;
 mod secret;
 mod site;
+pub mod template;
 mod trust;
 mod yaml;
 
@@ -73,6 +76,8 @@ pub use nic_match::NicMatch;
 pub use nocloud::{NoCloud, convert_no_cloud};
 pub use ovf::convert_ovf;
 pub use policy::{Channel, Import, Policy, Property, PropertyKind, Range, SignatureNeed};
+#[cfg(any(feature = "describe", test))]
+pub use policy_check::check_policy;
 pub use problem::{Code, MAX_PROBLEMS, Problem};
 pub use proxy::{Proxy, ProxyAddress};
 pub use role::{EscapeKind, Role, Template};

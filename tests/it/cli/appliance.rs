@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Output;
 
 use crate::support::sample::{self, MINIMAL};
-use crate::support::{consign, golden, run, temp_folder};
+use crate::support::{consign, golden, must_run, run, temp_folder};
 
 /// Runs `consign` in `folder`, which no output names.
 fn consign_in(folder: &Path, args: &[&str]) -> Output {
@@ -46,6 +46,47 @@ fn from_nothing_to_a_sound_appliance_and_back_to_a_wrong_one() {
     said.push(transcript(folder.path(), &["check"]));
     said.push(transcript(folder.path(), &["check", "--format", "json"]));
     golden("cli/appliance.txt", &said.join("\n"));
+}
+
+/// What the vendor writes for the agent, and what nobody at a customer's could mend.
+#[test]
+fn templates_and_policies_name_what_there_is() {
+    let folder = temp_folder();
+    must_run(consign().args(["init", "wiki"]).current_dir(folder.path()));
+    let files = folder.path().join("layers/app/files/usr/lib/consign");
+    let role = files.join("roles/wiki");
+    std::fs::create_dir_all(&role).expect("folders");
+    let write = |path: &Path, text: &str| std::fs::write(path, text).expect("write");
+    write(
+        &role.join("role.toml"),
+        "schema = 1\nname = \"wiki\"\ndescription = \"A wiki.\"\n\
+         [param.title]\ntype = \"string\"\n\
+         [[template]]\nsource = \"a.j2\"\ntarget = \"/etc/a\"\ntype = \"text\"\n",
+    );
+    let (template, policy) = (role.join("a.j2"), files.join("policy.toml"));
+    for (source, rules, wanted) in [
+        ("{{ app.title }}", "forbidden = [\"app.title\"]", ""),
+        (
+            "{{ app.tilte }}",
+            "",
+            "`app.tilte` is not defined (did you mean `app.title`?)",
+        ),
+        ("{% if %}", "", "line 1: syntax error"),
+        (
+            "",
+            "forbidden = [\"app.tilte\"]",
+            "no configuration has a key `app.tilte`",
+        ),
+        ("", "roles = [\"wikki\"]", "did you mean `wiki`?"),
+    ] {
+        write(&template, source);
+        write(&policy, &format!("schema = 1\n{rules}\n"));
+        let output = consign_in(folder.path(), &["check"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = if wanted.is_empty() { 0 } else { 2 };
+        assert_eq!(output.status.code(), Some(code), "{source} {rules}: {said}");
+        assert!(said.contains(wanted), "{said}");
+    }
 }
 
 #[test]
