@@ -1,8 +1,9 @@
 //! Secrets of a site: from `secrets.age` to credentials of services.
 //!
-//! At rest they stay encrypted to this machine's identity. While the machine
-//! runs they are files in memory below `/run/credstore`, where systemd's
-//! `LoadCredential=` looks; never in arguments, environment, logs or messages.
+//! At rest they stay encrypted to this machine's identity, but for those that
+//! somebody entered, which only root can read. While the machine runs they are
+//! files in memory below `/run/credstore`, where systemd's `LoadCredential=`
+//! looks; never in arguments, environment, logs or messages.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -2,15 +2,23 @@
 
 use std::fmt::Write as _;
 
-use consign_schema::{SecretSource, SiteConfig};
+use consign_schema::{Problem, SecretSource, SiteConfig};
 
 use super::{Machine, drop_in};
 use crate::item::Item;
 use crate::secrets::STORE;
 
 /// Drop-ins that let services load their credentials; no secret is in them.
-pub fn decide(site: &SiteConfig, machine: &Machine) -> Vec<Item> {
+///
+/// # Errors
+///
+/// Services that the role does not have, and that would get nothing.
+pub fn decide(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Problem>> {
     let services: Vec<&String> = machine.services().collect();
+    let problems = strangers(site, &services);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     let mut items = Vec::new();
     for unit in services.iter().filter(|unit| unit.ends_with(".service")) {
         let mut text = "[Service]\n".to_owned();
@@ -33,7 +41,24 @@ pub fn decide(site: &SiteConfig, machine: &Machine) -> Vec<Item> {
             items.push(drop_in(unit, "secrets", &text));
         }
     }
-    items
+    Ok(items)
+}
+
+/// Without a role nothing gets a secret, whoever is named.
+fn strangers(site: &SiteConfig, services: &[&String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let secrets = site.secrets.iter().filter(|_| !services.is_empty());
+    for secret in secrets {
+        let strangers = secret.services.iter();
+        for unit in strangers.filter(|unit| !services.contains(unit)) {
+            let key = format!("secret.{}.services", secret.name);
+            let names: Vec<&str> = services.iter().map(|unit| unit.as_str()).collect();
+            let message = format!("{unit} is no service of the role, and would not get it");
+            let remedy = format!("name one of its services: {}", names.join(", "));
+            problems.push(site.problem(&key, &message, &remedy));
+        }
+    }
+    problems
 }
 
 #[cfg(test)]
@@ -43,16 +68,28 @@ mod tests {
 
     #[test]
     fn a_service_loads_what_it_is_given() {
-        let text = "[secret.db]\nfrom = \"secrets.age\"\n[secret.other]\nfrom = \"secrets.age\"\nservices = [\"x.service\"]\n";
-        let items = decide(&site(text), &machine_with_role());
+        let text = "[secret.db]\nfrom = \"secrets.age\"\n[secret.other]\nfrom = \"secrets.age\"\nservices = [\"nginx.service\"]\n";
+        let items = decide(&site(text), &machine_with_role()).expect("decided");
         assert_eq!(
             text_of(
                 &items,
                 "/run/systemd/system/nginx.service.d/50-consign-secrets.conf"
             ),
-            Some("[Service]\nLoadCredential=db:/run/credstore/db\n")
+            Some(
+                "[Service]\nLoadCredential=db:/run/credstore/db\nLoadCredential=other:/run/credstore/other\n"
+            )
         );
         assert_eq!(items.len(), 1);
+        let text = text.replace("nginx", "ngnix");
+        let problems = decide(&site(&text), &machine_with_role()).expect_err("nobody's");
+        assert_eq!(
+            problems[0].message,
+            "ngnix.service is no service of the role, and would not get it"
+        );
+        assert_eq!(
+            problems[0].remedy,
+            "name one of its services: nginx.service"
+        );
     }
 
     #[test]
@@ -60,7 +97,8 @@ mod tests {
         let items = decide(
             &site("[secret.pin]\nfrom = \"console\"\n"),
             &machine_with_role(),
-        );
+        )
+        .expect("decided");
         assert_eq!(
             text_of(
                 &items,

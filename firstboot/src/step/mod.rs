@@ -226,9 +226,9 @@ pub fn render(site: &SiteConfig, machine: &Machine) -> Result<Vec<Item>, Vec<Pro
     let mut items = identity::decide(site);
     items.extend(name::decide(site));
     items.extend(proxy::decide(site, machine));
-    items.extend(credentials::decide(site, machine));
     let mut problems = Vec::new();
     for decide in [
+        credentials::decide,
         network::decide,
         clock::decide,
         language::decide,
