@@ -312,34 +312,14 @@ impl Status {
         ]
     }
 
-    fn problem_fields(file: &FileProblems, problem: &SavedProblem) -> Vec<(&'static str, String)> {
-        vec![
-            ("file", quoted(&file.file)),
-            ("line", problem.line.to_string()),
-            ("column", problem.column.to_string()),
-            ("code", quoted(&problem.code)),
-            ("key", quoted(&problem.key)),
-            ("message", quoted(&problem.message)),
-            ("allowed", quoted(&problem.allowed)),
-            ("remedy", quoted(&problem.remedy)),
-            ("digest", quoted(&file.digest)),
-        ]
-    }
-
-    fn problems(&self) -> impl Iterator<Item = (&FileProblems, &SavedProblem)> {
-        self.files
-            .iter()
-            .flat_map(|file| file.problems.iter().map(move |problem| (file, problem)))
-    }
-
     fn toml(&self) -> String {
         let mut text = String::new();
         for (key, value) in self.fields() {
             let _ = writeln!(text, "{key} = {value}");
         }
-        for (file, problem) in self.problems() {
+        for (file, problem) in problems(&self.files) {
             text.push_str("\n[[problem]]\n");
-            for (key, value) in Self::problem_fields(file, problem) {
+            for (key, value) in problem_fields(file, problem) {
                 let _ = writeln!(text, "{key} = {value}");
             }
         }
@@ -348,22 +328,7 @@ impl Status {
 
     /// The status as one line of JSON.
     pub fn json(&self) -> String {
-        let object = |fields: Vec<(&str, String)>| {
-            let fields: Vec<String> = fields
-                .into_iter()
-                .map(|(key, value)| format!("{}:{value}", quoted(key)))
-                .collect();
-            fields.join(",")
-        };
-        let problems: Vec<String> = self
-            .problems()
-            .map(|(file, problem)| format!("{{{}}}", object(Self::problem_fields(file, problem))))
-            .collect();
-        format!(
-            "{{{},\"problems\":[{}]}}",
-            object(self.fields()),
-            problems.join(",")
-        )
+        json(self.fields(), &self.files)
     }
 
     /// The status as people read it.
@@ -391,6 +356,52 @@ impl Status {
         lines.extend(self.files.iter().flat_map(FileProblems::lines));
         lines
     }
+}
+
+/// What a file was judged to be, as one line of JSON; its problems are in the
+/// form of the status.
+pub fn verdict_json(code: u8, files: &[FileProblems]) -> String {
+    let fields = vec![("schema", "1".to_owned()), ("exit", code.to_string())];
+    json(fields, files)
+}
+
+/// A JSON object of fields whose values are quoted already, and of problems.
+fn json(fields: Vec<(&str, String)>, files: &[FileProblems]) -> String {
+    let object = |fields: Vec<(&str, String)>| {
+        let fields: Vec<String> = fields
+            .into_iter()
+            .map(|(key, value)| format!("{}:{value}", quoted(key)))
+            .collect();
+        fields.join(",")
+    };
+    let problems: Vec<String> = problems(files)
+        .map(|(file, problem)| format!("{{{}}}", object(problem_fields(file, problem))))
+        .collect();
+    format!(
+        "{{{},\"problems\":[{}]}}",
+        object(fields),
+        problems.join(",")
+    )
+}
+
+fn problem_fields(file: &FileProblems, problem: &SavedProblem) -> Vec<(&'static str, String)> {
+    vec![
+        ("file", quoted(&file.file)),
+        ("line", problem.line.to_string()),
+        ("column", problem.column.to_string()),
+        ("code", quoted(&problem.code)),
+        ("key", quoted(&problem.key)),
+        ("message", quoted(&problem.message)),
+        ("allowed", quoted(&problem.allowed)),
+        ("remedy", quoted(&problem.remedy)),
+        ("digest", quoted(&file.digest)),
+    ]
+}
+
+fn problems(files: &[FileProblems]) -> impl Iterator<Item = (&FileProblems, &SavedProblem)> {
+    files
+        .iter()
+        .flat_map(|file| file.problems.iter().map(move |problem| (file, problem)))
 }
 
 #[cfg(test)]

@@ -411,3 +411,76 @@ fn a_secret_is_taken_from_who_is_at_the_machine() {
         std::os::unix::fs::PermissionsExt::mode(&stored.metadata().expect("there").permissions());
     assert_eq!(mode & 0o777, 0o400);
 }
+
+/// Who mistypes is told the word in one line; who asks for help gets it.
+#[test]
+fn a_wrong_command_line_is_named() {
+    let folder = delivered();
+    let place = folder.path();
+    let one = text(&place.join("site-1")).to_owned();
+    for (words, said) in [
+        (&["valdate", "x"][..], "`validate` is the nearest"),
+        (&["status", "--jsn"], "`--json` is the nearest"),
+        (&["apply", "a", "b"], "one word only: [FILE]"),
+        (
+            &["validate", &one, "--signature", "nosuch"],
+            "means nothing",
+        ),
+        (&["confirm", "--yes"], "means nothing to `confirm`"),
+        (&["verify"], "for the running system only"),
+    ] {
+        let (code, found) = on(place, words, "");
+        assert_eq!((code, found.lines().count()), (64, 1), "{found}");
+        assert!(
+            found.contains(said) && found.contains("appliance --help"),
+            "{words:?}: {found}"
+        );
+    }
+    let (code, help, said) = appliance(&["--help"]);
+    assert_eq!((code, said.as_str()), (Some(0), ""));
+    for words in [
+        &["validate", "--help"][..],
+        &["apply", "x", "-h"],
+        &["help"],
+    ] {
+        assert_eq!(appliance(words), (Some(0), help.clone(), String::new()));
+    }
+    assert!(!place.join("run").exists(), "nothing was done");
+}
+
+/// Programs get JSON whatever the answer is.
+#[test]
+fn json_is_told_of_every_verdict() {
+    let folder = delivered();
+    let place = folder.path();
+    let ask = |words: &[&str]| {
+        let (code, told, _) = appliance(&[&["--root", text(place)], words].concat());
+        (code, told)
+    };
+    let file = |name: &str| text(&place.join(name)).to_owned();
+    let (code, told) = ask(&["status", "--json"]);
+    assert_eq!(code, Some(75));
+    assert!(
+        told.starts_with("{\"schema\":1,\"state\":\"starting\",\"exit\":75,")
+            && told.contains("has not run yet"),
+        "{told}"
+    );
+    assert_eq!(
+        ask(&["validate", &file("site-1"), "--json"]),
+        (
+            Some(0),
+            "{\"schema\":1,\"exit\":0,\"problems\":[]}\n".to_owned()
+        )
+    );
+    let wrong = file("wrong");
+    let (code, told) = ask(&["validate", "--json", &wrong]);
+    let start = format!(
+        "{{\"schema\":1,\"exit\":20,\"problems\":[{{\"file\":\"{wrong}\",\"line\":7,\
+         \"column\":2,\"code\":\"unknown-key\",\"key\":\"systme\",\"message\":\""
+    );
+    assert_eq!(code, Some(20));
+    assert!(told.starts_with(&start), "{told}");
+    let (code, told) = ask(&["validate", "--json", &file("nothing")]);
+    assert_eq!(code, Some(66));
+    assert!(told.contains("\"code\":\"unreadable\""), "{told}");
+}

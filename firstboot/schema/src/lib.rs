@@ -72,6 +72,7 @@ pub use json_schema::json_schema;
 pub use link::{Bond, BondMode, Link, Nic, Vlan, VlanParent};
 pub use medium::{License, Reporting, SecretEntry, SecretSource};
 pub use name::{HostName, Keymap, Locale, TimeZone};
+pub use nearest::nearest;
 pub use nic_match::NicMatch;
 pub use nocloud::{NoCloud, convert_no_cloud};
 pub use ovf::convert_ovf;

@@ -1,10 +1,8 @@
 //! The name that was probably meant.
 
 /// The candidate closest to `word`, when it is close enough to be a slip.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word: String = word.chars().take(64).collect::<String>().to_lowercase();
     let slips = (word.chars().count() / 3).clamp(1, 4);
     candidates

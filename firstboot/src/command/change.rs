@@ -3,9 +3,10 @@
 
 use std::process::ExitCode;
 
+use super::arguments::{Arguments, USAGE};
 use super::secret::{self, Entered};
 use super::trial::{Trial, confirmed, end, locked, save, started};
-use super::{Arguments, Place, USAGE, read_bounded, show_problems};
+use super::{Place, read_bounded, show_problems};
 use crate::boot::{last_resort, send_back};
 use crate::configure::tried::{self, End};
 use crate::configure::{

@@ -1,5 +1,6 @@
 //! The command line of the agent and of the operator's command `appliance`.
 
+mod arguments;
 mod change;
 mod report;
 mod secret;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use consign_schema::{MAX_SIZE, NoCloud, convert_no_cloud, decode};
 
+use self::arguments::{Arguments, HELP, USAGE, is_help, misused};
 use crate::boot;
 use crate::configure;
 use crate::generation::Generation;
@@ -21,11 +23,9 @@ use crate::item::Item;
 use crate::media::child;
 use crate::root::{Access, Root};
 use crate::state::State;
-use crate::status::{FileProblems, Status, code};
+use crate::status::{FileProblems, Standing, Status, code, verdict_json};
 use crate::step::network::{RESOLV, resolv_from_networkd};
 
-/// Exit status of a command line that makes no sense, as in `sysexits.h`.
-const USAGE: u8 = 64;
 /// Exit status when a file to validate cannot be read (`EX_NOINPUT`).
 const NO_INPUT: u8 = 66;
 /// How often `status --wait` looks.
@@ -34,86 +34,12 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Made with the image, for its roles.
 const SCHEMA: &str = "/usr/lib/consign/site.schema.json";
 
-const HELP: &str = "\
-usage: appliance [--root DIR] COMMAND
-
-  status [--json] [--wait]     what this machine is
-  validate FILE                judge a site configuration as this machine would
-  plan [FILE]                  what apply would change; nothing is written
-  apply [FILE]                 take a newer configuration, and keep it if it works
-      --signature FILE           its signature (ssh-keygen -Y sign, minisign)
-      --secrets FILE             its secrets.age
-      --license FILE             the licence that it names
-      --claim                    instead of a signature: the code on the console,
-                                 from the terminal or a pipe
-      --confirm SECONDS          go back unless `appliance confirm` comes in time,
-                                 counted from when it is asked for
-  confirm                      keep the configuration that is on trial
-  secret NAME                  takes a secret that the configuration wants from here
-  rollback                     the configuration before this one
-  report                       what the vendor's factory wants to know, as JSON
-  facts                        what is known of this machine, as JSON
-  schema                       the JSON Schema of this appliance's site.toml
-  convert FOLDER               cloud-init's NoCloud files as a site.toml
-  support-bundle [FILE]        what support asks for, without secrets, as tar
-  factory-reset --yes          as it was delivered; the machine restarts
-  --version
-
-Without FILE, plan and apply read the config disk that is attached.
-
-Exit status of `status`: 0 ready, 10 waiting for a configuration, 20 invalid
-configuration, 21 not signed, 22 not allowed by the vendor, 23 older than the
-one in use, 30 apply failed, previous kept, 31 apply failed, fenced, 40 a check
-of the role failed, 41 degraded, 70 internal fault, 75 not known yet (never
-with --wait). apply, plan and validate answer with the same numbers.
-";
-
 /// The root that a command works on.
 #[derive(Debug)]
 struct Place {
     root: Root,
     /// Whether it is the running system, with a service manager and a kernel.
     is_system: bool,
-}
-
-/// What stands after a command: words, options with values, flags.
-#[derive(Debug, Default)]
-struct Arguments<'w> {
-    words: Vec<&'w str>,
-    values: Vec<(&'w str, &'w str)>,
-    flags: Vec<&'w str>,
-}
-
-/// Options of commands that take a value.
-const WITH_VALUE: [&str; 4] = ["--signature", "--secrets", "--license", "--confirm"];
-const FLAGS: [&str; 4] = ["--claim", "--json", "--wait", "--yes"];
-
-impl<'w> Arguments<'w> {
-    fn parse(words: &[&'w str]) -> Option<Self> {
-        let mut parsed = Self::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            if WITH_VALUE.contains(word) {
-                parsed.values.push((word, words.next()?));
-            } else if FLAGS.contains(word) {
-                parsed.flags.push(word);
-            } else if word.starts_with('-') {
-                return None;
-            } else {
-                parsed.words.push(word);
-            }
-        }
-        Some(parsed)
-    }
-
-    fn value(&self, name: &str) -> Option<&'w str> {
-        let found = self.values.iter().find(|(option, _)| *option == name);
-        found.map(|(_, value)| *value)
-    }
-
-    fn has(&self, flag: &str) -> bool {
-        self.flags.contains(&flag)
-    }
 }
 
 /// Runs what the arguments ask for; the first one is the program's name.
@@ -130,11 +56,23 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     if let [child::GUESTINFO] = words.as_slice() {
         child::run_guestinfo();
     }
+    if is_help(&words) {
+        tell!("{}", HELP.trim_end());
+        return ExitCode::SUCCESS;
+    }
     let mut folder = "/";
     if let ["--root", given, ..] = words.as_slice() {
         folder = given;
         words.drain(..2);
     }
+    let Some((command, rest)) = words.split_first() else {
+        complain!("{}", HELP.trim_end());
+        return ExitCode::from(USAGE);
+    };
+    let arguments = match Arguments::parse(command, rest) {
+        Ok(arguments) => arguments,
+        Err(wrong) => return misused(&wrong),
+    };
     let root = match Root::open(Path::new(folder)) {
         Ok(root) => root,
         Err(error) => {
@@ -144,17 +82,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let is_system = folder == "/";
     let place = Place { root, is_system };
-    let usage = || {
-        complain!("{}", HELP.trim_end());
-        ExitCode::from(USAGE)
-    };
-    let Some((command, rest)) = words.split_first() else {
-        return usage();
-    };
-    let Some(arguments) = Arguments::parse(rest) else {
-        return usage();
-    };
-    dispatch(&place, command, &arguments).unwrap_or_else(usage)
+    dispatch(&place, command, &arguments)
+        .unwrap_or_else(|| misused(&format!("`{command}` is for the running system only")))
 }
 
 fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<ExitCode> {
@@ -168,7 +97,7 @@ fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<E
         (trial::COMMAND, [digest]) => trial::run(place, digest),
         // Asked by people and programs.
         ("status", []) => status(root, arguments),
-        ("validate", [file]) => validate(root, file),
+        ("validate", [file]) => validate(root, file, arguments),
         ("plan", [] | [_]) => change::run_plan(place, arguments),
         ("apply", [] | [_]) => change::run_apply(place, arguments),
         ("confirm", []) => change::run_confirm(place),
@@ -182,10 +111,6 @@ fn dispatch(place: &Place, command: &str, arguments: &Arguments<'_>) -> Option<E
         ("support-bundle", [] | [_]) => report::run_bundle(root, arguments.words.first().copied()),
         ("--version", []) => {
             tell!("appliance {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
-        ("--help" | "help", []) => {
-            tell!("{}", HELP.trim_end());
             ExitCode::SUCCESS
         }
         _ => return None,
@@ -202,7 +127,14 @@ fn status(root: &Root, arguments: &Arguments<'_>) -> ExitCode {
         std::thread::sleep(LOOK);
     };
     let Some(status) = found else {
-        complain!("appliance: the first-boot agent has not run yet");
+        let why = "the first-boot agent has not run yet";
+        if arguments.has("--json") {
+            tell!(
+                "{}",
+                Status::new(Standing::Starting, code::NOT_YET, why).json()
+            );
+        }
+        complain!("appliance: {why}");
         return ExitCode::from(code::NOT_YET);
     };
     if arguments.has("--json") {
@@ -267,21 +199,30 @@ fn convert(folder: &str) -> ExitCode {
     }
 }
 
-fn validate(root: &Root, file: &str) -> ExitCode {
-    let bytes = match read_bounded(file) {
-        Ok(bytes) => bytes,
+fn validate(root: &Root, file: &str, arguments: &Arguments<'_>) -> ExitCode {
+    let judged = match read_bounded(file) {
+        Ok(bytes) => configure::examine(root, &bytes, file),
+        Err(error) if arguments.has("--json") => {
+            let problem = FileProblems::whole(file, "unreadable", &error.to_string(), "");
+            tell!("{}", verdict_json(NO_INPUT, &[problem]));
+            return ExitCode::from(NO_INPUT);
+        }
         Err(error) => return no_input(file, &error),
     };
-    match configure::examine(root, &bytes, file) {
-        Ok(site) => {
+    let (code, files) = match judged {
+        Ok(site) if !arguments.has("--json") => {
             tell!("{file}: {} serial {} is valid", site.id, site.serial);
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
         }
-        Err(refused) => {
-            show_problems(&refused.files);
-            ExitCode::from(refused.code())
-        }
+        Ok(_) => (code::READY, Vec::new()),
+        Err(refused) => (refused.code(), refused.files),
+    };
+    if arguments.has("--json") {
+        tell!("{}", verdict_json(code, &files));
+    } else {
+        show_problems(&files);
     }
+    ExitCode::from(code)
 }
 
 fn show_problems(files: &[FileProblems]) {

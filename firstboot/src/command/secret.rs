@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use consign_schema::Secret;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
-use super::{Place, USAGE};
+use super::Place;
+use super::arguments::USAGE;
 use crate::boot::LOCK;
 use crate::generation::Generation;
 use crate::root::Root;

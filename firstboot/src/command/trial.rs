@@ -8,7 +8,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{Arguments, Place, USAGE};
+use super::Place;
+use super::arguments::{Arguments, USAGE};
 use crate::boot::{LOCK, after_trial, bring_up, check_role, judge};
 use crate::configure::{Outcome, take_back};
 use crate::generation::Generation;
@@ -268,7 +269,7 @@ mod tests {
     use super::*;
 
     fn seconds(words: &[&str]) -> Option<(u32, bool)> {
-        let arguments = Arguments::parse(words).expect("words");
+        let arguments = Arguments::parse("apply", words).expect("words");
         let trial = Trial::of(&arguments, String::new()).ok()?;
         Some((trial.seconds, trial.is_asked))
     }
