@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::address::{all, parsed};
-use crate::document::{Found, Section};
+use crate::document::{Found, PRIVATE_KEY, Section};
 use crate::name::text_type;
 use crate::problem::Code;
 use crate::report::{Finding, Report};
@@ -138,11 +138,8 @@ impl SshKey {
         };
         let whole =
             "copy the whole line of the .pub file, for example \"ssh-ed25519 AAAA... name\"";
-        if text.contains("PRIVATE KEY") {
-            return refuse(
-                "this is a private key; whoever has seen this file can use it",
-                "put the line of the .pub file here, and replace the key pair",
-            );
+        if text.contains(PRIVATE_KEY) {
+            return Err(Finding::private_key());
         }
         let mut words = text.split_ascii_whitespace();
         let (first, encoded) = (words.next().unwrap_or_default(), words.next());
@@ -150,6 +147,12 @@ impl SshKey {
             return refuse(
                 "DSA keys are not accepted any more",
                 "make an Ed25519 key with `ssh-keygen`",
+            );
+        }
+        if first.contains("-cert-v01@") {
+            return refuse(
+                "this is a certificate of a key, which is not taken",
+                "put the line of the .pub file here that the certificate was made for",
             );
         }
         let Some((kind, fields)) = KINDS.iter().find(|(kind, _)| *kind == first) else {

@@ -713,3 +713,105 @@ fn mutated_files_never_panic() {
         }
     }
 }
+
+/// What is said where people slip often: it leads to what is right.
+#[test]
+fn remedies_lead_to_what_is_right() {
+    let address = "address = [\"10.1.2.10/24\", \"fd00::10/64\"]";
+    let hostname = "hostname = \"web-1.example.org\"";
+    let quotes = "put the value in double quotes";
+    let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nCANARY\n-----END OPENSSH PRIVATE KEY-----";
+    let proxy = |line: &str| format!("[proxy]\n{line}\n[dns]");
+    let (long, plain) = (format!("[\"\"\"{key}\"\"\"]"), format!("[\n\"{key}\"]"));
+    for (from, to, said) in [
+        (
+            "dhcp4 = true",
+            "dhcp4 = yes",
+            "write true or false in small letters;",
+        ),
+        (
+            "dhcp4 = true",
+            "dhcp4 = True",
+            "write true or false in small letters;",
+        ),
+        (
+            "dhcp4 = true",
+            "dhcp4 = \"yes\"",
+            "remedy: write true or false",
+        ),
+        (address, "address = 10.1.2.10/24", quotes),
+        (
+            address,
+            "address = [\n \"10.1.2.10/24\",\n fd00::10/64]",
+            quotes,
+        ),
+        (
+            address,
+            "address = [[\"10.1.2.10/24\"]]",
+            "this is a list in a list",
+        ),
+        (
+            "mac = \"52:54:00:12:34:56\"",
+            "mac = 52:54:00:12:34:56",
+            quotes,
+        ),
+        ("mtu = 9000", "mtu = 9k", "a number has no unit"),
+        (
+            "mtu = 9000",
+            "mtu = \"9k\"",
+            "without quotes and without a unit",
+        ),
+        ("mtu = 9000", "mtu = \"9000\"", "leave the quotes out"),
+        (hostname, "hostname = web", quotes),
+        (hostname, "hostname = 10", quotes),
+        (
+            hostname,
+            "hostname = [\"web\"]",
+            "without brackets around it",
+        ),
+        ("[\"@KEY@ ann\"]", long.as_str(), "replace the key pair"),
+        ("[\"@KEY@ ann\"]", plain.as_str(), "replace the key pair"),
+        (
+            "@KEY@ ann",
+            "ssh-ed25519-cert-v01@openssh.com AAAA",
+            "this is a certificate",
+        ),
+        (
+            "schema = 1",
+            "schema = 0",
+            "allowed: 1\n    remedy: write `schema = 1`",
+        ),
+        ("schema = 1", "schema = 2", "allowed: 1\n"),
+        ("serial = 3", "serial = 0", "allowed: 1 or more"),
+        (
+            "[dns]",
+            &proxy("https_proxy = \"http://p\""),
+            "write `https`, if",
+        ),
+        (
+            "[dns]",
+            &proxy("https = \"https://p:3128/CANARY\""),
+            "end the address after the port",
+        ),
+        (
+            "[dns]",
+            &proxy("http = \"http://p?CANARY\""),
+            "proxies have none",
+        ),
+        (
+            "[dns]",
+            "[disk.d]\nmatch = { slot = \"/dev/sdb\" }\n[dns]",
+            "by its `serial`",
+        ),
+        ("[dns]", "[[ca]]\npme = 1\n[dns]", "not a key of `[[ca]]`"),
+    ] {
+        let text = filled(&GOOD.replacen(from, to, 1));
+        let problems = judge(&text).expect_err(to);
+        let lines = problems.iter().flat_map(|problem| problem.lines("f"));
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        assert!(lines.contains(said), "{to}: {lines}");
+        assert!(!lines.contains("CANARY"), "{to}: {lines}");
+        // What is missing in `[[ca]]` is the second one.
+        assert!(problems.len() == 1 || to.contains("pme"), "{to}: {lines}");
+    }
+}

@@ -1,5 +1,7 @@
 //! `[disk.NAME]`: further disks of the machine, for what it keeps.
 
+use toml::de::DeValue;
+
 use crate::address::{boolean, parsed};
 use crate::document::{Found, Section};
 use crate::problem::Code;
@@ -159,6 +161,14 @@ fn read_disk(name: String, mut section: Section<'_>, report: &mut Report<'_>) ->
 
 fn read_match(mut section: Section<'_>, report: &mut Report<'_>) -> Option<DiskMatch> {
     let slot = section.get("slot").map(|found| {
+        // Names of devices change from start to start.
+        if let DeValue::String(_) = found.value {
+            let finding = Finding::new(Code::WrongType, "a disk's slot is a number")
+                .allowed("1 to 64")
+                .remedy("write its place as a number from 1 without quotes, or name the disk by its `serial`");
+            found.note(report, finding);
+            return None;
+        }
         let place = found.integer(&(1..=64), report)?;
         u8::try_from(place.value).ok().map(DiskMatch::Position)
     });

@@ -19,6 +19,9 @@ pub const MAX_SIZE: usize = 256 * 1024;
 /// Characters of one string at most.
 const MAX_TEXT: usize = 16 * 1024;
 
+/// In the first and in the last line of private keys.
+pub(crate) const PRIVATE_KEY: &str = "PRIVATE KEY";
+
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The text of a configuration file: UTF-8, a byte-order mark dropped, not
@@ -73,6 +76,13 @@ pub fn decode(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
 /// trusted. A doubled key leaves the tree readable.
 pub(crate) fn parse<'t>(text: &'t str, report: &mut Report<'_>) -> Option<Spanned<DeTable<'t>>> {
     let (table, errors) = DeTable::parse_recoverable(text);
+    let spans = errors.iter().filter_map(toml::de::Error::span);
+    let mut of_key = spans.filter(|span| line_of(text, span.start).contains(PRIVATE_KEY));
+    if let Some(span) = of_key.next() {
+        // The other errors are in the lines of the key.
+        report.note(&span, "", Finding::private_key());
+        return None;
+    }
     let mut is_readable = true;
     let mut last_line = 0;
     let mut doubled_table: Option<usize> = None;
@@ -98,15 +108,51 @@ pub(crate) fn parse<'t>(text: &'t str, report: &mut Report<'_>) -> Option<Spanne
         // One slip makes a parser stumble several times in its line.
         let (line, _) = report.position(span.start);
         if line != last_line {
-            report.note(&span, "", syntax_finding(error.message()));
+            report.note(
+                &span,
+                "",
+                syntax_finding(error.message(), bare_word(text, span.start)),
+            );
         }
         last_line = line;
     }
     is_readable.then_some(table)
 }
 
-fn syntax_finding(message: &str) -> Finding {
-    let remedy = if message.contains("string values must be quoted") {
+/// The line that a byte of the text is in.
+fn line_of(text: &str, at: usize) -> &str {
+    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
+    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let end = after.find('\n').map_or(text.len(), |end| at + end);
+    text.get(start..end).unwrap_or_default()
+}
+
+/// What stands around a byte of the text and is not in quotes; may be empty.
+fn bare_word(text: &str, at: usize) -> &str {
+    let is_end = |c: char| c.is_whitespace() || "=,[]{}\"'#".contains(c);
+    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
+    let start = before.rsplit(is_end).next().map_or(0, str::len);
+    let end = after.find(is_end).unwrap_or(after.len());
+    text.get(at.saturating_sub(start)..at + end)
+        .unwrap_or_default()
+}
+
+fn syntax_finding(message: &str, word: &str) -> Finding {
+    let is_boolean = ["yes", "no", "on", "off", "true", "false"]
+        .iter()
+        .any(|name| word.eq_ignore_ascii_case(name));
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    // Addresses begin as numbers do, and some as `false`.
+    let is_quoted = message.contains("must be quoted");
+    let is_text = !is_number
+        && ["quoted", "float", "boolean", "time", "integer"]
+            .iter()
+            .any(|kind| message.contains(kind));
+    let remedy = if is_boolean {
+        "write true or false in small letters; a text stands in double quotes"
+    } else if is_text && word.starts_with(|c: char| c.is_ascii_digit()) && is_quoted {
+        "put the value in double quotes if it is a text; a number has no unit"
+    } else if is_text {
         "put the value in double quotes"
     } else if message.contains("unclosed table") {
         "close the bracket of the table's name"
@@ -148,7 +194,16 @@ impl<'d> Found<&'d DeValue<'d>> {
             type_name(self.value)
         );
         let remedy = match (self.value, expected) {
-            (DeValue::String(_), "a whole number" | "true or false") => "leave the quotes out",
+            (DeValue::String(text), "a whole number") if text.parse::<i64>().is_ok() => {
+                "leave the quotes out"
+            }
+            (_, "a whole number") => "write a number without quotes and without a unit",
+            (_, "true or false") => "write true or false",
+            (DeValue::Array(_), "a text") if self.key.ends_with(']') => {
+                "this is a list in a list: leave the inner brackets out"
+            }
+            (DeValue::Array(_), "a text") => "write one text, without brackets around it",
+            (DeValue::Table(_), "a text") => "write a text in double quotes",
             (_, "a text") => "put the value in double quotes",
             (_, "a table") => "write it as `[name]` with its keys below",
             _ => "write the value in the form that is allowed",
@@ -178,6 +233,10 @@ impl<'d> Found<&'d DeValue<'d>> {
         let unwanted = |c: char| {
             c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         };
+        if text.contains(unwanted) && text.contains(PRIVATE_KEY) && self.key.contains("keys") {
+            self.note(report, Finding::private_key());
+            return None;
+        }
         if text.contains(unwanted) {
             let message = format!(
                 "`{}` contains a line end or another control character",
@@ -226,8 +285,12 @@ impl<'d> Found<&'d DeValue<'d>> {
             return Some(self.replace(number));
         }
         let message = format!("`{}` is out of range", shown(&self.key));
+        let allowed = match *range.end() {
+            i64::MAX => format!("{} or more", range.start()),
+            end => format!("{} to {end}", range.start()),
+        };
         let finding = Finding::new(Code::OutOfRange, message)
-            .allowed(format!("{} to {}", range.start(), range.end()))
+            .allowed(allowed)
             .remedy("write a number within the range");
         self.note(report, finding);
         None
@@ -291,6 +354,21 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date or time",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
+    }
+}
+
+/// The heading of a table as it stands in the file: the number of a table in
+/// a list is left out, its line says which one it is.
+fn heading(key: &str) -> String {
+    let parts = key.split('.').map(|part| match part.rsplit_once('[') {
+        Some((name, _)) if part.ends_with(']') => name,
+        _ => part,
+    });
+    let name = shown(&parts.collect::<Vec<_>>().join("."));
+    if key.ends_with(']') {
+        format!("[[{name}]]")
+    } else {
+        format!("[{name}]")
     }
 }
 
@@ -458,7 +536,7 @@ impl<'d> Section<'d> {
             let place = if self.key.is_empty() {
                 "the file".to_owned()
             } else {
-                format!("`[{}]`", shown(&self.key))
+                format!("`{}`", heading(&self.key))
             };
             let message = format!("`{}` is not a key of {place}", shown(text));
             let remedy = match nearest(text, known()) {

@@ -12,17 +12,16 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
             let related = name.len() > 3
                 && word.len() > 3
                 && (word.contains(name) || name.contains(word.as_str()));
-            (
-                if related {
-                    distance.min(slips)
-                } else {
-                    distance
-                },
-                name,
-            )
+            let slip = if related {
+                distance.min(slips)
+            } else {
+                distance
+            };
+            // Of two that stand in the word, the longer one is meant.
+            ((slip, distance), name)
         })
-        .filter(|(distance, _)| *distance <= slips)
-        .min_by_key(|(distance, _)| *distance)
+        .filter(|((slip, _), _)| *slip <= slips)
+        .min_by_key(|(order, _)| *order)
         .map(|(_, name)| name)
 }
 
@@ -37,6 +36,8 @@ mod tests {
         assert_eq!(nearest("HostName", keys), Some("hostname"));
         assert_eq!(nearest("host", keys), Some("hostname"));
         assert_eq!(nearest("zone", keys), Some("timezone"));
+        assert_eq!(nearest("https_proxy", ["http", "https"]), Some("https"));
+        assert_eq!(nearest("http_proxy", ["http", "https"]), Some("http"));
         assert_eq!(nearest("packages", keys), None);
         assert_eq!(nearest("", keys), None);
     }

@@ -49,6 +49,12 @@ impl ProxyAddress {
                 "leave them out; every program of the machine can read this",
             );
         }
+        if rest.contains(['/', '?', '#']) {
+            return refuse(
+                "a path stands in the proxy's address, and proxies have none",
+                "end the address after the port",
+            );
+        }
         let (host, port) = split_port(rest);
         let Ok(host) = Endpoint::parse(host) else {
             return refuse("the proxy's host is neither a name nor an address", example);

@@ -37,6 +37,14 @@ impl Finding {
         Self::new(Code::InvalidValue, message)
     }
 
+    /// A private key stands where a public one is meant; only text says so,
+    /// and nothing of it is shown.
+    pub(crate) fn private_key() -> Self {
+        Self::invalid("this is a private key; whoever has seen this file can use it")
+            .allowed("one line of a public key file")
+            .remedy("put the line of the .pub file here, and replace the key pair")
+    }
+
     pub(crate) fn allowed(mut self, allowed: impl Into<String>) -> Self {
         self.allowed = Some(allowed.into());
         self

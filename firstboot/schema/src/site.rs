@@ -245,16 +245,21 @@ pub(crate) fn read_schema(root: &mut Section<'_>, report: &mut Report<'_>) {
     let Some(found) = root.require("schema", "schema = 1", report) else {
         return;
     };
-    let Some(found) = found.integer(&(1..=i64::MAX), report) else {
+    let Some(found) = found.integer(&(i64::MIN..=i64::MAX), report) else {
         return;
     };
-    if found.value > SCHEMA {
+    if found.value < 1 {
+        let finding = Finding::new(Code::OutOfRange, "there is no such schema")
+            .allowed(format!("{SCHEMA}"))
+            .remedy(format!("write `schema = {SCHEMA}`"));
+        found.note(report, finding);
+    } else if found.value > SCHEMA {
         let message = format!(
             "this appliance is too old for the file: it knows schema {SCHEMA}, the file needs {} or newer",
             found.value
         );
         let finding = Finding::new(Code::UnknownSchema, message)
-            .allowed(format!("1 to {SCHEMA}"))
+            .allowed(format!("{SCHEMA}"))
             .remedy(format!(
                 "install an image that knows schema {}, or write the file for schema {SCHEMA}",
                 found.value
