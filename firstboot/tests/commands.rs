@@ -196,6 +196,7 @@ fn exit_codes_are_frozen() {
     must(&["config"], 10);
     must(&["status", "--wait"], 10);
     must(&["rollback"], 10);
+    must(&["plan", &file("site-1")], 0);
     must(&["validate", &file("wrong")], 20);
     must(&["apply", &file("wrong")], 20);
     let policy = "usr/lib/consign/policy.toml";
@@ -209,6 +210,10 @@ fn exit_codes_are_frozen() {
     must(&["validate", &file("site-1")], 70);
     fs::remove_file(place.join(policy)).expect("removed");
     must(&["apply", &file("site-1")], 0);
+    must(&["plan", &file("site-1")], 0);
+    let (found, said) = on(place, &["rollback"], "");
+    assert_eq!(found, 30, "{said}");
+    assert!(said.contains("nothing has changed"), "{said}");
     must(&["validate", &file("site-2")], 0);
     must(&["apply", &file("site-2")], 21);
     must(&["apply", &file("older")], 21);
@@ -483,4 +488,55 @@ fn json_is_told_of_every_verdict() {
     let (code, told) = ask(&["validate", "--json", &file("nothing")]);
     assert_eq!(code, Some(66));
     assert!(told.contains("\"code\":\"unreadable\""), "{told}");
+}
+
+/// A plan is what apply would do: of the same file both say the same.
+#[test]
+fn a_plan_says_what_apply_would() {
+    let folder = delivered();
+    let place = folder.path();
+    let [one, two] = ["site-1", "site-2"].map(|name| text(&place.join(name)).to_owned());
+    on(place, &["apply", &one], "");
+    let planned = on(place, &["plan", &one], "");
+    assert_eq!(planned, on(place, &["apply", &one], ""));
+    assert!(planned.1.contains("is in use"), "{}", planned.1);
+    // What was taken and is not in place any more is put there again.
+    fs::remove_dir_all(place.join("run")).expect("a new start");
+    fs::remove_file(place.join("etc/hostname")).expect("removed");
+    let (code, said) = on(place, &["plan", &one], "");
+    assert!(code == 0 && said.contains("write /etc/hostname"), "{said}");
+    on(place, &["apply", &one], "");
+    on(place, &["apply", &two], "");
+    let claim = fs::read_to_string(place.join("var/lib/consign/claim")).expect("a code");
+    on(place, &["apply", &two, "--claim"], &claim);
+    let (code, said) = on(place, &["plan", &one], "");
+    assert!(code == 30 && said.contains("is on trial"), "{said}");
+}
+
+/// Without a key of the owner's no signature helps, and nobody is sent for one.
+#[test]
+fn who_needs_the_claim_code_is_told_so() {
+    let folder = delivered();
+    let place = folder.path();
+    let two = text(&place.join("site-2")).to_owned();
+    on(place, &["apply", text(&place.join("site-1"))], "");
+    write(place, "signature", "-----BEGIN SSH SIGNATURE-----\n");
+    let signature = text(&place.join("signature")).to_owned();
+    for command in ["plan", "apply"] {
+        for more in [&[][..], &["--signature", &signature]] {
+            let (code, said) = on(place, &[&[command, &two], more].concat(), "");
+            assert_eq!(code, 21, "{said}");
+            assert!(
+                said.contains("no signature counts")
+                    && said.contains("appliance apply FILE --claim")
+                    && !said.contains("--sign`"),
+                "{said}"
+            );
+        }
+    }
+    for command in ["plan", "apply"] {
+        let (code, said) = on(place, &[command, &two, "--claim"], "ABCDEFGHJKLM\n");
+        assert_eq!(code, 21, "{said}");
+        assert!(said.contains("the claim code is wrong"), "{said}");
+    }
 }

@@ -110,21 +110,11 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         let mut trial = Trial::of(arguments, offer.digest().to_string())?;
         let lock = locked(root)?;
         let outcome = match kept(root)? {
-            Some((state, generation))
-                if generation.digest() == offer.digest()
-                    && state.phase != Phase::Committed
-                    && root.exists(CONFIGURED) =>
-            {
-                tell!("{}: this configuration is in use", offer.file);
-                return Ok(ExitCode::SUCCESS);
+            Some((state, generation)) if is_in_use(root, &state, &generation, offer) => {
+                return Ok(in_use(offer));
             }
             // What was never confirmed is nothing to go back to.
-            Some((state, _)) if state.is_on_trial() => {
-                complain!(
-                    "appliance: not applied: another configuration is on trial; say `appliance confirm` or `appliance rollback` first"
-                );
-                return Err(ExitCode::from(code::APPLY_KEPT));
-            }
+            Some((state, _)) if state.is_on_trial() => return Err(other_on_trial()),
             Some((_, generation)) if generation.digest() == offer.digest() => again(root)?,
             Some((state, generation)) => {
                 trial.arm(place)?;
@@ -159,6 +149,25 @@ pub fn run_apply(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
         trial.disarm(place);
         Ok(end(place, &status))
     })
+}
+
+/// Whether the offer is what the machine has, all of it in place.
+fn is_in_use(root: &Root, state: &State, generation: &Generation, offer: &Offer<'_>) -> bool {
+    generation.digest() == offer.digest()
+        && state.phase != Phase::Committed
+        && root.exists(CONFIGURED)
+}
+
+fn in_use(offer: &Offer<'_>) -> ExitCode {
+    tell!("{}: this configuration is in use", offer.file);
+    ExitCode::SUCCESS
+}
+
+fn other_on_trial() -> ExitCode {
+    complain!(
+        "appliance: not applied: another configuration is on trial; say `appliance confirm` or `appliance rollback` first"
+    );
+    ExitCode::from(code::APPLY_KEPT)
 }
 
 /// Puts what counts and is not in place there, as the next start would.
@@ -227,22 +236,16 @@ pub fn run_plan(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
     with_offer(place, arguments, false, |root, offer| {
         let kept = kept(root)?;
         let before = kept.as_ref().map(|(state, generation)| (state, generation));
-        let had_claim = wanted_claim(root).is_some();
-        let accepted = offer.accept(root, before);
-        // Only who applies it needs a code.
-        if !had_claim {
-            spend_claim(root);
-        }
-        let fresh = accepted.map_err(|refused| {
-            let refused = match before {
-                Some(_) => refused.kept(),
-                None => refused,
-            };
-            complain!("appliance: it would not be applied: {}", refused.summary());
-            show_problems(&refused.files);
-            ExitCode::from(refused.code())
-        })?;
-        let lines = difference(root, &fresh, before.map(|(_, generation)| generation));
+        let fresh = match before {
+            Some((state, generation)) if is_in_use(root, state, generation, offer) => {
+                return Ok(in_use(offer));
+            }
+            Some((state, _)) if state.is_on_trial() => return Err(other_on_trial()),
+            // It was taken, and is put in place again.
+            Some((_, generation)) if generation.digest() == offer.digest() => generation,
+            _ => &acceptable(root, offer, before)?,
+        };
+        let lines = difference(root, fresh, before.map(|(_, generation)| generation));
         if lines.is_empty() {
             tell!("nothing would change");
         }
@@ -250,6 +253,32 @@ pub fn run_plan(place: &Place, arguments: &Arguments<'_>) -> ExitCode {
             tell!("{line}");
         }
         Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// What the machine would make of the offer, or why it would not take it.
+fn acceptable(
+    root: &Root,
+    offer: &Offer<'_>,
+    before: Option<(&State, &Generation)>,
+) -> Result<Generation, ExitCode> {
+    let had_claim = wanted_claim(root).is_some();
+    let accepted = offer.accept(root, before);
+    // Only who applies it needs a code.
+    if !had_claim {
+        spend_claim(root);
+    }
+    accepted.map_err(|refused| {
+        let refused = match before {
+            Some(_) => refused.kept(),
+            None => refused,
+        };
+        complain!("appliance: it would not be applied: {}", refused.summary());
+        show_problems(&refused.files);
+        if refused.code() == code::SIGNATURE && !had_claim {
+            complain!("appliance: the console shows a claim code when `apply` was refused too");
+        }
+        ExitCode::from(refused.code())
     })
 }
 
@@ -351,8 +380,8 @@ fn rolled_back(place: &Place) -> Result<ExitCode, ExitCode> {
     }
     let mut status = match roll_back(root, &state, Then::Stay) {
         None => {
-            complain!("appliance: there is no configuration before this one");
-            return Err(ExitCode::from(code::INTERNAL));
+            complain!("appliance: nothing has changed: there is no configuration before this one");
+            return Err(ExitCode::from(code::APPLY_KEPT));
         }
         Some(Err(status)) => return Ok(end(place, &status)),
         Some(Ok(outcome)) => outcome.status,

@@ -235,23 +235,35 @@ impl<'m> Offer<'m> {
     }
 
     fn unsigned(&self, root: &Root, is_free: bool, is_first: bool) -> Refused {
-        let message = if is_free && is_first {
-            "the vendor of the image asks for a signature"
-        } else if is_free {
-            "the machine is configured already, and knows no key of its owner"
-        } else {
-            "the configuration is not signed by a key of this appliance's owner"
-        };
         // Whoever reads the code sees the consoles; it is never in a message.
-        let remedy = match claim_code(root) {
-            Ok(_) => {
+        let has_code = claim_code(root).is_ok();
+        let (summary, message, remedy) = if self.claim != Claim::None {
+            (
+                "the claim code is wrong",
+                "the claim code is not the one that the console shows",
+                "read it from the console again; every code is good for one configuration",
+            )
+        } else if is_free && !is_first {
+            let summary = "the configuration needs the claim code";
+            let message = "the machine is configured already and knows no key of its owner, so no signature counts";
+            let remedy = "put the claim code that the console shows into claim.txt on the disk, or say `appliance apply FILE --claim`";
+            (summary, message, remedy)
+        } else {
+            let message = if is_free {
+                "the vendor of the image asks for a signature"
+            } else {
+                "the configuration is not signed by a key of this appliance's owner"
+            };
+            let remedy = if has_code {
                 "sign it with `consign config disk --sign`, or put the claim code that the console shows into claim.txt on the disk"
-            }
-            Err(_) => "sign it with `consign config disk --sign`",
+            } else {
+                "sign it with `consign config disk --sign`"
+            };
+            ("the configuration is not signed", message, remedy)
         };
         Refused::one(
             code::SIGNATURE,
-            "the configuration is not signed",
+            summary,
             FileProblems::whole(&self.file, "signature", message, remedy),
         )
     }

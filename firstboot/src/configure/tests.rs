@@ -131,7 +131,7 @@ fn a_configured_machine_goes_on_without_a_disk_and_with_another() {
     assert_eq!(status.serial, 3);
     assert_eq!(
         status.notes,
-        ["the configuration on vdb is not taken: the configuration is not signed"]
+        ["the configuration on vdb is not taken: the configuration needs the claim code"]
     );
     let status = go_on(&system.root, &found(vec![attached("vdb", &good())])).expect("configured");
     assert_eq!(status.notes, [] as [String; 0]);
