@@ -80,7 +80,8 @@ pub(super) struct DiskSite {
     #[arg(long, value_enum, default_value_t)]
     format: MediaFormat,
     /// Signs it with this key: a secret key, or the public half of one that
-    /// the SSH agent keeps.
+    /// the SSH agent keeps. By hand, `ssh-keygen -Y sign -n consign-config -f KEY
+    /// site.toml` makes the same `site.toml.sig`, which goes beside site.toml.
     #[arg(long, value_name = "KEY")]
     sign: Option<PathBuf>,
     /// Secrets for its [secret] tables: a file of `name = "text"` lines with

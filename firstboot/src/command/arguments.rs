@@ -15,7 +15,7 @@ usage: appliance [--root DIR] COMMAND
   validate [--json] FILE       judge a site configuration as this machine would
   plan [FILE]                  what apply would change; nothing is written
   apply [FILE]                 take a newer configuration, and keep it if it works
-      --signature FILE           its signature (ssh-keygen -Y sign, minisign)
+      --signature FILE           its signature (by ssh-keygen, see below, or minisign)
       --secrets FILE             its secrets.age
       --license FILE             the licence that it names
       --claim                    instead of a signature: the code on the console,
@@ -34,6 +34,9 @@ usage: appliance [--root DIR] COMMAND
   --version
 
 Without FILE, plan and apply read the config disk that is attached.
+The owner's key, an Ed25519 key of SSH, signs a configuration so:
+
+  ssh-keygen -Y sign -n consign-config -f KEY site.toml
 
 Exit status of `status`: 0 ready, 10 waiting for a configuration, 20 invalid
 configuration, 21 not signed, 22 not allowed by the vendor, 23 older than the
@@ -273,6 +276,13 @@ mod tests {
         for (option, value) in WITH_VALUE {
             assert!(HELP.contains(&format!("{option} {value}")), "{option}");
         }
+    }
+
+    /// A signature for anything else does not count: the command has to be right.
+    #[test]
+    fn the_help_has_the_command_that_signs() {
+        let command = format!("ssh-keygen -Y sign -n {} -f KEY", crate::trust::SITE);
+        assert!(HELP.contains(&command));
     }
 
     #[test]

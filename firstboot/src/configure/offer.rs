@@ -269,7 +269,13 @@ impl<'m> Offer<'m> {
     }
 
     fn not_signed(&self, error: SignatureError) -> Refused {
-        let remedy = "sign this very file again with the owner's key";
+        let remedy = match error {
+            // As `trust::SITE` says.
+            SignatureError::Purpose => {
+                "sign it with `ssh-keygen -Y sign -n consign-config -f KEY site.toml`"
+            }
+            _ => "sign this very file again with the owner's key",
+        };
         Refused::one(
             code::SIGNATURE,
             "the signature of the configuration does not count",

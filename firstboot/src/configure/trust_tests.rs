@@ -211,6 +211,22 @@ fn nothing_is_parsed_before_it_is_known_whose_it_is() {
     }
 }
 
+/// Who forgets what a signature is for is given the whole command.
+#[test]
+fn a_signature_for_another_purpose_is_told_the_right_one() {
+    let key = tempfile::tempdir().expect("a folder");
+    let (_, signature) =
+        crate::trust::testing::by_ssh(key.path(), good().as_bytes(), "file").expect("ssh-keygen");
+    let system = pinning(key.path());
+    let mut candidate = attached("vdb", &good());
+    candidate.files.insert("site.toml.sig".into(), signature);
+    let status = take(&system.root, &found(vec![candidate]));
+    assert_eq!(status.code, code::SIGNATURE);
+    let command = format!("ssh-keygen -Y sign -n {} -f KEY", crate::trust::SITE);
+    let file = status.files.first().expect("a reason").lines().join("\n");
+    assert!(file.contains(&command), "{file}");
+}
+
 /// The clock is asked wherever a configuration came from.
 #[test]
 fn a_file_from_the_command_line_may_be_out_of_date_too() {
