@@ -121,20 +121,21 @@ pub(crate) fn parse<'t>(text: &'t str, report: &mut Report<'_>) -> Option<Spanne
 
 /// The line that a byte of the text is in.
 fn line_of(text: &str, at: usize) -> &str {
-    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
-    let start = before.rfind('\n').map_or(0, |end| end + 1);
-    let end = after.find('\n').map_or(text.len(), |end| at + end);
-    text.get(start..end).unwrap_or_default()
+    between(text, at, |byte| byte == b'\n')
 }
 
 /// What stands around a byte of the text and is not in quotes; may be empty.
 fn bare_word(text: &str, at: usize) -> &str {
-    let is_end = |c: char| c.is_whitespace() || "=,[]{}\"'#".contains(c);
-    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
-    let start = before.rsplit(is_end).next().map_or(0, str::len);
-    let end = after.find(is_end).unwrap_or(after.len());
-    text.get(at.saturating_sub(start)..at + end)
-        .unwrap_or_default()
+    between(text, at, |byte| b" \t\r\n=,[]{}\"'#".contains(&byte))
+}
+
+/// The text around `at`, up to an end on either side; ends are ASCII.
+fn between(text: &str, at: usize, is_end: fn(u8) -> bool) -> &str {
+    let (before, after) = text.as_bytes().split_at_checked(at).unwrap_or_default();
+    let ahead = before.iter().rev().take_while(|byte| !is_end(**byte));
+    let behind = after.iter().take_while(|byte| !is_end(**byte));
+    let range = at.saturating_sub(ahead.count())..at + behind.count();
+    text.get(range).unwrap_or_default()
 }
 
 fn syntax_finding(message: &str, word: &str) -> Finding {

@@ -3,10 +3,14 @@
 /// The candidate closest to `word`, when it is close enough to be a slip.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    closest(word, &mut candidates.into_iter())
+}
+
+/// One for iterators of every kind, as the agent is to be small.
+fn closest<'a>(word: &str, candidates: &mut dyn Iterator<Item = &'a str>) -> Option<&'a str> {
     let word: String = word.chars().take(64).collect::<String>().to_lowercase();
     let slips = (word.chars().count() / 3).clamp(1, 4);
     candidates
-        .into_iter()
         .map(|name| {
             let distance = strsim::osa_distance(&word, &name.to_lowercase());
             let related = name.len() > 3

@@ -198,7 +198,7 @@ fn unknown_option(command: &str, name: &str, options: &[&str]) -> String {
 fn unknown(kind: &str, word: &str, names: &[&str]) -> String {
     let near = nearest(word, names.iter().copied());
     let near = near.map_or(String::new(), |near| format!(", `{near}` is the nearest"));
-    format!("there is no {kind} `{}`{near}", word.escape_default())
+    format!("there is no {kind} {word:?}{near}")
 }
 
 #[cfg(test)]
@@ -213,13 +213,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         for (words, said) in [
-            (&["valdate", "x"][..], "no command `valdate`, `validate` is"),
-            (&["frobnicate"], "there is no command `frobnicate`"),
-            (&["--rot", "x"], "no option `--rot`, `--root` is"),
+            (
+                &["valdate", "x"][..],
+                "no command \"valdate\", `validate` is",
+            ),
+            (&["frobnicate"], "there is no command \"frobnicate\""),
+            (&["--rot", "x"], "no option \"--rot\", `--root` is"),
             (&["--root"], "after `--root` its DIR is missing"),
             (&["status", "--root", "x"], "before the command"),
-            (&["status", "--jsn"], "no option `--jsn`, `--json` is"),
-            (&["\u{1b}[31m"], "no command `\\u{1b}[31m`"),
+            (&["status", "--jsn"], "no option \"--jsn\", `--json` is"),
+            (&["\u{1b}[31m"], "no command \"\\u{1b}[31m\""),
             (&["validate"], "after `validate` its FILE is missing"),
             (
                 &["apply", "a", "CANARY"],
