@@ -19,7 +19,7 @@ const MAX_NAME: usize = 32;
 /// Accounts and groups of every Debian system, and of the packages that an
 /// appliance is likely to have; a person cannot take their names.
 /// Source: base-passwd 3.6 `passwd.master` and `group.master`.
-const TAKEN: &[&str] = &[
+pub(crate) const TAKEN: &[&str] = &[
     "_apt",
     "adm",
     "audio",

@@ -380,7 +380,7 @@ fn filled(text: &str) -> String {
         .replace("@HASH@", &"a".repeat(86))
 }
 
-fn role() -> Role {
+pub(crate) fn role() -> Role {
     Role::parse(ROLE).expect("the role of these tests")
 }
 
@@ -424,6 +424,22 @@ fn case_of(sample: &Sample, from: &str, to: &str) -> (String, Option<(u32, u32)>
         )
     });
     (marked.replace('«', ""), place)
+}
+
+/// The good file, and every wrong one.
+#[cfg(feature = "describe")]
+pub(crate) fn texts() -> Vec<String> {
+    texts_of(&SAMPLE, CASES)
+}
+
+#[cfg(feature = "describe")]
+pub(crate) fn texts_of(sample: &Sample, cases: &[(&str, &str, &str)]) -> Vec<String> {
+    let wrong = cases
+        .iter()
+        .map(|(from, to, _)| case_of(sample, from, to).0);
+    std::iter::once((sample.fill)(sample.text))
+        .chain(wrong)
+        .collect()
 }
 
 fn judge(text: &str) -> Result<crate::SiteConfig, Vec<Problem>> {

@@ -374,6 +374,17 @@ pub(crate) fn filled(text: &str) -> String {
     text.replace("@CA@", &pem(CA)).replace("@LEAF@", &pem(LEAF))
 }
 
+const SAMPLE: Sample = Sample {
+    text: GOOD,
+    fill: filled,
+};
+
+/// The good file, and every wrong one.
+#[cfg(feature = "describe")]
+pub(crate) fn texts() -> Vec<String> {
+    crate::corpus::texts_of(&SAMPLE, CASES)
+}
+
 fn good() -> crate::SiteConfig {
     check(&filled(GOOD), &[], &Policy::default()).expect("good")
 }
@@ -422,14 +433,7 @@ fn every_section_is_read() {
 #[test]
 fn each_wrong_file_of_these_sections_is_refused_at_its_place() {
     let policy = Policy::default();
-    judge_cases(
-        CASES,
-        &Sample {
-            text: GOOD,
-            fill: filled,
-        },
-        &|text| check(text, &[], &policy),
-    );
+    judge_cases(CASES, &SAMPLE, &|text| check(text, &[], &policy));
 }
 
 #[test]

@@ -10,17 +10,21 @@
 pub enum Takes {
     /// One line of text that matches a pattern (ECMA-262).
     Text(&'static str),
+    /// The same, with so many characters at most, and never as another pattern.
+    Limited(&'static str, usize, &'static str),
     /// Text of several lines.
     Lines,
     /// One of these texts.
     Choice(&'static [&'static str]),
     /// A whole number.
     Number(i64, i64),
+    /// A whole number, or a text that matches a pattern.
+    Place(i64, i64, &'static str),
     /// True or false.
     Boolean,
     /// A date, or a date and time with its offset.
     Date,
-    /// Texts that match a pattern, so many at most.
+    /// Texts that match a pattern, so many at most; one may stand alone.
     Texts(&'static str, usize),
 }
 
@@ -44,22 +48,68 @@ pub struct Key {
 pub struct Table {
     /// Its path, as those of keys.
     pub path: &'static str,
-    /// What a name in it stands for, where the file chooses names; a pattern
-    /// for the names, and an example.
-    pub names: Option<(&'static str, &'static str)>,
+    /// What its name may be, where the file chooses it.
+    pub names: Option<Names>,
     /// One sentence.
     pub help: &'static str,
 }
 
+/// The names that a file may choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    /// How they look.
+    pub pattern: &'static str,
+    /// One of them.
+    pub example: &'static str,
+    /// Those that belong to somebody else.
+    pub taken: Taken,
+}
+
+/// Names that a file cannot choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Taken {
+    /// None.
+    None,
+    /// These.
+    Names(&'static [&'static str]),
+    /// Those of a pattern.
+    Pattern(&'static str),
+}
+
+/// Of these keys a table must have one at least.
+pub const ALTERNATIVES: &[(&str, &[&str])] = &[
+    ("nic[]", &["dhcp4", "dhcp6", "address"]),
+    ("vlan.*", &["dhcp4", "dhcp6", "address"]),
+    ("user.*", &["ssh_keys", "password_hash"]),
+];
+
+/// Lists of tables that their table must have: the fewest and the most.
+pub const NEEDED_LISTS: &[(&str, usize, usize)] = &[("bond.*.members[]", 1, 16)];
+
+/// How a date, or a date and time with its offset, is written.
+pub const DATE: &str = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?$";
+
+// No look-around: validators that use RE2 do without.
 const HOST: &str = r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$";
+/// `localhost`, and names that end in a number.
+const NEVER_OWN_HOST: &str = r"^[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt](\.|$)|(^|\.)[0-9]+$";
 const ADDRESS: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+)$";
-const NET: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+)/[1-9][0-9]{0,2}$";
+const NET: &str = r"^([0-9]{1,3}(\.[0-9]{1,3}){3}/([1-9]|[12][0-9]|3[0-2])|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+/([1-9][0-9]?|1[01][0-9]|12[0-8]))$";
 const HOST_OR_ADDRESS: &str = r"^[A-Za-z0-9:.-]+$";
-const MAC: &str = r"^[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}$";
+const MAC: &str = r"^[0-9A-Fa-f][02468ACEace]((:[0-9A-Fa-f]{2}){5}|(-[0-9A-Fa-f]{2}){5})$";
+const PCI: &str = r"^([0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f]$";
 const DEVICE: &str = r"^[a-z][a-z0-9_.-]{0,14}$";
-const PROXY: &str = r"^https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?/?$";
+/// Names that the kernel and udev give to hardware.
+const HARDWARE: &str = r"^(eth|en|wl|ww|ib|lo)(.*[0-9].*)?$";
+const PROXY: &str = r"^https?://(\[[A-Za-z0-9:.-]+\]|[A-Za-z0-9:.-]+)(:[0-9]+)?/?$";
 const UNIT: &str = r"^[A-Za-z0-9:_@][A-Za-z0-9:_.@-]*\.(service|socket|timer|path|target)$";
 const SECRET: &str = r"^[a-z][a-z0-9_-]{0,63}$";
+const SSH_KEY: &str = r"^ *(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com) +[A-Za-z0-9+/]+={0,2}( |$)";
+const SIGNER: &str = r"^(ssh-ed25519 +[A-Za-z0-9+/]+={0,2}( |$)|RW[A-Za-z0-9+/]{54}$)";
+const HASH: &str = r"^\$(g?y\$[A-Za-z0-9./]+\$[A-Za-z0-9./]+\$[A-Za-z0-9./]{43}|6\$(rounds=[+0-9]+\$)?[A-Za-z0-9./]{1,16}\$[A-Za-z0-9./]{86}|5\$(rounds=[+0-9]+\$)?[A-Za-z0-9./]{1,16}\$[A-Za-z0-9./]{43}|2[aby]\$[+0-9][0-9]\$[A-Za-z0-9./]{53})$";
+const MOUNT: &str = r"^/((data|srv)|(mnt|opt|var/lib)/[A-Za-z0-9._-]+)(/[A-Za-z0-9._-]+)*$";
+const LICENSE: &str = r"^([Ll][Ii][Cc][Ee][Nn][Ss][Ee]/)?[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$";
 const MODES: &[&str] = &[
     "active-backup",
     "802.3ad",
@@ -77,22 +127,32 @@ pub const TABLES: &[Table] = &[
         "nic[]",
         "A network interface. Without any, every interface uses DHCP.",
     ),
-    named("bond.*", DEVICE, "bond0", "Several interfaces as one."),
-    named("vlan.*", DEVICE, "office", "A VLAN."),
+    named(
+        "bond.*",
+        names(DEVICE, "bond0", Taken::Pattern(HARDWARE)),
+        "Several interfaces as one.",
+    ),
+    named(
+        "vlan.*",
+        names(DEVICE, "office", Taken::Pattern(HARDWARE)),
+        "A VLAN.",
+    ),
     table("dns", "Who knows the names of other machines."),
     table("ntp", "Who knows the time."),
     table("proxy", "How programs of the machine reach the web."),
     table("ca[]", "An authority that the machine is to trust."),
     named(
         "user.*",
-        r"^[a-z_][a-z0-9_-]{0,31}$",
-        "admin",
+        names(
+            r"^[a-z_][a-z0-9_-]{0,31}$",
+            "admin",
+            Taken::Names(crate::account::TAKEN),
+        ),
         "A person who may log in.",
     ),
     named(
         "disk.*",
-        r"^[a-z][a-z0-9-]{0,15}$",
-        "data",
+        names(r"^[a-z][a-z0-9-]{0,15}$", "data", Taken::None),
         "A further disk of the machine.",
     ),
     table(
@@ -110,8 +170,7 @@ pub const TABLES: &[Table] = &[
     ),
     named(
         "secret.*",
-        SECRET,
-        "db-password",
+        names(SECRET, "db-password", Taken::None),
         "A secret that services get, and that does not stand in this file.",
     ),
 ];
@@ -124,16 +183,19 @@ const fn table(path: &'static str, help: &'static str) -> Table {
     }
 }
 
-const fn named(
-    path: &'static str,
-    pattern: &'static str,
-    example: &'static str,
-    help: &'static str,
-) -> Table {
+const fn named(path: &'static str, names: Names, help: &'static str) -> Table {
     Table {
         path,
-        names: Some((pattern, example)),
+        names: Some(names),
         help,
+    }
+}
+
+const fn names(pattern: &'static str, example: &'static str, taken: Taken) -> Names {
+    Names {
+        pattern,
+        example,
+        taken,
     }
 }
 
@@ -159,7 +221,7 @@ const fn needed(
     }
 }
 
-use Takes::{Boolean, Choice, Date, Lines, Number, Text, Texts};
+use Takes::{Boolean, Choice, Date, Limited, Lines, Number, Place, Text, Texts};
 
 const DHCP4: &str = "Whether IPv4 settings come by DHCP.";
 const DHCP6: &str = "Whether IPv6 settings come by DHCP, besides router advertisements.";
@@ -167,7 +229,8 @@ const ADDRESSES: &str = "Fixed addresses with the lengths of their networks.";
 const GATEWAYS: &str = "Default gateways: at most one IPv4 and one IPv6 address.";
 const MTU: &str = "Largest packet in bytes.";
 const BY_MAC: &str = "The interface with this hardware address.";
-const BY_SLOT: &str = "The interface in this place, from 1, in the order of the slots.";
+const BY_SLOT: &str =
+    "The interface in this place, from 1, or at a PCI address such as 0000:00:03.0.";
 const BY_NAME: &str = "The interfaces with such a name.";
 const NAME: &str = r"^[A-Za-z0-9._*?\[\]-]{1,15}$";
 
@@ -205,7 +268,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "system.hostname",
-        Text(HOST),
+        Limited(HOST, 64, NEVER_OWN_HOST),
         "\"web-1.example.org\"",
         "The machine's name.",
     ),
@@ -233,7 +296,7 @@ pub const KEYS: &[Key] = &[
         "\"52:54:00:12:34:56\"",
         BY_MAC,
     ),
-    key("nic[].match.slot", Number(1, 64), "1", BY_SLOT),
+    key("nic[].match.slot", Place(1, 64, PCI), "1", BY_SLOT),
     key("nic[].match.name", Text(NAME), "\"en*\"", BY_NAME),
     key("nic[].dhcp4", Boolean, "true", DHCP4),
     key("nic[].dhcp6", Boolean, "false", DHCP6),
@@ -268,7 +331,7 @@ pub const KEYS: &[Key] = &[
         "\"52:54:00:12:34:57\"",
         BY_MAC,
     ),
-    key("bond.*.members[].slot", Number(1, 64), "2", BY_SLOT),
+    key("bond.*.members[].slot", Place(1, 64, PCI), "2", BY_SLOT),
     key("bond.*.members[].name", Text(NAME), "\"enp*\"", BY_NAME),
     key("bond.*.dhcp4", Boolean, "true", DHCP4),
     key("bond.*.dhcp6", Boolean, "false", DHCP6),
@@ -298,7 +361,7 @@ pub const KEYS: &[Key] = &[
         "\"52:54:00:12:34:58\"",
         BY_MAC,
     ),
-    key("vlan.*.match.slot", Number(1, 64), "3", BY_SLOT),
+    key("vlan.*.match.slot", Place(1, 64, PCI), "3", BY_SLOT),
     key("vlan.*.match.name", Text(NAME), "\"eth*\"", BY_NAME),
     key("vlan.*.dhcp4", Boolean, "true", DHCP4),
     key("vlan.*.dhcp6", Boolean, "false", DHCP6),
@@ -359,16 +422,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "user.*.ssh_keys",
-        Texts(
-            r"^(ssh-|ecdsa-|sk-)[A-Za-z0-9@.-]+ [A-Za-z0-9+/=]+( .*)?$",
-            64,
-        ),
+        Texts(SSH_KEY, 64),
         "[\"ssh-ed25519 AAAA... name\"]",
         "Public SSH keys that may log in.",
     ),
     key(
         "user.*.password_hash",
-        Text(r"^\$(y|gy|6|5|2a|2b|2y)\$[A-Za-z0-9./$=]+$"),
+        Text(HASH),
         "'$6$...'",
         "A password hash, as `openssl passwd -6` prints it.",
     ),
@@ -392,7 +452,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "disk.*.mount",
-        Text(r"^/[A-Za-z0-9._/-]+$"),
+        Text(MOUNT),
         "\"/srv/data\"",
         "The folder where it appears; /srv and its name without.",
     ),
@@ -416,7 +476,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "disk.*.min_size",
-        Text(r"^[1-9][0-9]{0,5} ?(MiB|GiB|TiB)$"),
+        Text(r"^0*[1-9][0-9]{0,5}\s*(MiB|GiB|TiB)$"),
         "\"10 GiB\"",
         "What it must have at least.",
     ),
@@ -428,7 +488,7 @@ pub const KEYS: &[Key] = &[
     ),
     needed(
         "license.file",
-        Text(r"^(license/)?[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"),
+        Text(LICENSE),
         "\"product.key\"",
         "The file's name.",
     ),
@@ -440,10 +500,7 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "trust.keys",
-        Texts(
-            r"^(ssh-ed25519 [A-Za-z0-9+/=]+( .*)?|RW[A-Za-z0-9+/]{54})$",
-            16,
-        ),
+        Texts(SIGNER, 16),
         "[\"ssh-ed25519 AAAA... owner\"]",
         "Keys of OpenSSH or minisign that sign later configurations.",
     ),

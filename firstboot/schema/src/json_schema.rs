@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::app::{Param, ParamKind, ParamValue};
-use crate::describe::{KEYS, Key, TABLES, Takes};
+use crate::describe::{ALTERNATIVES, DATE, KEYS, Key, NEEDED_LISTS, Names, TABLES, Taken, Takes};
 use crate::role::Role;
 
 /// The schema for an appliance with these roles, sorted by name.
@@ -23,7 +23,7 @@ pub fn json_schema(roles: &[&Role]) -> Value {
             [role] => {
                 set_role_names(properties, roles);
                 properties.insert("app".into(), parameters(role));
-                if role.params.iter().any(|param| param.default.is_none()) {
+                if needs_parameters(role) {
                     required.push("app");
                 }
             }
@@ -57,11 +57,27 @@ fn set_role_names(properties: &mut Map<String, Value>, roles: &[&Role]) {
     }
 }
 
+/// Whether a file for this role must have an `[app]`.
+fn needs_parameters(role: &Role) -> bool {
+    role.params.iter().any(|param| param.default.is_none())
+}
+
 /// With this role, these parameters.
 fn role_case(role: &Role) -> Value {
+    let mut then = json!({ "properties": { "app": parameters(role) } });
+    if needs_parameters(role)
+        && let Some(then) = then.as_object_mut()
+    {
+        then.insert("required".into(), json!(["app"]));
+    }
     json!({
-        "if": { "properties": { "role": { "properties": { "name": { "const": role.name } } } } },
-        "then": { "properties": { "app": parameters(role) } },
+        "if": {
+            "properties": {
+                "role": { "properties": { "name": { "const": role.name } }, "required": ["name"] },
+            },
+            "required": ["role"],
+        },
+        "then": then,
     })
 }
 
@@ -87,14 +103,13 @@ fn object(prefix: &str) -> Map<String, Value> {
     for name in children(prefix) {
         let path = format!("{prefix}{name}");
         let key = KEYS.iter().find(|key| key.path == path);
-        if key.is_some_and(|key| key.required) {
-            required.push(name);
+        let is_needed_list = NEEDED_LISTS.iter().any(|(list, ..)| *list == path);
+        if is_needed_list || key.is_some_and(|key| key.required) {
+            required.push(name.trim_end_matches("[]"));
         }
         let value = match (key, name.strip_suffix("[]")) {
             (Some(key), _) => leaf(key),
-            (None, Some(_)) => {
-                json!({ "type": "array", "items": object(&format!("{path}.")) })
-            }
+            (None, Some(_)) => list(&path),
             (None, None) => table(&path),
         };
         let name = name.strip_suffix("[]").unwrap_or(name);
@@ -112,7 +127,26 @@ fn object(prefix: &str) -> Map<String, Value> {
         object.insert("minProperties".into(), 1.into());
         object.insert("maxProperties".into(), 1.into());
     }
+    let table = prefix.strip_suffix('.').unwrap_or(prefix);
+    if let Some((_, keys)) = ALTERNATIVES.iter().find(|(path, _)| *path == table) {
+        let cases: Vec<Value> = keys
+            .iter()
+            .map(|key| json!({ "required": [key] }))
+            .collect();
+        object.insert("anyOf".into(), cases.into());
+    }
     object
+}
+
+/// A list of tables.
+fn list(path: &str) -> Value {
+    let items = object(&format!("{path}."));
+    match NEEDED_LISTS.iter().find(|(list, ..)| *list == path) {
+        Some((_, min, max)) => {
+            json!({ "type": "array", "items": items, "minItems": min, "maxItems": max })
+        }
+        None => json!({ "type": "array", "items": items }),
+    }
 }
 
 /// A table with names of its own, or with keys.
@@ -123,12 +157,21 @@ fn table(path: &str) -> Value {
         .find(|table| table.path == many)
         .and_then(|table| table.names);
     match names {
-        Some((pattern, _)) => json!({
+        Some(names) => json!({
             "type": "object",
-            "propertyNames": { "pattern": pattern },
+            "propertyNames": property_names(&names),
             "additionalProperties": object(&format!("{many}.")),
         }),
         None => Value::Object(object(&format!("{path}."))),
+    }
+}
+
+fn property_names(names: &Names) -> Value {
+    let pattern = names.pattern;
+    match names.taken {
+        Taken::None => json!({ "pattern": pattern }),
+        Taken::Names(taken) => json!({ "pattern": pattern, "not": { "enum": taken } }),
+        Taken::Pattern(taken) => json!({ "pattern": pattern, "not": { "pattern": taken } }),
     }
 }
 
@@ -146,16 +189,30 @@ fn described(mut value: Value, path: &str) -> Value {
 fn leaf(key: &Key) -> Value {
     let mut value = match key.takes {
         Takes::Text(pattern) => json!({ "type": "string", "pattern": pattern }),
+        Takes::Limited(pattern, max, never) => json!({
+            "type": "string",
+            "pattern": pattern,
+            "maxLength": max,
+            "not": { "pattern": never },
+        }),
         Takes::Lines => json!({ "type": "string", "contentMediaType": "text/plain" }),
         Takes::Choice(values) => json!({ "enum": values }),
         Takes::Number(min, i64::MAX) => json!({ "type": "integer", "minimum": min }),
         Takes::Number(min, max) => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Takes::Place(min, max, pattern) => json!({
+            "type": ["integer", "string"],
+            "minimum": min,
+            "maximum": max,
+            "pattern": pattern,
+        }),
         Takes::Boolean => json!({ "type": "boolean" }),
-        Takes::Date => json!({ "type": "string", "format": "date" }),
+        // JSON has no dates: validators see a TOML date as text.
+        Takes::Date => json!({ "type": "string", "pattern": DATE }),
         Takes::Texts(pattern, max) => json!({
-            "type": "array",
+            "type": ["array", "string"],
             "items": { "type": "string", "pattern": pattern },
             "maxItems": max,
+            "pattern": pattern,
         }),
     };
     if let Some(object) = value.as_object_mut() {

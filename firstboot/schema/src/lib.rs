@@ -56,6 +56,8 @@ mod yaml;
 mod corpus;
 #[cfg(test)]
 mod corpus_more;
+#[cfg(all(test, feature = "describe"))]
+mod judged;
 
 pub use account::{SshKey, User, UserName, base64};
 pub use address::{Endpoint, IpNet, MacAddr};

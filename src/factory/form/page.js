@@ -125,7 +125,7 @@ function single(schema, name, required) {
 function inputFor(schema) {
   if (schema.enum) return choice(["", ...schema.enum]);
   if (schema.type === "boolean") return choice(["", "true", "false"]);
-  if (schema.type === "array") return element("textarea", { rows: 2, placeholder: "one in each line" });
+  if (takes(schema, "array")) return element("textarea", { rows: 2, placeholder: "one in each line" });
   if (schema.contentMediaType) return element("textarea", { rows: 6 });
   const input = element("input", { type: "text" });
   if (schema.type === "integer") input.inputMode = "numeric";
@@ -141,78 +141,76 @@ function readInput(schema, raw) {
   const text = raw.trim();
   if (text === "") return undefined;
   if (schema.type === "boolean") return text === "true";
-  if (schema.type === "integer") return /^-?[0-9]+$/.test(text) ? Number(text) : text;
-  if (schema.type === "array") return text.split(/\n/).map((line) => line.trim()).filter(Boolean);
+  if (takes(schema, "integer")) return /^-?[0-9]+$/.test(text) ? Number(text) : text;
+  if (takes(schema, "array")) return text.split(/\n/).map((line) => line.trim()).filter(Boolean);
   return schema.contentMediaType ? text + "\n" : text;
 }
 
 // ---- The judgement: as much of JSON Schema as our schemas use. ----
 
+const KINDS = { object: "a table", array: "a list", string: "a text", boolean: "true or false", integer: "a whole number" };
+
+function kindOf(value) {
+  if (Array.isArray(value)) return "array";
+  return Number.isSafeInteger(value) ? "integer" : typeof value;
+}
+
+const takes = (schema, kind) => [schema.type || []].flat().includes(kind);
+
+function fits(schema, value) {
+  const problems = [];
+  validate(schema, value, [], problems);
+  return problems.length === 0;
+}
+
 function validate(schema, value, path, problems) {
   const say = (message, at = path) => problems.push({ path: at, message });
+  const kind = kindOf(value);
+  if (schema.type && !takes(schema, kind)) return say("must be " + [schema.type].flat().map((kind) => KINDS[kind]).join(" or "));
   if (schema.const !== undefined && value !== schema.const) say("must be " + schema.const);
   if (schema.enum && !schema.enum.includes(value)) return say("must be one of " + schema.enum.join(", "));
-  if (schema.type === "object") validateObject(schema, value, path, problems, say);
-  if (schema.type === "array") {
-    if (!Array.isArray(value)) return say("must be a list");
-    if (schema.maxItems && value.length > schema.maxItems) say("must have at most " + schema.maxItems + " entries");
-    value.forEach((item, at) => validate(schema.items, item, [...path, String(at)], problems));
+  if (kind === "object") validateObject(schema, value, path, problems, say);
+  if (kind === "array") {
+    if (value.length < schema.minItems) say("must have an entry");
+    if (value.length > schema.maxItems) say("must have at most " + schema.maxItems + " entries");
+    if (schema.items) value.forEach((item, at) => validate(schema.items, item, [...path, String(at)], problems));
   }
-  if (schema.type === "string" && typeof value !== "string") return say("must be a text");
-  if (schema.type === "boolean" && typeof value !== "boolean") return say("must be true or false");
-  if (schema.type === "integer") {
-    if (!Number.isSafeInteger(value)) return say("must be a whole number");
+  if (kind === "integer") {
     if (value < schema.minimum) say("must be " + schema.minimum + " or more");
     if (value > schema.maximum) say("must be " + schema.maximum + " or less");
   }
-  if (schema.pattern && !new RegExp(schema.pattern, "u").test(value)) say("has another form");
-  if (schema.maxLength && [...value].length > schema.maxLength) say("must have at most " + schema.maxLength + " characters");
-  if (schema.format === "date" && !/^[0-9]{4}-[0-9]{2}-[0-9]{2}$/.test(value)) say("must be a date such as 2030-12-31");
+  if (kind === "string") {
+    if (schema.pattern && !new RegExp(schema.pattern, "u").test(value)) say("has another form");
+    if ([...value].length > schema.maxLength) say("must have at most " + schema.maxLength + " characters");
+  }
+  if (schema.not && fits(schema.not, value)) say("cannot be this");
+  if (schema.anyOf && !schema.anyOf.some((part) => fits(part, value))) {
+    say("needs one of " + schema.anyOf.flatMap((part) => part.required || []).join(", "));
+  }
   for (const part of schema.allOf || []) {
-    const failed = [];
-    validate(part.if, value, path, failed);
-    if (!failed.length) validate(part.then, value, path, problems);
+    if (fits(part.if, value)) validate(part.then, value, path, problems);
   }
 }
 
 function validateObject(schema, value, path, problems, say) {
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return say("must be a table");
   const keys = Object.keys(value);
+  const properties = schema.properties || {};
   for (const key of schema.required || []) {
-    if (value[key] === undefined) say("must be filled in", [...path, key]);
+    if (!Object.hasOwn(value, key)) say("must be filled in", [...path, key]);
   }
-  if (keys.length < (schema.minProperties || 0)) say("needs one of its fields");
-  if (keys.length > (schema.maxProperties || Infinity)) say("takes only one of its fields");
+  if (keys.length < schema.minProperties) say("needs one of its fields");
+  if (keys.length > schema.maxProperties) say("takes only one of its fields");
   for (const key of keys) {
-    const known = (schema.properties || {})[key];
-    if (schema.propertyNames && !new RegExp(schema.propertyNames.pattern, "u").test(key)) {
-      say("is not a name for this", [...path, key]);
-    }
-    if (known) validate(known, value[key], [...path, key], problems);
+    if (schema.propertyNames && !fits(schema.propertyNames, key)) say("is not a name for this", [...path, key]);
+    if (Object.hasOwn(properties, key)) validate(properties[key], value[key], [...path, key], problems);
     else if (schema.additionalProperties === false) say("does not exist", [...path, key]);
     else if (schema.additionalProperties) validate(schema.additionalProperties, value[key], [...path, key], problems);
   }
 }
 
-// `if` and `then` name properties without a type.
-function partial(schema, value, path, problems) {
-  for (const [key, part] of Object.entries(schema.properties || {})) {
-    const found = (value || {})[key];
-    if (part.properties && !part.type) partial(part, found, [...path, key], problems);
-    else if (found === undefined) { if (part.const !== undefined || (part.required || []).length) problems.push({ path: [...path, key], message: "must be filled in" }); }
-    else validate(part, found, [...path, key], problems);
-  }
-}
-
 function judge(site) {
   const problems = [];
-  const { allOf, ...plain } = SCHEMA;
-  validate(plain, site, [], problems);
-  for (const part of allOf || []) {
-    const failed = [];
-    partial(part.if, site, [], failed);
-    if (!failed.length) partial(part.then, site, [], problems);
-  }
+  validate(SCHEMA, site, [], problems);
   return problems;
 }
 
@@ -228,7 +226,7 @@ function toml(value, schema) {
     const inside = Object.entries(value).map(([key, item]) => bare(key) + " = " + toml(item, (schema.properties || {})[key] || {}));
     return "{ " + inside.join(", ") + " }";
   }
-  if (typeof value === "string") return schema.format === "date" ? value : quote(value);
+  if (typeof value === "string") return schema.pattern === DATE ? value : quote(value);
   return String(value);
 }
 

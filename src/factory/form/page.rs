@@ -19,10 +19,11 @@ pub fn page(shelf: &Shelf, name: &str) -> String {
         .map(|key| key.path)
         .collect();
     let data = format!(
-        "const SCHEMA = {};\nconst ORDER = {};\nconst NAME = {};",
+        "const SCHEMA = {};\nconst ORDER = {};\nconst NAME = {};\nconst DATE = {};",
         embedded(json_schema(shelf)),
         embedded(json!(order)),
         embedded(json!(name)),
+        embedded(json!(consign_schema::describe::DATE)),
     );
     PAGE.replace("/*DATA*/", &data)
         .replace("/*SCRIPT*/", SCRIPT)

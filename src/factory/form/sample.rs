@@ -32,8 +32,8 @@ pub fn sample(shelf: &Shelf) -> String {
 fn add_table(text: &mut String, table: &Table) {
     let head = match (table.path.strip_suffix("[]"), table.names) {
         (Some(name), _) => format!("[[{name}]]"),
-        (None, Some((_, example))) => {
-            format!("[{}{example}]", table.path.trim_end_matches('*'))
+        (None, Some(names)) => {
+            format!("[{}{}]", table.path.trim_end_matches('*'), names.example)
         }
         (None, None) => format!("[{}]", table.path),
     };
