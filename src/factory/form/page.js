@@ -20,11 +20,24 @@ function ordered(path, properties) {
   return Object.keys(properties).sort((a, b) => place(a) - place(b));
 }
 
-// Each field has `read()`, which gives its value or undefined, and `mark(path)`.
+// What the page's disk cannot carry, and how it comes onto a disk.
+const BESIDE = {
+  license: "This page's disk does not carry the licence itself: put the file into the folder license of the disk, beside site.toml, or make the disk with `consign config disk --license`.",
+  secret: "This page's disk does not carry secrets.age: put the file beside site.toml on the disk, or make the disk with `consign config disk --secrets`. A secret that is typed at the console needs no file.",
+};
+
+function helpOf(schema, path) {
+  const section = path.split(".")[0];
+  const beside = path === section + "." && Object.hasOwn(BESIDE, section) ? BESIDE[section] : "";
+  return element("small", { textContent: [schema.description, beside].filter(Boolean).join(" ") });
+}
+
+// Each field has `read()`, which gives its value or undefined, and `mark(path)`;
+// those with others inside have `doubled(path)`, the names that stand twice.
 function field(schema, name, path, required) {
   if (schema.const !== undefined) return constant(schema);
   if (schema.type === "object" && schema.propertyNames) return named(schema, name, path);
-  if (schema.type === "object") return group(schema, name, path);
+  if (schema.type === "object") return group(schema, name, path, required);
   if (schema.type === "array" && schema.items.type === "object") return list(schema, name, path);
   return single(schema, name, required);
 }
@@ -33,20 +46,25 @@ function constant(schema) {
   return { dom: element("span", { hidden: true }), read: () => schema.const, mark: () => {} };
 }
 
-function group(schema, name, path) {
+// Whose table may be left out may leave out its fields too: only `needed` ones get a star.
+function group(schema, name, path, needed) {
   const parts = {};
   const dom = element("fieldset", {}, element("legend", { textContent: name }));
-  if (schema.description) dom.append(element("small", { textContent: schema.description }));
+  dom.append(helpOf(schema, path));
   for (const key of ordered(path, schema.properties || {})) {
-    const required = (schema.required || []).includes(key);
+    const required = needed && (schema.required || []).includes(key);
     parts[key] = field(schema.properties[key], key, path + key + ".", required);
     dom.append(parts[key].dom);
   }
-  return { dom, parts, read: () => readParts(parts), mark: (rest) => markPart(parts, rest) };
+  return { dom, parts, read: () => readParts(parts), mark: (rest) => markPart(parts, rest), doubled: (at) => doubledIn(parts, at) };
+}
+
+function doubledIn(parts, at) {
+  return Object.entries(parts).flatMap(([key, part]) => (part.doubled ? part.doubled([...at, key]) : []));
 }
 
 function readParts(parts) {
-  const value = {};
+  const value = Object.create(null);
   for (const [key, part] of Object.entries(parts)) {
     const found = part.read();
     if (found !== undefined) value[key] = found;
@@ -62,7 +80,7 @@ function list(schema, name, path) {
   const items = [];
   const holder = element("div");
   const add = () => {
-    const item = group(schema.items, name, path);
+    const item = group(schema.items, name, path, true);
     const gone = element("button", { type: "button", textContent: "Remove" });
     gone.onclick = () => { items.splice(items.indexOf(item), 1); item.dom.remove(); refresh(); };
     item.dom.append(gone);
@@ -85,7 +103,7 @@ function named(schema, name, path) {
   const items = [];
   const holder = element("div");
   const add = (chosen) => {
-    const item = group(schema.additionalProperties, name, path + "*.");
+    const item = group(schema.additionalProperties, name, path + "*.", true);
     item.name = element("input", { type: "text", value: chosen || "" });
     item.name.oninput = refresh;
     const gone = element("button", { type: "button", textContent: "Remove" });
@@ -99,18 +117,26 @@ function named(schema, name, path) {
   const more = element("button", { type: "button", textContent: "Add " + name });
   more.onclick = () => { add(); refresh(); };
   const read = () => {
-    const value = {};
-    for (const item of items) value[item.name.value.trim()] = item.read() || {};
+    // An ordinary object would take the name `__proto__` for its own.
+    const value = Object.create(null);
+    for (const item of items) value[nameOf(item)] = item.read() || {};
     return items.length ? value : undefined;
   };
   const mark = ([key, ...rest]) => {
-    const item = items.find((item) => item.name.value.trim() === key);
-    if (item && rest.length) item.mark(rest);
-    else if (item) item.name.classList.add("wrong");
+    for (const item of items.filter((item) => nameOf(item) === key)) {
+      if (rest.length) item.mark(rest);
+      else item.name.classList.add("wrong");
+    }
   };
-  const help = element("small", { textContent: schema.description || "" });
-  return { dom: element("div", {}, holder, more, help), read, mark, add, items };
+  const doubled = (at) => {
+    const names = items.map(nameOf);
+    const twice = new Set(names.filter((name, index) => names.indexOf(name) !== index));
+    return [...twice].map((name) => ({ path: [...at, name], message: "stands here twice: each needs a name of its own" }));
+  };
+  return { dom: element("div", {}, holder, more, helpOf(schema, path)), read, mark, doubled, add, items };
 }
+
+const nameOf = (item) => item.name.value.trim();
 
 function single(schema, name, required) {
   const input = inputFor(schema);
@@ -341,7 +367,7 @@ function roleForm() {
   const found = (SCHEMA.allOf || []).find((part) => part.if.properties.role.properties.name.const === chosen);
   if (!SCHEMA.allOf || form.chosen === chosen) return;
   form.chosen = chosen;
-  const app = found ? group(found.then.properties.app, "app", "app.") : { dom: element("span"), read: () => undefined, mark: () => {} };
+  const app = found ? group(found.then.properties.app, "app", "app.", (found.then.required || []).includes("app")) : { dom: element("span"), read: () => undefined, mark: () => {} };
   form.parts.app.dom.replaceWith(app.dom);
   form.parts.app = app;
 }
@@ -359,7 +385,7 @@ function refresh() {
 
 function accepted() {
   refresh();
-  const problems = judge(site());
+  const problems = [...judge(site()), ...form.doubled([])];
   byId("problems").replaceChildren(...problems.slice(0, 50).map((problem) => element("p", { textContent: problem.path.join(".") + " " + problem.message })));
   for (const problem of problems) form.mark(problem.path);
   return problems.length === 0;
@@ -374,7 +400,7 @@ function download(bytes, name) {
 function start() {
   document.title = NAME + ": site configuration";
   byId("title").textContent = document.title;
-  form = group(SCHEMA, "Site", "");
+  form = group(SCHEMA, "Site", "", true);
   byId("form").append(form.dom);
   byId("disk").onclick = () => accepted() && download(configDisk(document_(site())), "site.img");
   byId("text").onclick = () => accepted() && download(new TextEncoder().encode(document_(site())), "site.toml");
