@@ -103,7 +103,7 @@ pub(super) fn place(
         return Err(BootError::Missing { path: NETWORKD });
     }
     let roles = read_roles(tree)?;
-    super::vendor_files::check_policy(tree, &roles)?;
+    let policy = super::vendor_files::read_policy(tree, &roles)?;
     let mut program = Node::file(0o755, agent.clone());
     program.meta.mtime = time;
     tree.insert(path(PROGRAM), program)?;
@@ -132,7 +132,7 @@ pub(super) fn place(
     }
     let mut sorted: Vec<&Role> = roles.iter().collect();
     sorted.sort_by(|one, two| one.name.cmp(&two.name));
-    let schema = format!("{:#}\n", json_schema(&sorted));
+    let schema = format!("{:#}\n", json_schema(&sorted, &policy));
     tree.insert(path(SCHEMA), text_file(schema, time))?;
     fence(tree, &roles, time)
 }

@@ -2,7 +2,7 @@
 //! told before an image is built with it.
 
 use consign_schema::hook::{Hook, Program};
-use consign_schema::{Role, check_policy as judge};
+use consign_schema::{Policy, Role, check_policy as judge};
 
 use super::agent::parse;
 use super::error::BootError;
@@ -21,19 +21,19 @@ const PUPPET: &str = "usr/bin/puppet";
 /// A file that is signed is never longer, in bytes.
 const MAX_SIGNED: u64 = 4 << 20;
 
-/// The vendor's policy is one, means keys and roles that there are, and is
-/// signed where the image has the vendor's key.
-pub(super) fn check_policy(tree: &FileTree, roles: &[Role]) -> Result<(), BootError> {
+/// The vendor's policy, which means keys and roles that there are, and is signed
+/// where the image has the vendor's key; the default where there is none.
+pub(super) fn read_policy(tree: &FileTree, roles: &[Role]) -> Result<Policy, BootError> {
     let file = path(POLICY);
     if tree.get(&file).is_none() {
-        return Ok(());
+        return Ok(Policy::default());
     }
     let roles: Vec<&Role> = roles.iter().collect();
-    parse(tree, &file, |text| judge(text, &roles))?;
+    let policy = parse(tree, &file, |text| judge(text, &roles))?;
     if tree.at(VENDOR).is_some() {
         check_signature(tree, &file, POLICY_PURPOSE)?;
     }
-    Ok(())
+    Ok(policy)
 }
 
 /// A hook of the image is there, can run and is signed.

@@ -90,6 +90,11 @@ impl Shelf {
         self.roles.values()
     }
 
+    /// The vendor's policy.
+    pub(super) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// What the policy lets a hypervisor ask for, each with what it means.
     #[must_use]
     pub fn properties(&self) -> Vec<Property> {

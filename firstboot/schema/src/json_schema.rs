@@ -7,11 +7,19 @@ use serde_json::{Map, Value, json};
 
 use crate::app::{Param, ParamKind, ParamValue};
 use crate::describe::{ALTERNATIVES, DATE, KEYS, Key, NEEDED_LISTS, Names, TABLES, Taken, Takes};
+use crate::policy::Policy;
 use crate::role::Role;
 
-/// The schema for an appliance with these roles, sorted by name.
+/// The schema for an appliance with these roles, sorted by name, and this
+/// policy, of which only the choice of roles counts here.
 #[must_use]
-pub fn json_schema(roles: &[&Role]) -> Value {
+pub fn json_schema(roles: &[&Role], policy: &Policy) -> Value {
+    let offered = |role: &&Role| policy.roles.is_empty() || policy.roles.contains(&role.name);
+    let roles: Vec<&Role> = roles.iter().copied().filter(offered).collect();
+    schema_of(&roles)
+}
+
+fn schema_of(roles: &[&Role]) -> Value {
     let mut root = object("");
     let mut required = vec!["schema", "config"];
     if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
@@ -274,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_schema_says_what_a_table_may_have() {
-        let schema = json_schema(&[]);
+        let schema = json_schema(&[], &Policy::default());
         let at = |pointer: &str| schema.pointer(pointer).cloned().unwrap_or_default();
         assert_eq!(at("/required"), json!(["schema", "config"]));
         assert_eq!(at("/additionalProperties"), json!(false));

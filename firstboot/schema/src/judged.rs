@@ -192,14 +192,14 @@ fn role_of_the_readme() -> Role {
 
 /// Judges the texts both ways: whatever the reader takes the schema must
 /// take. Gives how many wrong ones both refuse, and how many there are.
-fn compare(roles: &[Role], texts: Vec<String>) -> Option<(usize, usize)> {
+fn compare(roles: &[Role], policy: &Policy, texts: Vec<String>) -> Option<(usize, usize)> {
     let (texts, values) = readable(texts);
-    let schema = json_schema(&roles.iter().collect::<Vec<_>>());
+    let schema = json_schema(&roles.iter().collect::<Vec<_>>(), policy);
     let found = judge(&schema, &values)?;
     assert_eq!(found.len(), texts.len());
     let (mut refused, mut wrong) = (0, 0);
     for (text, found) in texts.iter().zip(found) {
-        let judged = check(text, roles, &Policy::default());
+        let judged = check(text, roles, policy);
         let is_right = judged.is_ok();
         assert!(!is_right || found.is_empty(), "{found:?}:\n{text}");
         wrong += usize::from(!is_right);
@@ -215,7 +215,7 @@ fn whatever_the_reader_takes_the_schema_takes() {
         assert!(judged.is_ok(), "{text}: {judged:#?}");
     }
     let texts = RIGHT.iter().map(|text| filled(text)).collect();
-    compare(&[], texts);
+    compare(&[], &Policy::default(), texts);
     let role = role_of_the_readme();
     let judged = check(
         &of_the_readme(),
@@ -223,7 +223,7 @@ fn whatever_the_reader_takes_the_schema_takes() {
         &Policy::default(),
     );
     assert!(judged.is_ok(), "{judged:#?}");
-    compare(&[role], vec![of_the_readme()]);
+    compare(&[role], &Policy::default(), vec![of_the_readme()]);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn what_a_schema_can_refuse_is_refused() {
     }
     let (texts, values) = readable(texts);
     assert_eq!(texts.len(), WRONG.len());
-    let Some(found) = judge(&json_schema(&[]), &values) else {
+    let Some(found) = judge(&json_schema(&[], &Policy::default()), &values) else {
         return;
     };
     for (text, found) in texts.iter().zip(found) {
@@ -244,10 +244,12 @@ fn what_a_schema_can_refuse_is_refused() {
 
 #[test]
 fn the_corpora_are_judged_alike() {
-    let Some((refused, wrong)) = compare(&[corpus::role()], corpus::texts()) else {
+    let Some((refused, wrong)) = compare(&[corpus::role()], &Policy::default(), corpus::texts())
+    else {
         return;
     };
-    let (more, more_wrong) = compare(&[], corpus_more::texts()).expect("as before");
+    let (more, more_wrong) =
+        compare(&[], &Policy::default(), corpus_more::texts()).expect("as before");
     assert!(
         refused >= 78 && more >= 74,
         "{refused} of {wrong} and {more} of {more_wrong} wrong files are refused"
@@ -270,7 +272,22 @@ fn each_of_several_roles_has_its_parameters() {
         "",
     ];
     let texts = texts.iter().map(|text| filled(text)).collect();
-    if let Some(found) = compare(&roles, texts) {
+    if let Some(found) = compare(&roles, &Policy::default(), texts) {
         assert_eq!(found, (5, 5));
+    }
+}
+
+#[test]
+fn a_role_that_alone_is_offered_needs_not_be_chosen() {
+    let other = "schema = 1\nname = \"other\"\ndescription = \"B\"\n";
+    let roles = [Role::parse(other).expect("good"), role_of_the_readme()];
+    let policy = Policy {
+        roles: vec!["web".into()],
+        ..Policy::default()
+    };
+    let texts = ["[app]\ntitle = \"x\"", "", "[role]\nname = \"other\""];
+    let texts = texts.iter().map(|text| filled(text)).collect();
+    if let Some(found) = compare(&roles, &policy, texts) {
+        assert_eq!(found, (2, 2));
     }
 }

@@ -18,5 +18,5 @@ use super::Shelf;
 #[must_use]
 pub fn json_schema(shelf: &Shelf) -> serde_json::Value {
     let roles: Vec<&consign_schema::Role> = shelf.roles().collect();
-    consign_schema::json_schema(&roles)
+    consign_schema::json_schema(&roles, shelf.policy())
 }
