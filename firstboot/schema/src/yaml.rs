@@ -12,12 +12,21 @@ use crate::report::{Finding, Report};
 /// Levels of nesting.
 const MAX_DEPTH: usize = 16;
 
-/// A value and the line on which it begins.
+/// A value and the byte at which it begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     /// Byte at which it begins.
     pub(crate) at: usize,
     pub(crate) value: Value,
+}
+
+/// A key of a mapping and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    /// Byte at which the key begins.
+    pub(crate) at: usize,
+    pub(crate) value: Node,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +38,7 @@ pub(crate) enum Value {
     /// A sequence.
     List(Vec<Node>),
     /// A mapping, in the order of the text.
-    Map(Vec<(String, Node)>),
+    Map(Vec<Entry>),
 }
 
 /// One line that says something.
@@ -41,6 +50,13 @@ struct Line<'t> {
     text: &'t str,
 }
 
+impl Line<'_> {
+    /// Whether the line is empty or a comment.
+    fn is_blank(&self) -> bool {
+        self.text.is_empty() || self.text.starts_with('#')
+    }
+}
+
 struct Reader<'t> {
     text: &'t str,
     lines: Vec<Line<'t>>,
@@ -48,6 +64,8 @@ struct Reader<'t> {
 }
 
 type Wrong = (usize, &'static str);
+
+const DOUBLED: &str = "this key stands here a second time";
 
 /// Reads a text.
 ///
@@ -84,8 +102,9 @@ fn read_nodes(text: &str) -> Result<Node, Wrong> {
 }
 
 fn lines(text: &str) -> Result<Vec<Line<'_>>, Wrong> {
-    let mut found = Vec::new();
+    let mut found: Vec<Line<'_>> = Vec::new();
     let mut at = 0;
+    let (mut has_start, mut has_content) = (false, false);
     for line in text.split_inclusive('\n') {
         let plain = line.trim_end_matches(['\n', '\r']);
         let body = plain.trim_start_matches(' ');
@@ -95,20 +114,24 @@ fn lines(text: &str) -> Result<Vec<Line<'_>>, Wrong> {
         if body.starts_with('\t') {
             return Err((start, "a tab indents here, and YAML wants spaces"));
         }
-        if plain == "---" && found.is_empty() {
+        let is_marker = plain.trim_end() == "---";
+        if is_marker && !has_start && !has_content {
+            has_start = true;
             continue;
         }
-        if plain == "---" || plain == "..." || plain.starts_with("--- ") {
+        if is_marker || plain.trim_end() == "..." || plain.starts_with("--- ") {
             return Err((start, "the file has more than one document"));
         }
-        if body.starts_with('%') && found.is_empty() {
+        if plain.starts_with('%') && !has_content {
             return Err((start, "directives are not understood"));
         }
-        found.push(Line {
+        let line = Line {
             at: start,
             indent,
             text: body.trim_end(),
-        });
+        };
+        has_content |= !line.is_blank();
+        found.push(line);
     }
     Ok(found)
 }
@@ -117,7 +140,7 @@ impl<'t> Reader<'t> {
     /// The next line that is not empty or a comment.
     fn peek(&mut self) -> Option<Line<'t>> {
         while let Some(line) = self.lines.get(self.next) {
-            if !line.text.is_empty() && !line.text.starts_with('#') {
+            if !line.is_blank() {
                 return Some(*line);
             }
             self.next += 1;
@@ -151,17 +174,18 @@ impl<'t> Reader<'t> {
             self.next += 1;
             return scalar(first.text, at);
         }
-        let mut entries: Vec<(String, Node)> = Vec::new();
+        let mut entries: Vec<Entry> = Vec::new();
         while let Some(line) = self.peek().filter(|line| line.indent == indent) {
             let Some((key, rest, offset)) = key_of(line.text, line.at)? else {
                 return Err((line.at, "this is not `key: value`"));
             };
-            if entries.iter().any(|(other, _)| *other == key) {
-                return Err((line.at, "this key stands here a second time"));
+            if is_taken(&entries, &key) {
+                return Err((line.at, DOUBLED));
             }
             self.next += 1;
             let value = self.value(rest, line.at + offset, indent, depth)?;
-            entries.push((key, value));
+            let at = line.at;
+            entries.push(Entry { key, at, value });
         }
         Ok(Node {
             at,
@@ -267,6 +291,10 @@ impl<'t> Reader<'t> {
             value: Value::Text(joined, true),
         })
     }
+}
+
+fn is_taken(entries: &[Entry], key: &str) -> bool {
+    entries.iter().any(|other| other.key == key)
 }
 
 fn is_item(text: &str) -> bool {
@@ -403,15 +431,13 @@ impl Flow<'_> {
             });
         }
         if self.take('{') {
-            let mut entries: Vec<(String, Node)> = Vec::new();
+            let mut entries: Vec<Entry> = Vec::new();
             while !self.take('}') {
-                let Value::Text(key, _) = self.plain(&[':', ',', '}'])?.value else {
-                    return Err((at, "a key is missing"));
-                };
-                if !self.take(':') || entries.iter().any(|(other, _)| *other == key) {
-                    return Err((at, "this mapping is not understood"));
+                let entry = self.entry(depth)?;
+                if is_taken(&entries, &entry.key) {
+                    return Err((entry.at, DOUBLED));
                 }
-                entries.push((key, self.node(depth + 1)?));
+                entries.push(entry);
                 if !self.take(',') && !self.rest().trim_start().starts_with('}') {
                     return Err((at, "the mapping has no end on this line"));
                 }
@@ -422,6 +448,21 @@ impl Flow<'_> {
             });
         }
         self.plain(&[',', ']', '}'])
+    }
+
+    /// `key: value`. Without a space behind the colon, it belongs to a key
+    /// that is not quoted.
+    fn entry(&mut self, depth: usize) -> Result<Entry, Wrong> {
+        let Node { at, value } = self.plain(&[':', ',', '}'])?;
+        let Value::Text(key, is_quoted) = value else {
+            return Err((at, "a key is missing"));
+        };
+        let is_key = self.take(':') && (is_quoted || self.rest().starts_with([' ', ',', '}']));
+        if !is_key {
+            return Err((at, "this is not `key: value`"));
+        }
+        let value = self.node(depth + 1)?;
+        Ok(Entry { key, at, value })
     }
 
     /// A scalar up to one of `ends`, or to the end or a comment.
@@ -468,7 +509,7 @@ mod tests {
             Value::Map(entries) => {
                 let entries = entries.iter();
                 let entries: Vec<String> = entries
-                    .map(|(key, node)| format!("{key}={}", shown(node)))
+                    .map(|entry| format!("{}={}", entry.key, shown(&entry.value)))
                     .collect();
                 format!("{{{}}}", entries.join(" "))
             }
@@ -495,6 +536,8 @@ mod tests {
             ),
             ("\"a b\": \"\\u00fc\\n\"\n", "{a b=\"ü\\n\"}"),
             ("# nothing\n", "~"),
+            ("#cloud-config\n\n---\na: 1\n", "{a=1}"),
+            ("{\"a\":1, b: 2}\n", "{a=1 b=2}"),
             ("- \n  a: 1\n-\n", "[{a=1} ~]"),
         ] {
             let node = read(text).unwrap_or_else(|problems| panic!("{text}: {problems:#?}"));
@@ -518,6 +561,11 @@ mod tests {
             ("a: [1, 2\n", 1),
             ("a: 'x\n", 1),
             ("a: {b: 1, b: 2}\n", 1),
+            ("a: {b:1}\n", 1),
+            ("#cloud-config\n---\n---\na: 1\n", 3),
+            ("#cloud-config\n---\na: 1\n---\nb: 1\n", 4),
+            ("a: 1\n... \nb: 1\n", 2),
+            ("# c\n%YAML 1.2\n---\na: 1\n", 2),
         ] {
             let problems = read(text).expect_err(text);
             assert_eq!(problems[0].line, line, "{text}: {problems:?}");

@@ -315,7 +315,7 @@ mod tests {
         assert!(found.candidates.is_empty());
         let reason = &found.unreadable[0].reason;
         assert!(
-            reason.contains("user-data that cannot be taken: 2:9: `runcmd`"),
+            reason.contains("user-data that cannot be taken: 2:1: `runcmd`"),
             "{reason}"
         );
     }

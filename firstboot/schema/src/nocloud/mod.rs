@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 use crate::ovf::quoted;
 use crate::problem::{Code, Problem};
 use crate::report::{Finding, Report, shown};
-use crate::yaml::{Node, Value, read};
+use crate::yaml::{Entry, Node, Value, read};
 use network::network_config;
 
 /// The first line of a `user-data` that is a configuration.
@@ -98,20 +98,28 @@ impl Site {
 }
 
 fn refuse(node: &Node, key: &str, message: &str, report: &mut Report<'_>) {
-    let finding = Finding::new(Code::NotAllowed, message)
-        .remedy("delete it, or write a site.toml for this appliance");
-    report.note(&(node.at..node.at), key, finding);
+    refuse_at(node.at, key, message, report);
 }
 
-fn unknown(node: &Node, key: &str, report: &mut Report<'_>) {
+fn refuse_at(at: usize, key: &str, message: &str, report: &mut Report<'_>) {
+    let finding = Finding::new(Code::NotAllowed, message)
+        .remedy("delete it, or write a site.toml for this appliance");
+    report.note(&(at..at), key, finding);
+}
+
+fn unknown(Entry { key, at, .. }: &Entry, report: &mut Report<'_>) {
     let message = format!(
         "`{}` has no counterpart in a site configuration",
         shown(key)
     );
-    refuse(node, key, &message, report);
+    refuse_at(*at, key, &message, report);
 }
 
-fn entries<'n>(node: &'n Node, key: &str, report: &mut Report<'_>) -> &'n [(String, Node)] {
+fn field<'n>(fields: &'n [Entry], key: &str) -> Option<&'n Entry> {
+    fields.iter().find(|entry| entry.key == key)
+}
+
+fn entries<'n>(node: &'n Node, key: &str, report: &mut Report<'_>) -> &'n [Entry] {
     match &node.value {
         Value::Map(entries) => entries,
         Value::Null => &[],
@@ -167,7 +175,8 @@ fn list(items: &[String]) -> String {
 }
 
 fn meta_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
-    for (key, value) in entries(node, "", report) {
+    for entry in entries(node, "", report) {
+        let Entry { key, value, .. } = entry;
         match key.as_str() {
             "instance-id" => {
                 let id = text(value, key, report).map(|id| {
@@ -185,19 +194,18 @@ fn meta_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
                     site.put("system", "hostname", &quoted(name));
                 }
             }
-            _ => unknown(value, key, report),
+            _ => unknown(entry, report),
         }
     }
 }
 
 fn user_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
-    for (key, value) in entries(node, "", report) {
+    for entry in entries(node, "", report) {
+        let Entry { key, value, .. } = entry;
         match key.as_str() {
             "hostname" | "fqdn" | "timezone" | "locale" => {
                 // The longer name says more, wherever it stands.
-                let has_fqdn = entries(node, "", report)
-                    .iter()
-                    .any(|(key, _)| key == "fqdn");
+                let has_fqdn = field(entries(node, "", report), "fqdn").is_some();
                 let name = if key == "fqdn" { "hostname" } else { key };
                 if let Some(found) = text(value, key, report)
                     && !(key == "hostname" && has_fqdn)
@@ -213,15 +221,16 @@ fn user_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
             }
             "ca_certs" | "ca-certs" => authorities(value, site, report),
             "ntp" => clocks(value, site, report),
-            _ => unknown(value, key, report),
+            _ => unknown(entry, report),
         }
     }
 }
 
 fn authorities(node: &Node, site: &mut Site, report: &mut Report<'_>) {
-    for (key, value) in entries(node, "ca_certs", report) {
+    for entry in entries(node, "ca_certs", report) {
+        let Entry { key, value, .. } = entry;
         if key != "trusted" {
-            unknown(value, key, report);
+            unknown(entry, report);
             continue;
         }
         for pem in texts(value, key, report) {
@@ -242,7 +251,8 @@ fn multi_line(text: &str) -> String {
 
 fn clocks(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let mut servers = Vec::new();
-    for (key, value) in entries(node, "ntp", report) {
+    for entry in entries(node, "ntp", report) {
+        let Entry { key, value, .. } = entry;
         match key.as_str() {
             "servers" | "pools" => servers.extend(texts(value, key, report)),
             "enabled" => {
@@ -250,7 +260,7 @@ fn clocks(node: &Node, site: &mut Site, report: &mut Report<'_>) {
                     refuse(value, key, "the clock is always kept", report);
                 }
             }
-            _ => unknown(value, key, report),
+            _ => unknown(entry, report),
         }
     }
     if !servers.is_empty() {
@@ -273,8 +283,8 @@ fn users(node: &Node, site: &mut Site, report: &mut Report<'_>) {
 
 fn user(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let fields = entries(node, "users", report);
-    let name = fields.iter().find(|(key, _)| key == "name");
-    let Some(name) = name.and_then(|(key, value)| text(value, key, report)) else {
+    let name = field(fields, "name");
+    let Some(name) = name.and_then(|entry| text(&entry.value, "name", report)) else {
         return refuse(node, "users", "a user has no name", report);
     };
     let is_name = !name.is_empty()
@@ -287,7 +297,8 @@ fn user(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let table = format!("user.{name}");
     let mut is_locked = None;
     let mut has_hash = false;
-    for (key, value) in fields {
+    for entry in fields {
+        let Entry { key, value, .. } = entry;
         match key.as_str() {
             "name" => {}
             "ssh_authorized_keys" | "ssh-authorized-keys" => {
@@ -313,7 +324,7 @@ fn user(node: &Node, site: &mut Site, report: &mut Report<'_>) {
                     refuse(value, key, "only the group sudo has a counterpart", report);
                 }
             }
-            _ => unknown(value, key, report),
+            _ => unknown(entry, report),
         }
     }
     // cloud-init locks passwords unless it is told otherwise.
@@ -395,7 +406,7 @@ mod tests {
             (
                 "user-data",
                 "#cloud-config\nhostname: a\nruncmd:\n  - reboot\n",
-                4,
+                3,
             ),
             ("user-data", "#cloud-config\nwrite_files: []\n", 2),
             ("user-data", "#cloud-config\npackages: [x]\n", 2),
@@ -422,7 +433,7 @@ mod tests {
             ("user-data", "#cloud-config\nntp: {enabled: false}\n", 2),
             ("meta-data", "instance-id: a\npublic-keys: x\n", 2),
             ("network-config", "version: 3\nethernets: {}\n", 2),
-            ("network-config", "version: 2\nbonds:\n  b: {}\n", 3),
+            ("network-config", "version: 2\nbonds:\n  b: {}\n", 2),
             (
                 "network-config",
                 "version: 2\nethernets:\n  e:\n    set-name: x\n",
@@ -448,6 +459,53 @@ mod tests {
                 "{text}: {problems:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_refused_key_is_told_at_its_own_place() {
+        for (user_data, network_config, place) in [
+            ("#cloud-config\nhostname: a\npackages:\n  - x\n", "", (3, 1)),
+            ("#cloud-config\nntp:\n  pool:\n\n   - x\n", "", (3, 3)),
+            (
+                "#cloud-config\nntp: {servers: [a], pool: [b]}\n",
+                "",
+                (2, 21),
+            ),
+            (
+                "#cloud-config\nwrite_files:\n\n  # why\n  - path: /x\n",
+                "",
+                (2, 1),
+            ),
+            (
+                "",
+                "version: 2\nethernets:\n  e:\n    set-name:\n      x\n",
+                (4, 5),
+            ),
+        ] {
+            let texts = NoCloud {
+                user_data,
+                network_config,
+                ..NoCloud::default()
+            };
+            let (_, problems) = convert_no_cloud(texts).expect_err("refused");
+            let found = (problems[0].line, problems[0].column);
+            assert_eq!(found, place, "{user_data}{network_config}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn one_document_may_begin_with_its_marker() {
+        let site = converted(NoCloud {
+            user_data: "#cloud-config\n---\nhostname: web-1\n",
+            ..NoCloud::default()
+        });
+        assert!(site.system.hostname.is_some());
+        let (_, problems) = convert_no_cloud(NoCloud {
+            user_data: "#cloud-config\n---\nhostname: web-1\n---\nhostname: web-2\n",
+            ..NoCloud::default()
+        })
+        .expect_err("two documents");
+        assert_eq!(problems[0].line, 4);
     }
 
     #[test]

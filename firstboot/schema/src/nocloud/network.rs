@@ -2,28 +2,26 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Site, boolean, entries, list, refuse, text, texts, unknown};
+use super::{Site, boolean, entries, field, list, refuse, text, texts, unknown};
 use crate::ovf::quoted;
 use crate::report::Report;
-use crate::yaml::{Node, Value};
+use crate::yaml::{Entry, Node, Value};
 
 pub(super) fn network_config(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let mut root = node;
-    if let Some((_, inner)) = entries(node, "", report)
-        .iter()
-        .find(|(key, _)| key == "network")
-    {
-        root = inner;
+    if let Some(entry) = field(entries(node, "", report), "network") {
+        root = &entry.value;
     }
     let fields = entries(root, "network", report);
-    let version = fields.iter().find(|(key, _)| key == "version");
-    let version = version.and_then(|(key, value)| text(value, key, report));
-    for (key, value) in fields {
+    let version = field(fields, "version");
+    let version = version.and_then(|entry| text(&entry.value, "version", report));
+    for entry in fields {
+        let Entry { key, value, .. } = entry;
         match (version, key.as_str()) {
             (_, "version") => {}
             (Some("2"), "ethernets") => {
-                for (name, device) in entries(value, key, report) {
-                    ethernet(name, device, site, report);
+                for device in entries(value, key, report) {
+                    ethernet(&device.key, &device.value, site, report);
                 }
             }
             (Some("2"), "renderer") => {
@@ -35,7 +33,7 @@ pub(super) fn network_config(node: &Node, site: &mut Site, report: &mut Report<'
                 );
             }
             (Some("1"), "config") => version_1(value, site, report),
-            (Some("1" | "2"), _) => unknown(value, key, report),
+            (Some("1" | "2"), _) => unknown(entry, report),
             _ => refuse(value, key, "the version is neither 1 nor 2", report),
         }
     }
@@ -45,15 +43,17 @@ pub(super) fn network_config(node: &Node, site: &mut Site, report: &mut Report<'
 fn ethernet(name: &str, node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let mut nic = vec![format!("match = {{ name = {} }}", quoted(name))];
     let mut gateways = Vec::new();
-    for (key, value) in entries(node, name, report) {
+    for entry in entries(node, name, report) {
+        let Entry { key, value, .. } = entry;
         match key.as_str() {
             "match" => {
-                for (key, value) in entries(value, key, report) {
+                for entry in entries(value, key, report) {
+                    let Entry { key, value, .. } = entry;
                     let kind = match key.as_str() {
                         "macaddress" => "mac",
                         "name" => "name",
                         _ => {
-                            unknown(value, key, report);
+                            unknown(entry, report);
                             continue;
                         }
                     };
@@ -72,7 +72,7 @@ fn ethernet(name: &str, node: &Node, site: &mut Site, report: &mut Report<'_>) {
             "routes" => gateways.extend(default_routes(value, report)),
             "mtu" => nic.extend(number(value, key, report)),
             "nameservers" => name_servers(value, "addresses", "search", site, report),
-            _ => unknown(value, key, report),
+            _ => unknown(entry, report),
         }
     }
     if !gateways.is_empty() {
@@ -97,13 +97,12 @@ fn default_routes(node: &Node, report: &mut Report<'_>) -> Vec<String> {
     let mut gateways = Vec::new();
     for route in routes {
         let fields = entries(route, "routes", report);
-        let of = |name: &str| fields.iter().find(|(key, _)| key == name);
-        let is_default = of("to").is_some_and(|(_, to)| {
-            matches!(&to.value, Value::Text(text, _) if matches!(text.as_str(), "default" | "0.0.0.0/0" | "::/0"))
+        let is_default = field(fields, "to").is_some_and(|to| {
+            matches!(&to.value.value, Value::Text(text, _) if matches!(text.as_str(), "default" | "0.0.0.0/0" | "::/0"))
         });
-        match of("via") {
-            Some((key, via)) if is_default && fields.len() == 2 => {
-                gateways.extend(text(via, key, report).map(str::to_owned));
+        match field(fields, "via") {
+            Some(via) if is_default && fields.len() == 2 => {
+                gateways.extend(text(&via.value, "via", report).map(str::to_owned));
             }
             _ => refuse(
                 route,
@@ -123,14 +122,15 @@ fn name_servers(
     site: &mut Site,
     report: &mut Report<'_>,
 ) {
-    for (key, value) in entries(node, "nameservers", report) {
+    for entry in entries(node, "nameservers", report) {
+        let Entry { key, value, .. } = entry;
         let found = texts(value, key, report);
         if key == servers {
             site.put("dns", "servers", &list(&found));
         } else if key == search {
             site.put("dns", "search", &list(&found));
         } else if key != "type" {
-            unknown(value, key, report);
+            unknown(entry, report);
         }
     }
 }
@@ -140,10 +140,8 @@ fn version_1(node: &Node, site: &mut Site, report: &mut Report<'_>) {
         return refuse(node, "config", "a list of devices is expected here", report);
     };
     for item in items {
-        let kind = entries(item, "config", report)
-            .iter()
-            .find(|(key, _)| key == "type");
-        match kind.and_then(|(key, value)| text(value, key, report)) {
+        let kind = field(entries(item, "config", report), "type");
+        match kind.and_then(|kind| text(&kind.value, "type", report)) {
             Some("physical") => physical(item, site, report),
             Some("nameserver") => name_servers(item, "address", "search", site, report),
             _ => refuse(
@@ -158,7 +156,8 @@ fn version_1(node: &Node, site: &mut Site, report: &mut Report<'_>) {
 
 fn physical(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let mut nic = vec![String::new()];
-    for (key, value) in entries(node, "config", report) {
+    for entry in entries(node, "config", report) {
+        let Entry { key, value, .. } = entry;
         match key.as_str() {
             "type" => {}
             "mac_address" => {
@@ -175,7 +174,7 @@ fn physical(node: &Node, site: &mut Site, report: &mut Report<'_>) {
             }
             "mtu" => nic.extend(number(value, key, report)),
             "subnets" => subnets(value, &mut nic, site, report),
-            _ => unknown(value, key, report),
+            _ => unknown(entry, report),
         }
     }
     site.lists.push(("nic", nic));
@@ -188,8 +187,9 @@ fn subnets(node: &Node, nic: &mut Vec<String>, site: &mut Site, report: &mut Rep
     let (mut addresses, mut gateways) = (Vec::new(), Vec::new());
     for item in items {
         let fields = entries(item, "subnets", report);
-        let netmask = fields.iter().find(|(key, _)| key == "netmask");
-        for (key, value) in fields {
+        let netmask = field(fields, "netmask");
+        for entry in fields {
+            let Entry { key, value, .. } = entry;
             let found = texts(value, key, report);
             let first = found.first().map(String::as_str).unwrap_or_default();
             match (key.as_str(), first) {
@@ -197,13 +197,13 @@ fn subnets(node: &Node, nic: &mut Vec<String>, site: &mut Site, report: &mut Rep
                 ("type", "dhcp6") => nic.push("dhcp6 = true".into()),
                 ("type", "static" | "static6") | ("netmask", _) => {}
                 ("address", address) => {
-                    let mask = netmask.and_then(|(key, value)| text(value, key, report));
+                    let mask = netmask.and_then(|mask| text(&mask.value, "netmask", report));
                     addresses.push(with_prefix(address, mask));
                 }
                 ("gateway", _) => gateways.extend(found),
                 ("dns_nameservers", _) => site.put("dns", "servers", &list(&found)),
                 ("dns_search", _) => site.put("dns", "search", &list(&found)),
-                _ => unknown(value, key, report),
+                _ => unknown(entry, report),
             }
         }
     }
