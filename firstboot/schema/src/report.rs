@@ -81,6 +81,19 @@ impl<'t> Report<'t> {
         (small(line), small(column + 1))
     }
 
+    /// The byte at a line and a column, as [`position`](Self::position) has them.
+    pub(crate) fn offset(&self, line: u32, column: u32) -> usize {
+        let nth = |count: u32| {
+            usize::try_from(count)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(1)
+        };
+        let start = self.lines.get(nth(line)).copied().unwrap_or(0);
+        let rest = self.text.get(start..).unwrap_or_default();
+        let within = rest.char_indices().nth(nth(column));
+        start + within.map_or(rest.len(), |(at, _)| at)
+    }
+
     /// Notes a finding about the text at `span`, which belongs to `key`.
     pub(crate) fn note(&mut self, span: &Range<usize>, key: &str, finding: Finding) {
         let (line, column) = self.position(span.start);
@@ -92,6 +105,17 @@ impl<'t> Report<'t> {
             message: finding.message,
             allowed: finding.allowed,
             remedy: finding.remedy,
+        });
+    }
+
+    /// Notes a problem of another text at the place in this one that it came
+    /// from.
+    pub(crate) fn retell(&mut self, offset: usize, problem: Problem) {
+        let (line, column) = self.position(offset);
+        self.problems.push(Problem {
+            line,
+            column,
+            ..problem
         });
     }
 
@@ -151,6 +175,10 @@ mod tests {
         assert_eq!(report.position("ä ".len()), (1, 3));
         assert_eq!(report.position("ä = 1\r\nbé".len()), (2, 3));
         assert_eq!(report.position("ä = 1\r\nbé = 2\n".len()), (3, 1));
+        for offset in [0, "ä".len(), "ä = 1\r\nbé".len()] {
+            let (line, column) = report.position(offset);
+            assert_eq!(report.offset(line, column), offset);
+        }
     }
 
     #[test]

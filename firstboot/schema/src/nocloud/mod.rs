@@ -6,15 +6,18 @@
 //! and of network configuration versions 1 and 2.
 
 mod network;
-
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+mod output;
+#[cfg(test)]
+mod tests;
 
 use crate::ovf::quoted;
+use crate::policy::Policy;
 use crate::problem::{Code, Problem};
 use crate::report::{Finding, Report, shown};
+use crate::site::check;
 use crate::yaml::{Entry, Node, Value, read};
 use network::network_config;
+use output::{Mark, Said, Site, Table};
 
 /// The first line of a `user-data` that is a configuration.
 const HEAD: &str = "#cloud-config";
@@ -30,6 +33,13 @@ pub struct NoCloud<'t> {
     pub network_config: &'t str,
 }
 
+/// The place of `user-data` in the order of the files: it is told of what has
+/// no place of its own.
+const USER_DATA: usize = 1;
+
+/// The user that top-level keys belong to, as the default user of cloud-init.
+const DEFAULT_USER: &str = "user.admin";
+
 /// Writes what the texts say as a `site.toml`.
 ///
 /// # Errors
@@ -37,16 +47,21 @@ pub struct NoCloud<'t> {
 /// The name of the file that cannot be taken, and every problem in it.
 pub fn convert_no_cloud(texts: NoCloud<'_>) -> Result<String, (&'static str, Vec<Problem>)> {
     let mut site = Site::default();
-    for (name, text, convert) in [
+    let mut reports = Vec::new();
+    set_id("nocloud", 0, &mut site);
+    for (file, (name, text, convert)) in [
         ("meta-data", texts.meta_data, meta_data as Convert),
         ("user-data", texts.user_data, user_data),
         ("network-config", texts.network_config, network_config),
-    ] {
-        if text.trim().is_empty() {
-            continue;
-        }
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        site.file = file;
         let mut report = Report::new(text);
-        if name == "user-data" && !text.starts_with(HEAD) {
+        if text.trim().is_empty() {
+            // The medium has no such file.
+        } else if name == "user-data" && !text.starts_with(HEAD) {
             let finding = Finding::new(Code::InvalidValue, "only #cloud-config is understood")
                 .allowed(HEAD)
                 .remedy("write a site.toml for this appliance");
@@ -55,53 +70,48 @@ pub fn convert_no_cloud(texts: NoCloud<'_>) -> Result<String, (&'static str, Vec
             let node = read(text).map_err(|problems| (name, problems))?;
             convert(&node, &mut site, &mut report);
         }
-        if !report.is_clean() {
-            return Err((name, report.into_problems()));
+        reports.push((name, report));
+    }
+    let (text, marks) = site.write();
+    judge(&text, &marks, &mut reports);
+    match reports.into_iter().find(|(_, report)| !report.is_clean()) {
+        Some((name, report)) => Err((name, report.into_problems())),
+        None => Ok(text),
+    }
+}
+
+/// Judges the result as a site configuration. What is wrong with it is told
+/// where it was said: nobody has the result.
+fn judge(text: &str, marks: &[Mark], reports: &mut [(&'static str, Report<'_>)]) {
+    let Err(problems) = check(text, &[], &Policy::default()) else {
+        return;
+    };
+    let is_whole = reports.iter().all(|(_, report)| report.is_clean());
+    let written = Report::new(text);
+    for problem in problems {
+        // What was refused is not in the result: only values can be judged then.
+        if !is_whole && problem.code != Code::InvalidValue {
+            continue;
+        }
+        let start = written.offset(problem.line, problem.column);
+        let before = marks.partition_point(|mark| mark.start <= start);
+        let mark = before.checked_sub(1).and_then(|last| marks.get(last));
+        let (file, at) = mark.map_or((USER_DATA, 0), |mark| (mark.file, mark.at));
+        if let Some((_, report)) = reports.get_mut(file) {
+            report.retell(at, problem);
         }
     }
-    Ok(site.text())
 }
 
 type Convert = fn(&Node, &mut Site, &mut Report<'_>);
 
-/// What has been said so far: tables, each with its lines.
-#[derive(Debug, Default)]
-struct Site {
-    id: Option<String>,
-    tables: BTreeMap<String, Vec<String>>,
-    lists: Vec<(&'static str, Vec<String>)>,
+fn set_id(id: &str, at: usize, site: &mut Site) {
+    let table = site.table("config", at);
+    table.set("id", quoted(id), at);
+    table.set("serial", "1".to_owned(), at);
 }
 
-impl Site {
-    fn put(&mut self, table: &str, key: &str, value: &str) {
-        let lines = self.tables.entry(table.to_owned()).or_default();
-        let start = format!("{key} = ");
-        lines.retain(|line| !line.starts_with(&start));
-        lines.push(format!("{start}{value}"));
-    }
-
-    fn text(&self) -> String {
-        let id = self.id.as_deref().unwrap_or("nocloud");
-        let mut text = format!(
-            "# Converted from a CIDATA medium.\nschema = 1\n[config]\nid = {}\nserial = 1\n",
-            quoted(id)
-        );
-        let tables = self.tables.iter();
-        let tables = tables.map(|(name, lines)| (format!("[{name}]"), lines));
-        let lists = self.lists.iter();
-        let lists = lists.map(|(name, lines)| (format!("[[{name}]]"), lines));
-        for (head, lines) in tables.chain(lists) {
-            let _ = write!(text, "{head}\n{}\n", lines.join("\n"));
-        }
-        text
-    }
-}
-
-fn refuse(node: &Node, key: &str, message: &str, report: &mut Report<'_>) {
-    refuse_at(node.at, key, message, report);
-}
-
-fn refuse_at(at: usize, key: &str, message: &str, report: &mut Report<'_>) {
+fn refuse(at: usize, key: &str, message: &str, report: &mut Report<'_>) {
     let finding = Finding::new(Code::NotAllowed, message)
         .remedy("delete it, or write a site.toml for this appliance");
     report.note(&(at..at), key, finding);
@@ -112,7 +122,17 @@ fn unknown(Entry { key, at, .. }: &Entry, report: &mut Report<'_>) {
         "`{}` has no counterpart in a site configuration",
         shown(key)
     );
-    refuse_at(*at, key, &message, report);
+    refuse(*at, key, &message, report);
+}
+
+/// For a key that has two spellings, which are both there.
+fn doubled(Entry { key, at, .. }: &Entry, report: &mut Report<'_>) {
+    refuse(
+        *at,
+        key,
+        "this is said already, by another spelling of the key",
+        report,
+    );
 }
 
 fn field<'n>(fields: &'n [Entry], key: &str) -> Option<&'n Entry> {
@@ -124,18 +144,25 @@ fn entries<'n>(node: &'n Node, key: &str, report: &mut Report<'_>) -> &'n [Entry
         Value::Map(entries) => entries,
         Value::Null => &[],
         _ => {
-            refuse(node, key, "a mapping is expected here", report);
+            refuse(node.at, key, "a mapping is expected here", report);
             &[]
         }
     }
 }
 
-fn text<'n>(node: &'n Node, key: &str, report: &mut Report<'_>) -> Option<&'n str> {
-    if let Value::Text(text, _) = &node.value {
-        return Some(text);
+fn scalar(node: &Node) -> Option<&str> {
+    match &node.value {
+        Value::Text(text, _) => Some(text),
+        _ => None,
     }
-    refuse(node, key, "a text is expected here", report);
-    None
+}
+
+fn text<'n>(node: &'n Node, key: &str, report: &mut Report<'_>) -> Option<&'n str> {
+    let found = scalar(node);
+    if found.is_none() {
+        refuse(node.at, key, "a text is expected here", report);
+    }
+    found
 }
 
 fn boolean(node: &Node, key: &str, report: &mut Report<'_>) -> Option<bool> {
@@ -147,95 +174,142 @@ fn boolean(node: &Node, key: &str, report: &mut Report<'_>) -> Option<bool> {
         "true" | "yes" | "on" => Some(true),
         "false" | "no" | "off" => Some(false),
         _ => {
-            refuse(node, key, "true or false is expected here", report);
+            refuse(node.at, key, "true or false is expected here", report);
             None
         }
     }
 }
 
-/// The texts of a list, or of a single text.
-fn texts(node: &Node, key: &str, report: &mut Report<'_>) -> Vec<String> {
-    match &node.value {
-        Value::Text(text, _) => vec![text.clone()],
-        Value::List(items) => items
-            .iter()
-            .filter_map(|item| text(item, key, report).map(str::to_owned))
-            .collect(),
-        Value::Null => Vec::new(),
+/// The texts of a list, or a single text.
+fn texts(node: &Node, key: &str, report: &mut Report<'_>) -> Vec<Said> {
+    let nodes = match &node.value {
+        Value::Text(_, _) => std::slice::from_ref(node),
+        Value::List(items) => items,
+        Value::Null => &[],
         Value::Map(_) => {
-            refuse(node, key, "a list of texts is expected here", report);
-            Vec::new()
+            refuse(node.at, key, "a list of texts is expected here", report);
+            &[]
+        }
+    };
+    let said = |node: &Node| {
+        let text = text(node, key, report)?.to_owned();
+        Some(Said { text, at: node.at })
+    };
+    nodes.iter().filter_map(said).collect()
+}
+
+fn meta_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
+    let fields = entries(node, "", report);
+    let local = field(fields, "local-hostname").and_then(|local| scalar(&local.value));
+    for entry in fields {
+        let Entry { key, at, value } = entry;
+        match key.as_str() {
+            "instance-id" => {
+                if let Some(id) = text(value, key, report) {
+                    set_id(&identifier(id), value.at, site);
+                }
+            }
+            "hostname" if local.is_some() && local != scalar(value) => {
+                let message = "`local-hostname` gives the machine another name";
+                refuse(*at, key, message, report);
+            }
+            "local-hostname" | "hostname" => setting("hostname", entry, site, report),
+            _ => unknown(entry, report),
         }
     }
 }
 
-fn list(items: &[String]) -> String {
-    let items: Vec<String> = items.iter().map(|item| quoted(item)).collect();
-    format!("[{}]", items.join(", "))
+/// An instance's identifier in the characters that ours have.
+fn identifier(id: &str) -> String {
+    let small = id.to_ascii_lowercase();
+    let mapped = small.chars().map(|c| {
+        let is_plain = c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        if is_plain { c } else { '-' }
+    });
+    mapped.collect()
 }
 
-fn meta_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
-    for entry in entries(node, "", report) {
-        let Entry { key, value, .. } = entry;
-        match key.as_str() {
-            "instance-id" => {
-                let id = text(value, key, report).map(|id| {
-                    let small = id.to_ascii_lowercase();
-                    let mapped = small.chars().map(|c| {
-                        let is_plain = c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-                        if is_plain { c } else { '-' }
-                    });
-                    mapped.collect::<String>()
-                });
-                site.id = id;
-            }
-            "local-hostname" | "hostname" => {
-                if let Some(name) = text(value, key, report) {
-                    site.put("system", "hostname", &quoted(name));
-                }
-            }
-            _ => unknown(entry, report),
-        }
+/// A text below `[system]`.
+fn setting(name: &'static str, entry: &Entry, site: &mut Site, report: &mut Report<'_>) {
+    let Entry { key, value, .. } = entry;
+    if let Some(found) = text(value, key, report) {
+        let table = site.table("system", value.at);
+        table.set(name, quoted(found), value.at);
     }
 }
 
 fn user_data(node: &Node, site: &mut Site, report: &mut Report<'_>) {
-    for entry in entries(node, "", report) {
+    let fields = entries(node, "", report);
+    for entry in fields {
         let Entry { key, value, .. } = entry;
         match key.as_str() {
-            "hostname" | "fqdn" | "timezone" | "locale" => {
-                // The longer name says more, wherever it stands.
-                let has_fqdn = field(entries(node, "", report), "fqdn").is_some();
-                let name = if key == "fqdn" { "hostname" } else { key };
-                if let Some(found) = text(value, key, report)
-                    && !(key == "hostname" && has_fqdn)
-                {
-                    site.put("system", name, &quoted(found));
-                }
-            }
+            "hostname" => host_name(entry, field(fields, "fqdn"), site, report),
+            "fqdn" => setting("hostname", entry, site, report),
+            "timezone" => setting("timezone", entry, site, report),
+            "locale" => setting("locale", entry, site, report),
             "users" => users(value, site, report),
-            "ssh_authorized_keys" => {
-                let keys = texts(value, key, report);
-                site.put("user.admin", "ssh_keys", &list(&keys));
-                site.put("user.admin", "sudo", "true");
-            }
+            // After the users: one of them may be the default user.
+            "ssh_authorized_keys" => {}
             "ca_certs" | "ca-certs" => authorities(value, site, report),
             "ntp" => clocks(value, site, report),
             _ => unknown(entry, report),
+        }
+    }
+    if let Some(entry) = field(fields, "ssh_authorized_keys") {
+        default_keys(entry, site, report);
+    }
+    if report.is_clean() {
+        refuse_without_login(site, report);
+    }
+}
+
+/// `fqdn` says more than `hostname`, which can only be its beginning then.
+fn host_name(entry: &Entry, fqdn: Option<&Entry>, site: &mut Site, report: &mut Report<'_>) {
+    let Some(fqdn) = fqdn.and_then(|fqdn| scalar(&fqdn.value)) else {
+        return setting("hostname", entry, site, report);
+    };
+    let Some(name) = text(&entry.value, &entry.key, report) else {
+        return;
+    };
+    let rest = fqdn.strip_prefix(name);
+    if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+        let message = "`fqdn` gives the machine another name";
+        refuse(entry.value.at, &entry.key, message, report);
+    }
+}
+
+/// Keys of the default user. Where `users` has this user, it says whether the
+/// user may become root.
+fn default_keys(entry: &Entry, site: &mut Site, report: &mut Report<'_>) {
+    let keys = texts(&entry.value, &entry.key, report);
+    let is_described = site.tables.contains_key(DEFAULT_USER);
+    if !keys.is_empty() && !is_described {
+        let table = site.table(DEFAULT_USER, entry.at);
+        table.set("sudo", "true".to_owned(), entry.at);
+    }
+    site.join(DEFAULT_USER, "ssh_keys", keys);
+}
+
+fn refuse_without_login(site: &Site, report: &mut Report<'_>) {
+    for (name, table) in &site.tables {
+        let can_log_in = table.has("ssh_keys") || table.has("password_hash");
+        if name.starts_with("user.") && !can_log_in {
+            let message = "this user has neither an SSH key nor a password";
+            refuse(table.at, "users", message, report);
         }
     }
 }
 
 fn authorities(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     for entry in entries(node, "ca_certs", report) {
-        let Entry { key, value, .. } = entry;
-        if key != "trusted" {
+        if entry.key != "trusted" {
             unknown(entry, report);
             continue;
         }
-        for pem in texts(value, key, report) {
-            site.lists
-                .push(("ca", vec![format!("pem = {}", multi_line(&pem))]));
+        for pem in texts(&entry.value, &entry.key, report) {
+            let mut table = Table::new(site.file, pem.at);
+            table.set("pem", multi_line(&pem.text), pem.at);
+            site.lists.push(("ca", table));
         }
     }
 }
@@ -250,31 +324,28 @@ fn multi_line(text: &str) -> String {
 }
 
 fn clocks(node: &Node, site: &mut Site, report: &mut Report<'_>) {
-    let mut servers = Vec::new();
     for entry in entries(node, "ntp", report) {
         let Entry { key, value, .. } = entry;
         match key.as_str() {
-            "servers" | "pools" => servers.extend(texts(value, key, report)),
+            "servers" | "pools" => site.join("ntp", "servers", texts(value, key, report)),
             "enabled" => {
                 if boolean(value, key, report) == Some(false) {
-                    refuse(value, key, "the clock is always kept", report);
+                    refuse(value.at, key, "the clock is always kept", report);
                 }
             }
             _ => unknown(entry, report),
         }
     }
-    if !servers.is_empty() {
-        site.put("ntp", "servers", &list(&servers));
-    }
 }
 
 fn users(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let Value::List(items) = &node.value else {
-        return refuse(node, "users", "a list of users is expected here", report);
+        return refuse(node.at, "users", "a list of users is expected here", report);
     };
     for item in items {
-        if let Value::Text(_, _) = &item.value {
-            refuse(item, "users", "this appliance has no default user", report);
+        if scalar(item).is_some() {
+            let message = "this appliance has no default user";
+            refuse(item.at, "users", message, report);
             continue;
         }
         user(item, site, report);
@@ -283,60 +354,73 @@ fn users(node: &Node, site: &mut Site, report: &mut Report<'_>) {
 
 fn user(node: &Node, site: &mut Site, report: &mut Report<'_>) {
     let fields = entries(node, "users", report);
-    let name = field(fields, "name");
-    let Some(name) = name.and_then(|entry| text(&entry.value, "name", report)) else {
-        return refuse(node, "users", "a user has no name", report);
+    let Some(named) = field(fields, "name") else {
+        return refuse(node.at, "users", "a user has no name", report);
+    };
+    let at = named.value.at;
+    let Some(name) = text(&named.value, "name", report) else {
+        return;
     };
     let is_name = !name.is_empty()
         && name
             .bytes()
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
     if !is_name {
-        return refuse(node, "users", "this is not a user's name", report);
+        return refuse(at, "users", "this is not a user's name", report);
     }
     let table = format!("user.{name}");
+    if site.tables.contains_key(&table) {
+        return refuse(at, "users", "this user stands in the list already", report);
+    }
+    user_fields(fields, site.table(&table, at), report);
+}
+
+fn user_fields(fields: &[Entry], table: &mut Table, report: &mut Report<'_>) {
     let mut is_locked = None;
-    let mut has_hash = false;
     for entry in fields {
-        let Entry { key, value, .. } = entry;
+        let Entry { key, value, at } = entry;
         match key.as_str() {
             "name" => {}
             "ssh_authorized_keys" | "ssh-authorized-keys" => {
-                site.put(&table, "ssh_keys", &list(&texts(value, key, report)));
+                table.join("ssh_keys", texts(value, key, report));
+            }
+            "passwd" | "hashed_passwd" | "hashed-passwd" if table.has("password_hash") => {
+                doubled(entry, report);
             }
             "passwd" | "hashed_passwd" | "hashed-passwd" => {
-                has_hash = true;
                 if let Some(hash) = text(value, key, report) {
-                    site.put(&table, "password_hash", &quoted(hash));
+                    table.set("password_hash", quoted(hash), value.at);
                 }
             }
+            "lock_passwd" | "lock-passwd" if is_locked.is_some() => doubled(entry, report),
             "lock_passwd" | "lock-passwd" => is_locked = boolean(value, key, report),
-            "sudo" => sudo(value, &table, site, report),
-            "groups" => {
-                let groups = texts(value, key, report);
-                let mut names = groups
-                    .iter()
-                    .flat_map(|text| text.split(','))
-                    .map(str::trim);
-                if names.all(|name| name == "sudo") {
-                    site.put(&table, "sudo", "true");
-                } else {
-                    refuse(value, key, "only the group sudo has a counterpart", report);
-                }
-            }
+            "sudo" => sudo(value, table, report),
+            "groups" => groups(value, *at, table, report),
             _ => unknown(entry, report),
         }
     }
     // cloud-init locks passwords unless it is told otherwise.
-    if has_hash && is_locked != Some(false) {
-        refuse(node, "users", "the password of this user is locked", report);
+    if table.has("password_hash") && is_locked != Some(false) {
+        let message = "the password of this user is locked";
+        refuse(table.at, "users", message, report);
     }
 }
 
-fn sudo(node: &Node, table: &str, site: &mut Site, report: &mut Report<'_>) {
+fn groups(node: &Node, at: usize, table: &mut Table, report: &mut Report<'_>) {
+    let groups = texts(node, "groups", report);
+    let names = groups.iter().flat_map(|said| said.text.split(','));
+    if !names.map(str::trim).all(|name| name == "sudo") {
+        let message = "only the group sudo has a counterpart";
+        refuse(node.at, "groups", message, report);
+    } else if !groups.is_empty() {
+        table.set("sudo", "true".to_owned(), at);
+    }
+}
+
+fn sudo(node: &Node, table: &mut Table, report: &mut Report<'_>) {
     let rules = texts(node, "sudo", report);
-    let is_full = |rule: &String| {
-        let words: Vec<&str> = rule.split_whitespace().collect();
+    let is_full = |rule: &Said| {
+        let words: Vec<&str> = rule.text.split_whitespace().collect();
         let rule = words.join(" ");
         matches!(
             rule.as_str(),
@@ -348,174 +432,11 @@ fn sudo(node: &Node, table: &str, site: &mut Site, report: &mut Report<'_>) {
         )
     };
     match rules.as_slice() {
-        [rule] if rule == "false" => {}
-        [_, ..] if rules.iter().all(is_full) => site.put(table, "sudo", "true"),
-        _ => refuse(node, "sudo", "only full sudo has a counterpart", report),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{Policy, check};
-
-    const KEY: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
-
-    fn converted(texts: NoCloud<'_>) -> crate::SiteConfig {
-        let text = convert_no_cloud(texts).unwrap_or_else(|error| panic!("{error:#?}"));
-        check(&text, &[], &Policy::default()).unwrap_or_else(|error| panic!("{text}\n{error:#?}"))
-    }
-
-    #[test]
-    fn a_usual_medium_becomes_a_configuration() {
-        let user_data = format!(
-            "#cloud-config\nfqdn: web-1.example.org\nhostname: web-1\ntimezone: Europe/Berlin\n\
-             users:\n  - name: ann\n    sudo: ALL=(ALL) NOPASSWD:ALL\n    ssh_authorized_keys:\n      - {KEY} ann\n\
-             ssh_authorized_keys: [\"{KEY}\"]\nntp:\n  servers: [time.example.org]\n"
-        );
-        let site = converted(NoCloud {
-            meta_data: "instance-id: iid_Local01\nlocal-hostname: other\n",
-            user_data: &user_data,
-            network_config: "version: 2\nethernets:\n  eth0:\n    match: {macaddress: '52:54:00:12:34:56'}\n    addresses: [10.1.2.10/24]\n    routes:\n      - to: default\n        via: 10.1.2.1\n    nameservers:\n      addresses: [10.1.2.1]\n      search: [example.org]\n",
-        });
-        assert_eq!(site.id.as_str(), "iid-local01");
-        let name = site.system.hostname.as_ref().map(crate::HostName::as_str);
-        assert_eq!(name, Some("web-1.example.org"));
-        assert_eq!(site.users.len(), 2);
-        assert!(site.users.iter().all(|user| user.sudo));
-        assert_eq!(site.nics[0].link.gateways.len(), 1);
-        assert_eq!(site.dns.search.len(), 1);
-    }
-
-    #[test]
-    fn version_1_of_the_network_is_converted() {
-        let site = converted(NoCloud {
-            network_config: "version: 1\nconfig:\n  - type: physical\n    name: eth0\n    mac_address: '52:54:00:12:34:56'\n    mtu: 1400\n    subnets:\n      - type: static\n        address: 10.1.2.10\n        netmask: 255.255.255.0\n        gateway: 10.1.2.1\n      - type: dhcp6\n  - type: nameserver\n    address: [10.1.2.1]\n",
-            ..NoCloud::default()
-        });
-        let nic = &site.nics[0];
-        assert_eq!(nic.link.addresses[0].to_string(), "10.1.2.10/24");
-        assert_eq!((nic.link.mtu, nic.link.dhcp6), (Some(1400), true));
-        assert_eq!(site.dns.servers.len(), 1);
-    }
-
-    #[test]
-    fn what_has_no_counterpart_is_refused_at_its_line() {
-        for (name, text, line) in [
-            (
-                "user-data",
-                "#cloud-config\nhostname: a\nruncmd:\n  - reboot\n",
-                3,
-            ),
-            ("user-data", "#cloud-config\nwrite_files: []\n", 2),
-            ("user-data", "#cloud-config\npackages: [x]\n", 2),
-            ("user-data", "#cloud-config\nbootcmd: [x]\n", 2),
-            ("user-data", "#!/bin/sh\nreboot\n", 1),
-            ("user-data", "#include\nhttp://x\n", 1),
-            ("user-data", "#cloud-config\nusers: [default]\n", 2),
-            (
-                "user-data",
-                "#cloud-config\nusers:\n  - name: a\n    shell: /bin/zsh\n",
-                4,
-            ),
-            (
-                "user-data",
-                "#cloud-config\nusers:\n  - name: a\n    sudo: ALL=(ALL) /bin/ls\n",
-                4,
-            ),
-            ("user-data", "#cloud-config\nusers:\n  - name: 'a]'\n", 3),
-            (
-                "user-data",
-                "#cloud-config\nusers:\n  - name: a\n    passwd: x\n",
-                3,
-            ),
-            ("user-data", "#cloud-config\nntp: {enabled: false}\n", 2),
-            ("meta-data", "instance-id: a\npublic-keys: x\n", 2),
-            ("network-config", "version: 3\nethernets: {}\n", 2),
-            ("network-config", "version: 2\nbonds:\n  b: {}\n", 2),
-            (
-                "network-config",
-                "version: 2\nethernets:\n  e:\n    set-name: x\n",
-                4,
-            ),
-            (
-                "network-config",
-                "version: 2\nethernets:\n  e:\n    routes: [{to: 10.0.0.0/8, via: 10.0.0.1}]\n",
-                4,
-            ),
-            ("network-config", "version: 1\nconfig:\n  - type: bond\n", 3),
-        ] {
-            let mut texts = NoCloud::default();
-            match name {
-                "user-data" => texts.user_data = text,
-                "meta-data" => texts.meta_data = text,
-                _ => texts.network_config = text,
-            }
-            let (file, problems) = convert_no_cloud(texts).expect_err(text);
-            assert_eq!(
-                (file, problems[0].line),
-                (name, line),
-                "{text}: {problems:?}"
-            );
+        [rule] if rule.text == "false" => {}
+        [_, ..] if rules.iter().all(is_full) => table.set("sudo", "true".to_owned(), node.at),
+        _ => {
+            let message = "only full sudo has a counterpart";
+            refuse(node.at, "sudo", message, report);
         }
-    }
-
-    #[test]
-    fn a_refused_key_is_told_at_its_own_place() {
-        for (user_data, network_config, place) in [
-            ("#cloud-config\nhostname: a\npackages:\n  - x\n", "", (3, 1)),
-            ("#cloud-config\nntp:\n  pool:\n\n   - x\n", "", (3, 3)),
-            (
-                "#cloud-config\nntp: {servers: [a], pool: [b]}\n",
-                "",
-                (2, 21),
-            ),
-            (
-                "#cloud-config\nwrite_files:\n\n  # why\n  - path: /x\n",
-                "",
-                (2, 1),
-            ),
-            (
-                "",
-                "version: 2\nethernets:\n  e:\n    set-name:\n      x\n",
-                (4, 5),
-            ),
-        ] {
-            let texts = NoCloud {
-                user_data,
-                network_config,
-                ..NoCloud::default()
-            };
-            let (_, problems) = convert_no_cloud(texts).expect_err("refused");
-            let found = (problems[0].line, problems[0].column);
-            assert_eq!(found, place, "{user_data}{network_config}: {problems:?}");
-        }
-    }
-
-    #[test]
-    fn one_document_may_begin_with_its_marker() {
-        let site = converted(NoCloud {
-            user_data: "#cloud-config\n---\nhostname: web-1\n",
-            ..NoCloud::default()
-        });
-        assert!(site.system.hostname.is_some());
-        let (_, problems) = convert_no_cloud(NoCloud {
-            user_data: "#cloud-config\n---\nhostname: web-1\n---\nhostname: web-2\n",
-            ..NoCloud::default()
-        })
-        .expect_err("two documents");
-        assert_eq!(problems[0].line, 4);
-    }
-
-    #[test]
-    fn values_cannot_write_keys() {
-        let text = convert_no_cloud(NoCloud {
-            user_data: "#cloud-config\nhostname: \"a\\\"\\n[user.root]\\nx = \\\"\"\n",
-            ..NoCloud::default()
-        });
-        let text = text.expect("converted");
-        let problems = check(&text, &[], &Policy::default()).expect_err("no host name");
-        assert_eq!(problems.len(), 1, "{problems:?}");
     }
 }

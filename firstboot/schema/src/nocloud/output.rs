@@ -1,0 +1,159 @@
+//! The `site.toml` that a conversion writes, and where each part of it was
+//! said, so that what is wrong with it can be told there.
+
+use std::collections::BTreeMap;
+
+use crate::ovf::quoted;
+
+/// Items of a list that are looked through for a double at most; no list of a
+/// site configuration may be longer.
+const MAX_LOOK: usize = 64;
+
+/// A text, and the byte at which it stands in its file.
+#[derive(Debug, Clone)]
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) at: usize,
+}
+
+/// What has been said so far.
+#[derive(Debug, Default)]
+pub(super) struct Site {
+    /// The file that is being read, by its place in the medium's order.
+    pub(super) file: usize,
+    pub(super) tables: BTreeMap<String, Table>,
+    pub(super) lists: Vec<(&'static str, Table)>,
+}
+
+/// A table and its settings, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct Table {
+    file: usize,
+    /// Where its first setting, or its name, was said.
+    pub(super) at: usize,
+    settings: Vec<Setting>,
+}
+
+/// A key with its value, or with the items of its list.
+#[derive(Debug)]
+struct Setting {
+    key: &'static str,
+    file: usize,
+    is_list: bool,
+    items: Vec<Said>,
+}
+
+/// A part of the result, by its first byte, and the place that it came from.
+#[derive(Debug)]
+pub(super) struct Mark {
+    pub(super) start: usize,
+    pub(super) file: usize,
+    pub(super) at: usize,
+}
+
+impl Site {
+    /// The table of this name; a new one was said at `at`.
+    pub(super) fn table(&mut self, name: &str, at: usize) -> &mut Table {
+        let file = self.file;
+        let tables = &mut self.tables;
+        let table = tables.entry(name.to_owned());
+        let table = table.or_insert_with(|| Table::new(file, at));
+        table.file = file;
+        table
+    }
+
+    /// Adds to a list; nothing makes no table.
+    pub(super) fn join(&mut self, table: &str, key: &'static str, items: Vec<Said>) {
+        if let Some(first) = items.first() {
+            self.table(table, first.at).join(key, items);
+        }
+    }
+
+    /// The text, and where its parts were said, in the order of the text.
+    pub(super) fn write(&self) -> (String, Vec<Mark>) {
+        let mut text = "# Converted from a CIDATA medium.\nschema = 1\n".to_owned();
+        let mut marks = Vec::new();
+        for (name, table) in &self.tables {
+            table.write(&format!("[{name}]\n"), &mut text, &mut marks);
+        }
+        for (name, table) in &self.lists {
+            table.write(&format!("[[{name}]]\n"), &mut text, &mut marks);
+        }
+        (text, marks)
+    }
+}
+
+impl Table {
+    pub(super) fn new(file: usize, at: usize) -> Self {
+        Self {
+            file,
+            at,
+            settings: Vec::new(),
+        }
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.settings.iter().any(|setting| setting.key == key)
+    }
+
+    /// Sets a value as TOML has it; a later one takes its place.
+    pub(super) fn set(&mut self, key: &'static str, text: String, at: usize) {
+        self.settings.retain(|setting| setting.key != key);
+        self.settings.push(Setting {
+            key,
+            file: self.file,
+            is_list: false,
+            items: vec![Said { text, at }],
+        });
+    }
+
+    /// Adds to a list what it has not yet. Behind their second word, SSH keys
+    /// have a comment, which does not make another key.
+    pub(super) fn join(&mut self, key: &'static str, items: Vec<Said>) {
+        let at = self.settings.iter().position(|it| it.key == key);
+        let mut setting = match at {
+            Some(at) => self.settings.remove(at),
+            None => Setting {
+                key,
+                file: self.file,
+                is_list: true,
+                items: Vec::new(),
+            },
+        };
+        for item in items {
+            let same = |other: &Said| words(&other.text).eq(words(&item.text));
+            if !setting.items.iter().take(MAX_LOOK).any(same) {
+                setting.items.push(item);
+            }
+        }
+        if !setting.items.is_empty() {
+            self.settings.push(setting);
+        }
+    }
+
+    fn write(&self, head: &str, text: &mut String, marks: &mut Vec<Mark>) {
+        let mut mark = |start, file, at| marks.push(Mark { start, file, at });
+        mark(text.len(), self.file, self.at);
+        text.push_str(head);
+        for setting in &self.settings {
+            let first = setting.items.first().map_or(self.at, |item| item.at);
+            mark(text.len(), setting.file, first);
+            text.push_str(setting.key);
+            text.push_str(if setting.is_list { " = [" } else { " = " });
+            for (nth, item) in setting.items.iter().enumerate() {
+                text.push_str(if nth == 0 { "" } else { ", " });
+                mark(text.len(), setting.file, item.at);
+                if setting.is_list {
+                    text.push_str(&quoted(&item.text));
+                } else {
+                    text.push_str(&item.text);
+                }
+            }
+            text.push_str(if setting.is_list { "]\n" } else { "\n" });
+        }
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace().take(2)
+}
