@@ -482,8 +482,13 @@ impl Flow<'_> {
             return Err((at, "anchors, aliases and tags are not understood"));
         }
         let end = rest.find(ends).unwrap_or(rest.len());
-        let end = rest.find(" #").map_or(end, |comment| comment.min(end));
-        let text = rest.get(..end).unwrap_or_default().trim_end().to_owned();
+        let text = rest.get(..end).unwrap_or_default();
+        // Looked for up to `end` only: lines may be long, and have many values.
+        let end = text.find(" #").unwrap_or(end);
+        let text = text.get(..end).unwrap_or_default().trim_end().to_owned();
+        if text.contains(": ") || text.ends_with(':') {
+            return Err((at, "a value with a colon needs quotes"));
+        }
         self.next += end;
         let value = match text.as_str() {
             "" | "~" | "null" => Value::Null,
@@ -562,6 +567,10 @@ mod tests {
             ("a: 'x\n", 1),
             ("a: {b: 1, b: 2}\n", 1),
             ("a: {b:1}\n", 1),
+            ("a: b: c\n", 1),
+            ("a: b:\n", 1),
+            ("a: [b: c]\n", 1),
+            ("a: {b: c: d}\n", 1),
             ("#cloud-config\n---\n---\na: 1\n", 3),
             ("#cloud-config\n---\na: 1\n---\nb: 1\n", 4),
             ("a: 1\n... \nb: 1\n", 2),
