@@ -282,7 +282,7 @@ fn host_name(entry: &Entry, fqdn: Option<&Entry>, site: &mut Site, report: &mut 
 /// user may become root.
 fn default_keys(entry: &Entry, site: &mut Site, report: &mut Report<'_>) {
     let keys = texts(&entry.value, &entry.key, report);
-    let is_described = site.tables.contains_key(DEFAULT_USER);
+    let is_described = site.has(DEFAULT_USER);
     if !keys.is_empty() && !is_described {
         let table = site.table(DEFAULT_USER, entry.at);
         table.set("sudo", "true".to_owned(), entry.at);
@@ -369,7 +369,7 @@ fn user(node: &Node, site: &mut Site, report: &mut Report<'_>) {
         return refuse(at, "users", "this is not a user's name", report);
     }
     let table = format!("user.{name}");
-    if site.tables.contains_key(&table) {
+    if site.has(&table) {
         return refuse(at, "users", "this user stands in the list already", report);
     }
     user_fields(fields, site.table(&table, at), report);

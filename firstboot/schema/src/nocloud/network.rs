@@ -110,7 +110,8 @@ fn matched(entry: &Entry, nic: &mut Table, report: &mut Report<'_>) {
 
 fn dhcp(key: &'static str, node: &Node, nic: &mut Table, report: &mut Report<'_>) {
     if let Some(is_on) = boolean(node, key, report) {
-        nic.set(key, is_on.to_string(), node.at);
+        let text = if is_on { "true" } else { "false" };
+        nic.set(key, text.to_owned(), node.at);
     }
 }
 

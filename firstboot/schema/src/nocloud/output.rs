@@ -1,8 +1,6 @@
 //! The `site.toml` that a conversion writes, and where each part of it was
 //! said, so that what is wrong with it can be told there.
 
-use std::collections::BTreeMap;
-
 use crate::ovf::quoted;
 
 /// Items of a list that are looked through for a double at most; no list of a
@@ -21,7 +19,8 @@ pub(super) struct Said {
 pub(super) struct Site {
     /// The file that is being read, by its place in the medium's order.
     pub(super) file: usize,
-    pub(super) tables: BTreeMap<String, Table>,
+    /// Sorted by name; a map of its own would be more code than this.
+    pub(super) tables: Vec<(String, Table)>,
     pub(super) lists: Vec<(&'static str, Table)>,
 }
 
@@ -55,11 +54,26 @@ impl Site {
     /// The table of this name; a new one was said at `at`.
     pub(super) fn table(&mut self, name: &str, at: usize) -> &mut Table {
         let file = self.file;
-        let tables = &mut self.tables;
-        let table = tables.entry(name.to_owned());
-        let table = table.or_insert_with(|| Table::new(file, at));
+        let place = match self.place(name) {
+            Ok(place) => place,
+            Err(place) => {
+                let new = (name.to_owned(), Table::new(file, at));
+                self.tables.insert(place, new);
+                place
+            }
+        };
+        let (_, table) = &mut self.tables[place];
         table.file = file;
         table
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.place(name).is_ok()
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.tables
+            .binary_search_by(|(other, _)| other.as_str().cmp(name))
     }
 
     /// Adds to a list; nothing makes no table.
@@ -98,37 +112,40 @@ impl Table {
 
     /// Sets a value as TOML has it; a later one takes its place.
     pub(super) fn set(&mut self, key: &'static str, text: String, at: usize) {
-        self.settings.retain(|setting| setting.key != key);
-        self.settings.push(Setting {
-            key,
-            file: self.file,
-            is_list: false,
-            items: vec![Said { text, at }],
-        });
+        let file = self.file;
+        let setting = self.setting(key);
+        setting.file = file;
+        setting.items = vec![Said { text, at }];
     }
 
-    /// Adds to a list what it has not yet. Behind their second word, SSH keys
-    /// have a comment, which does not make another key.
+    /// Adds to a list what it has not yet.
     pub(super) fn join(&mut self, key: &'static str, items: Vec<Said>) {
-        let at = self.settings.iter().position(|it| it.key == key);
-        let mut setting = match at {
-            Some(at) => self.settings.remove(at),
-            None => Setting {
-                key,
-                file: self.file,
-                is_list: true,
-                items: Vec::new(),
-            },
-        };
+        if items.is_empty() {
+            return;
+        }
+        let setting = self.setting(key);
+        setting.is_list = true;
         for item in items {
-            let same = |other: &Said| words(&other.text).eq(words(&item.text));
-            if !setting.items.iter().take(MAX_LOOK).any(same) {
+            let known = setting.items.iter().take(MAX_LOOK);
+            let mut known = known.map(|other| without_comment(&other.text));
+            if !known.any(|other| other == without_comment(&item.text)) {
                 setting.items.push(item);
             }
         }
-        if !setting.items.is_empty() {
-            self.settings.push(setting);
+    }
+
+    fn setting(&mut self, key: &'static str) -> &mut Setting {
+        let found = self.settings.iter().position(|it| it.key == key);
+        let at = found.unwrap_or(self.settings.len());
+        if found.is_none() {
+            self.settings.push(Setting {
+                key,
+                file: self.file,
+                is_list: false,
+                items: Vec::new(),
+            });
         }
+        &mut self.settings[at]
     }
 
     fn write(&self, head: &str, text: &mut String, marks: &mut Vec<Mark>) {
@@ -154,6 +171,10 @@ impl Table {
     }
 }
 
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split_whitespace().take(2)
+/// An SSH key without the comment behind its second word, which does not make
+/// another key. Other items are one word.
+fn without_comment(text: &str) -> &str {
+    let mut spaces = text.bytes().enumerate().filter(|(_, byte)| *byte == b' ');
+    let end = spaces.nth(1).map_or(text.len(), |(at, _)| at);
+    text.get(..end).unwrap_or(text)
 }
