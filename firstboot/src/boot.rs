@@ -261,7 +261,6 @@ fn did_run(status: &Status) -> bool {
 fn early_again(root: &Root) -> Option<Status> {
     let mut watcher = Watcher::new(&roots(root));
     let mut is_told = false;
-    complain!("the early step left no status, and is done again");
     loop {
         match systemd::ask(Request::Start(EARLY)) {
             // It goes on.

@@ -49,6 +49,7 @@ mod role;
 mod secret;
 mod site;
 pub mod template;
+mod text;
 mod trust;
 mod yaml;
 
@@ -86,3 +87,4 @@ pub use proxy::{Proxy, ProxyAddress};
 pub use role::{EscapeKind, Role, Template};
 pub use secret::Secret;
 pub use site::{ConfigId, Dns, Ntp, SCHEMA, SiteConfig, System, check};
+pub use text::quoted;

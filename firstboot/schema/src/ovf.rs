@@ -6,11 +6,13 @@
 //! a document with a DTD is refused.
 
 use std::collections::BTreeMap;
+
 use std::fmt::Write as _;
 
 use crate::policy::{Policy, PropertyKind};
 use crate::problem::{Code, Problem};
 use crate::report::{Finding, Report, shown};
+use crate::text::quoted;
 
 /// Properties at most.
 const MAX_PROPERTIES: usize = 256;
@@ -111,22 +113,6 @@ fn literal(text: &str, kind: PropertyKind) -> Option<String> {
             Some(format!("[{}]", items.join(", ")))
         }
     }
-}
-
-/// A basic string of TOML.
-pub(crate) fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", u32::from(c));
-            }
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// Keys, values and places of the `Property` elements.

@@ -149,7 +149,12 @@ fn keys<'r>(roles: &[&'r Role]) -> Vec<Key<'r>> {
             .collect(),
         kind: match key.takes {
             Takes::Number(..) => Kind::Number,
-            Takes::Text(_) | Takes::Lines | Takes::Choice(_) | Takes::Texts(..) => Kind::Text,
+            Takes::Text(_)
+            | Takes::Limited(..)
+            | Takes::Lines
+            | Takes::Choice(_)
+            | Takes::Texts(..) => Kind::Text,
+            Takes::Place(..) => Kind::Any,
             Takes::Boolean | Takes::Date => Kind::Other,
         },
     });

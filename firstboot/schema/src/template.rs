@@ -13,11 +13,11 @@ use minijinja::{
 use crate::app::ParamValue;
 #[cfg(any(feature = "describe", test))]
 use crate::app::{Param, ParamKind};
-use crate::ovf::quoted;
 use crate::role::EscapeKind;
 #[cfg(any(feature = "describe", test))]
 use crate::role::Role;
 use crate::site::SiteConfig;
+use crate::text::quoted;
 
 /// Instructions that one template may run.
 const FUEL: u64 = 200_000;

@@ -125,8 +125,7 @@ impl<'w> Arguments<'w> {
             let value = WITH_VALUE.iter().find(|(option, _)| *option == name);
             let Some((_, value)) = value.filter(|_| glued.is_empty()) else {
                 if name.len() < word.len() {
-                    let value = value.map_or(String::new(), |(_, value)| format!(" {value}"));
-                    return Err(format!("write `{name}{value}` without `=`"));
+                    return Err(format!("write `{name}` without `=`"));
                 }
                 parsed.flags.push(word);
                 continue;
@@ -138,15 +137,15 @@ impl<'w> Arguments<'w> {
         }
         let least = usize::from(!operand.is_empty() && !operand.starts_with('['));
         let most = usize::from(!operand.is_empty());
-        match parsed.words.len() {
-            count if count < least => Err(format!("after `{command}` its {operand} is missing")),
-            count if count > most && parsed.has("--claim") => Err(
-                "a word too many; the claim code is read from the terminal or a pipe".to_owned(),
-            ),
-            count if count > most && most == 0 => Err(format!("`{command}` takes no words")),
-            count if count > most => Err(format!("`{command}` takes one word only: {operand}")),
-            _ => Ok(parsed),
+        let count = parsed.words.len();
+        if count > most && parsed.has("--claim") {
+            return Err("the claim code is read from the terminal or a pipe".to_owned());
         }
+        if count < least || count > most {
+            let operand = if most == 0 { "nothing" } else { operand };
+            return Err(format!("`{command}` takes {operand}"));
+        }
+        Ok(parsed)
     }
 
     pub fn value(&self, name: &str) -> Option<&'w str> {
@@ -223,23 +222,17 @@ mod tests {
             (&["status", "--root", "x"], "before the command"),
             (&["status", "--jsn"], "no option \"--jsn\", `--json` is"),
             (&["\u{1b}[31m"], "no command \"\\u{1b}[31m\""),
-            (&["validate"], "after `validate` its FILE is missing"),
-            (
-                &["apply", "a", "CANARY"],
-                "`apply` takes one word only: [FILE]",
-            ),
-            (&["secret", "a", "CANARY"], "takes one word only: NAME"),
-            (&["rollback", "CANARY"], "`rollback` takes no words"),
+            (&["validate"], "`validate` takes FILE"),
+            (&["apply", "a", "CANARY"], "`apply` takes [FILE]"),
+            (&["secret", "a", "CANARY"], "`secret` takes NAME"),
+            (&["rollback", "CANARY"], "`rollback` takes nothing"),
             (
                 &["apply", "a", "--claim", "CANARY"],
                 "from the terminal or a pipe",
             ),
             (&["apply", "a", "--confirm"], "its SECONDS is missing"),
             (&["apply", "--confirm", "--claim"], "its SECONDS is missing"),
-            (
-                &["apply", "--confirm=60"],
-                "`--confirm SECONDS` without `=`",
-            ),
+            (&["apply", "--confirm=60"], "`--confirm` without `=`"),
             (&["apply", "--claim=CANARY"], "`--claim` without `=`"),
             (
                 &["validate", "f", "--signature", "x"],

@@ -140,7 +140,7 @@ fn is_growing(volume: &File) -> io::Result<bool> {
         if groups > 0 {
             let mut now = vec![0; journal.block_size];
             volume.read_exact_at(&mut now, write.target * found.block)?;
-            if found.bitmaps(&now, groups) != found.bitmaps(&journal.content(write)?, groups) {
+            if !found.is_alike(&now, &journal.content(write)?, groups) {
                 return Ok(true);
             }
         }
@@ -191,10 +191,11 @@ fn open(device: &Path, is_written: bool) -> io::Result<File> {
 /// The runs of the journal's inode, of which the superblock has a copy.
 fn runs(inode: &[u8], volume: &File, block: u64) -> io::Result<Vec<Run>> {
     let (count, depth) = extents(inode)?;
-    if depth == 0 {
-        return (0..count).map(|number| run(inode, number)).collect();
-    }
     let mut all = Vec::new();
+    if depth == 0 {
+        add_runs(inode, count, &mut all)?;
+        return Ok(all);
+    }
     for number in 0..count {
         let at = 12 * (number as usize + 1);
         let place = u64::from(le16(inode, at + 8)?) << 32 | u64::from(le32(inode, at + 4)?);
@@ -205,11 +206,21 @@ fn runs(inode: &[u8], volume: &File, block: u64) -> io::Result<Vec<Run>> {
         if depth > 0 {
             return Err(bad(PIECES));
         }
-        for number in 0..count {
-            all.push(run(&leaf, number)?);
-        }
+        add_runs(&leaf, count, &mut all)?;
     }
     Ok(all)
+}
+
+fn add_runs(node: &[u8], count: u32, all: &mut Vec<Run>) -> io::Result<()> {
+    for number in 0..count {
+        let at = 12 * (number as usize + 1);
+        all.push(Run {
+            logical: le32(node, at)?,
+            length: le16(node, at + 4)?,
+            physical: u64::from(le16(node, at + 6)?) << 32 | u64::from(le32(node, at + 8)?),
+        });
+    }
+    Ok(())
 }
 
 const PIECES: &str = "the journal is in pieces that are not known";
@@ -223,15 +234,6 @@ fn extents(node: &[u8]) -> io::Result<(u32, u32)> {
     } else {
         Err(bad(PIECES))
     }
-}
-
-fn run(node: &[u8], number: u32) -> io::Result<Run> {
-    let at = 12 * (number as usize + 1);
-    Ok(Run {
-        logical: le32(node, at)?,
-        length: le16(node, at + 4)?,
-        physical: u64::from(le16(node, at + 6)?) << 32 | u64::from(le32(node, at + 8)?),
-    })
 }
 
 impl<'f> Journal<'f> {

@@ -65,25 +65,24 @@ pub fn mount(found: &Found, wanted: &Wanted) -> Result<(), Problem> {
 /// looks first at what only the journal of a growing volume has right.
 fn mount_ext4(device: &str, place: &str) -> Result<(), Problem> {
     let path = Path::new(device);
-    match journal::settle(path) {
-        Ok(0) => {}
-        Ok(blocks) => screen::log(&format!("{device}: {blocks} blocks come from its journal")),
-        Err(error) => screen::log(&format!("{device}: its journal is left to Linux: {error}")),
-    }
+    tell_replay(device, journal::settle(path), screen::log);
     let mount = || mount_at(device, place, "ext4", MountFlags::empty(), c"");
     let mut mounted = mount();
     // The table does not fit, or the superblock was being written.
     if matches!(mounted, Err(Errno::UCLEAN | Errno::BADMSG)) {
-        match journal::replay(path) {
-            Ok(0) => {}
-            Ok(blocks) => {
-                screen::mark(&format!("{device}: {blocks} blocks come from its journal"));
-                mounted = mount();
-            }
-            Err(error) => screen::mark(&format!("{device}: its journal: {error}")),
-        }
+        tell_replay(device, journal::replay(path), screen::mark);
+        mounted = mount();
     }
     mounted.map_err(Problem::system(format!("mount {device} on {place}")))
+}
+
+/// Says what became of a journal, where there is something to say.
+fn tell_replay(device: &str, replayed: std::io::Result<usize>, say: fn(&str)) {
+    match replayed {
+        Ok(0) => {}
+        Ok(blocks) => say(&format!("{device}: {blocks} blocks come from its journal")),
+        Err(error) => say(&format!("{device}: its journal is left to Linux: {error}")),
+    }
 }
 
 /// Makes the mounted root `/` and becomes its init.

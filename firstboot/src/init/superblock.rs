@@ -122,17 +122,17 @@ impl Superblock {
         usize::try_from(left.min(in_block)).unwrap_or(0)
     }
 
-    /// Where the bitmaps of the first groups in a block of the table are:
-    /// `bg_block_bitmap`, its lower half and its upper one.
-    pub fn bitmaps(&self, block: &[u8], groups: usize) -> Vec<(u32, u32)> {
-        let description = usize::try_from(self.description).unwrap_or(32);
-        let half = |group: &[u8], at: usize| {
-            let bytes = group.get(at..).and_then(<[u8]>::first_chunk);
-            bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
-        };
-        let all = block.chunks_exact(description).take(groups);
-        all.map(|group| (half(group, 0), half(group, 0x20)))
-            .collect()
+    /// Whether two blocks of the table have the bitmaps of their first groups in
+    /// the same places: `bg_block_bitmap`, its lower half and its upper one.
+    pub fn is_alike(&self, one: &[u8], other: &[u8], groups: usize) -> bool {
+        let length = usize::try_from(self.description).unwrap_or(32);
+        (0..groups).all(|group| {
+            let is_same = |at: usize| {
+                let place = group * length + at..group * length + at + 4;
+                at >= length || one.get(place.clone()) == other.get(place)
+            };
+            is_same(0) && is_same(0x20)
+        })
     }
 }
 

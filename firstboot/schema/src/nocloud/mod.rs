@@ -10,11 +10,11 @@ mod output;
 #[cfg(test)]
 mod tests;
 
-use crate::ovf::quoted;
 use crate::policy::Policy;
 use crate::problem::{Code, Problem};
 use crate::report::{Finding, Report, shown};
 use crate::site::check;
+use crate::text::quoted;
 use crate::yaml::{Entry, Node, Value, read};
 use network::network_config;
 use output::{Mark, Said, Site, Table};

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use super::output::{Said, Site, Table};
 use super::{boolean, entries, field, refuse, scalar, text, texts, unknown};
-use crate::ovf::quoted;
 use crate::report::Report;
+use crate::text::quoted;
 use crate::yaml::{Entry, Node, Value};
 
 pub(super) fn network_config(node: &Node, site: &mut Site, report: &mut Report<'_>) {

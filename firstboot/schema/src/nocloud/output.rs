@@ -1,7 +1,7 @@
 //! The `site.toml` that a conversion writes, and where each part of it was
 //! said, so that what is wrong with it can be told there.
 
-use crate::ovf::quoted;
+use crate::text::quoted;
 
 /// Items of a list that are looked through for a double at most; no list of a
 /// site configuration may be longer.
