@@ -73,7 +73,7 @@ fn cloud_inits_files_are_converted_to_what_the_agent_takes() {
     let (code, site, said) = appliance(&["convert", text(place)]);
     assert_eq!((code, site.as_str()), (Some(20), ""));
     assert!(
-        said.contains("user-data:4:3") && !said.contains("CANARY"),
+        said.contains("user-data:3:1") && !said.contains("CANARY"),
         "{said}"
     );
     let (code, _, _) = appliance(&["convert", text(&place.join("nothing"))]);
@@ -426,7 +426,7 @@ fn a_wrong_command_line_is_named() {
     for (words, said) in [
         (&["valdate", "x"][..], "`validate` is the nearest"),
         (&["status", "--jsn"], "`--json` is the nearest"),
-        (&["apply", "a", "b"], "one word only: [FILE]"),
+        (&["apply", "a", "b"], "`apply` takes [FILE]"),
         (
             &["validate", &one, "--signature", "nosuch"],
             "means nothing",
